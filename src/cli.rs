@@ -1,0 +1,93 @@
+//! The command line of the `pollstack` server.
+
+use clap::Parser;
+use pollstack::net::Address;
+use std::time::Duration;
+
+/// A bounded, blocking LIFO stack over TCP.
+///
+/// Clients push items of 1 to 127 bytes and pop the one pushed last. A push to a full stack waits
+/// for room, a pop from an empty one waits for an item. The items live in memory, and go when the
+/// server stops.
+#[derive(Clone, Debug, Parser)]
+#[command(version, max_term_width = 100, after_long_help = AFTER)]
+pub(crate) struct Options {
+    /// Listen here: IP:PORT, [IPV6]:PORT or unix:PATH; port 0 takes a free one. Repeat it to
+    /// listen in several places; the clients of all are counted together
+    #[arg(long = "listen", value_name = "ADDR", env = "POLLSTACK_LISTEN", value_delimiter = ',')]
+    #[arg(default_value = "127.0.0.1:8080", help_heading = "Network")]
+    pub(crate) listen: Vec<Address>,
+
+    /// How many connections may wait in the kernel to be accepted, per address
+    #[arg(long, value_name = "CONNS", env = "POLLSTACK_BACKLOG", default_value_t = 4096)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..), help_heading = "Network")]
+    pub(crate) backlog: u32,
+
+    /// How many items the stack holds; a push to a full stack waits
+    #[arg(long, value_name = "ITEMS", env = "POLLSTACK_CAPACITY", default_value_t = 100)]
+    #[arg(value_parser = positive, help_heading = "Limits")]
+    pub(crate) capacity: usize,
+
+    /// How many clients are served at once; another one reads 0xFF (busy)
+    #[arg(long, value_name = "CLIENTS", env = "POLLSTACK_MAX_CLIENTS", default_value_t = 100)]
+    #[arg(value_parser = positive, help_heading = "Limits")]
+    pub(crate) max_clients: usize,
+
+    /// When all clients are taken, the oldest gives way to a new one if it has been connected for
+    /// longer than this; written as 10s, 500ms, 2m
+    #[arg(long, value_name = "AGE", env = "POLLSTACK_EVICT_AFTER", default_value = "10s")]
+    #[arg(value_parser = humantime::parse_duration, help_heading = "Limits")]
+    pub(crate) evict_after: Duration,
+
+    /// How long the clients that are there may still take when the server is told to stop
+    #[arg(long, value_name = "TIME", env = "POLLSTACK_GRACE", default_value = "5s")]
+    #[arg(value_parser = humantime::parse_duration, help_heading = "Shutdown")]
+    pub(crate) grace: Duration,
+}
+
+const AFTER: &str = "\
+Signals:
+  SIGTERM, SIGINT  stop accepting, serve who is there, exit with status 0; again: exit at once
+
+Environment:
+  RUST_LOG         what is logged to standard error: error, warn (the default), info, debug
+
+The first lines on standard output say where the server listens, one address a line:
+  listening on 127.0.0.1:8080
+
+Try it:
+  printf '\\005hello' | nc -N 127.0.0.1 8080 | xxd    push (answer 00)
+  printf '\\200' | nc 127.0.0.1 8080                  pop  (answer 05, hello)";
+
+fn positive(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) => Err("at least 1 is needed".to_owned()),
+        Ok(n) => Ok(n),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    /// Were this to fail, an option would clash with another and the server would not start.
+    #[test]
+    fn the_command_line_is_consistent() {
+        Options::command().debug_assert();
+    }
+
+    /// Were this to fail, the man page would describe another server. `UPDATE_MAN=1` rewrites it.
+    #[test]
+    fn the_man_page_is_up_to_date() {
+        let mut page = Vec::new();
+        clap_mangen::Man::new(Options::command()).render(&mut page).unwrap();
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/doc/pollstack.1");
+        if std::env::var_os("UPDATE_MAN").is_some() {
+            std::fs::write(path, &page).unwrap();
+        }
+        let on_disk = std::fs::read(path).unwrap_or_default();
+        assert!(page == on_disk, "doc/pollstack.1 is out of date; run UPDATE_MAN=1 cargo test --bin pollstack");
+    }
+}

@@ -1,0 +1,253 @@
+//! A connection's turn: read, offer, flush, close.
+
+use super::{End, EventLoop};
+use crate::connection::{Phase, Step};
+use crate::net::{Interest, Net};
+use crate::output::Output;
+use crate::service::{Cause, Closed, ConnId, Context, Eof, Service};
+use std::io;
+use std::io::ErrorKind::{Interrupted, WouldBlock};
+
+impl<S: Service, N: Net> EventLoop<S, N> {
+    /// Takes one connection as far as it goes within its budget.
+    pub(super) fn serve(&mut self, key: usize) {
+        if !self.table.begin_service(key) {
+            return;
+        }
+        self.check_fault(key);
+        self.settle();
+        while let Some(step) = self.table.next_step(key) {
+            match step {
+                Step::Offer => self.offer(key, 0),
+                Step::Read(room) => self.read(key, room),
+                Step::Discard => self.discard(key),
+                Step::Overflow => self.close(key, Cause::InputFull),
+            }
+            self.settle();
+        }
+        self.table.end_service(key);
+    }
+
+    /// Asks the socket when an event says that it is in error: a connection that is not being
+    /// read would not notice its reset otherwise.
+    fn check_fault(&mut self, key: usize) {
+        let Some(end) = end_of(&mut self.ends, key) else { return };
+        if std::mem::take(&mut self.table.connections[key].fault) {
+            if let Some(error) = self.net.take_error(&mut end.stream) {
+                self.close(key, Cause::Failed(error));
+            }
+        }
+    }
+
+    /// Reads at most `room` bytes, and offers what came.
+    fn read(&mut self, key: usize, room: usize) {
+        let wanted = room.min(self.scratch.len());
+        match self.receive(key, wanted) {
+            Ok(Some(0)) => self.end_of_input(key),
+            Ok(Some(n)) => self.offer(key, n),
+            Ok(None) => {}
+            Err(error) => self.close(key, Cause::Failed(error)),
+        }
+    }
+
+    /// Reads what a lingering connection still sends, and drops it.
+    fn discard(&mut self, key: usize) {
+        match self.receive(key, self.scratch.len()) {
+            Ok(Some(n)) if n > 0 && self.table.may_discard(key, n) => {}
+            Ok(None) => {}
+            _ => self.close(key, Cause::Finished),
+        }
+    }
+
+    /// Reads at most `wanted` bytes into the scratch buffer; `None` if there are none for now.
+    pub(super) fn receive(&mut self, key: usize, wanted: usize) -> io::Result<Option<usize>> {
+        let Some(end) = end_of(&mut self.ends, key) else { return Ok(None) };
+        let connection = &mut self.table.connections[key];
+        match self.net.read(&mut end.stream, &mut self.scratch[..wanted]) {
+            Ok(n) => {
+                connection.has_read(n, wanted, N::SHORT_MEANS_DRAINED);
+                return Ok(Some(n));
+            }
+            Err(error) if error.kind() == WouldBlock => connection.has_drained(),
+            Err(error) if error.kind() == Interrupted => connection.spend(0),
+            Err(error) => return Err(error),
+        }
+        Ok(None)
+    }
+
+    /// Offers the service what is left of a connection's input and `fresh` bytes of scratch
+    /// behind it. Nothing is copied when nothing was left and everything is taken.
+    fn offer(&mut self, key: usize, fresh: usize) {
+        let Some(conn) = end_of(&mut self.ends, key).and_then(|end| end.conn.as_mut()) else { return };
+        let connection = &mut self.table.connections[key];
+        connection.spend(0);
+        let id = ConnId { serial: connection.serial, key };
+        let mut kept = std::mem::take(&mut connection.input);
+        if !kept.is_empty() {
+            kept.extend_from_slice(&self.scratch[..fresh]);
+        }
+        let input = if kept.is_empty() { &self.scratch[..fresh] } else { &kept[..] };
+        let mut taken = 0;
+        while taken < input.len() && self.table.takes_input(id) {
+            let n = self.service.on_data(&mut Context::new(&mut self.table), id, conn, &input[taken..]);
+            debug_assert!(n <= input.len() - taken, "a service cannot take more than it is offered");
+            taken = input.len().min(taken + n);
+            if n == 0 {
+                break;
+            }
+        }
+        let connection = &mut self.table.connections[key];
+        connection.again = false;
+        if kept.is_empty() {
+            connection.input = self.scratch[taken..fresh].to_vec();
+        } else if taken < kept.len() {
+            kept.drain(..taken);
+            connection.input = kept;
+        }
+    }
+
+    fn end_of_input(&mut self, key: usize) {
+        self.call(key, |service, cx, id, conn| match service.on_eof(cx, id, conn) {
+            Eof::Keep => {}
+            Eof::Finish => cx.finish(id),
+            Eof::Abort => cx.abort(id),
+        });
+    }
+
+    /// Carries out what has been recorded, until nothing is.
+    pub(super) fn settle(&mut self) {
+        while let Some(key) = self.table.next_dirty() {
+            self.settle_one(key);
+            self.table.queue_if_runnable(key);
+        }
+    }
+
+    fn settle_one(&mut self, key: usize) {
+        let Some(connection) = self.table.connections.get(key) else { return };
+        if connection.doomed {
+            return self.close(key, Cause::Aborted);
+        }
+        let emptied = match self.flush(key) {
+            Ok(emptied) => emptied,
+            Err(error) => return self.close(key, Cause::Failed(error)),
+        };
+        let connection = &self.table.connections[key];
+        match connection.phase {
+            Phase::Open if emptied => self.call(key, |service, cx, id, conn| service.on_drain(cx, id, conn)),
+            Phase::Finishing if connection.output().is_none() && connection.is_drained() => {
+                self.close(key, Cause::Finished);
+            }
+            Phase::Finishing | Phase::Refusing if connection.output().is_none() => self.linger(key),
+            Phase::Open | Phase::Finishing | Phase::Refusing | Phase::Lingering => {}
+        }
+    }
+
+    /// Writes what the kernel takes and the budget allows; whether that was the last of it.
+    fn flush(&mut self, key: usize) -> io::Result<bool> {
+        let Some(end) = end_of(&mut self.ends, key) else { return Ok(false) };
+        while self.table.may_write(key) {
+            let connection = &mut self.table.connections[key];
+            let Some(output) = connection.output_mut() else { break };
+            match output.write_to(&mut self.net, &mut end.stream) {
+                Ok((n, all)) => {
+                    connection.writable = all || !N::SHORT_MEANS_DRAINED;
+                    connection.spend(n);
+                }
+                Err(error) if error.kind() == WouldBlock => connection.writable = false,
+                Err(error) if error.kind() == Interrupted => connection.spend(0),
+                Err(error) => return Err(error),
+            }
+            if connection.output().is_some_and(Output::is_empty) {
+                self.table.reclaim_output(key);
+                return Ok(true);
+            }
+        }
+        if !self.table.connections[key].writable {
+            self.watch(key, Interest::ReadWrite)?;
+        }
+        Ok(false)
+    }
+
+    /// Asks for events, unless they have been asked for already.
+    pub(super) fn watch(&mut self, key: usize, interest: Interest) -> io::Result<()> {
+        let Some(end) = end_of(&mut self.ends, key) else { return Ok(()) };
+        let connection = &mut self.table.connections[key];
+        match connection.watched {
+            Some(before) if before == interest || before == Interest::ReadWrite => Ok(()),
+            before => {
+                connection.watched = Some(interest);
+                self.net.watch(&mut end.stream, key, before, interest)
+            }
+        }
+    }
+
+    /// Closes a connection at once, and tells the service if it knows of it.
+    pub(super) fn close(&mut self, key: usize, cause: Cause) {
+        let Some(end) = self.ends.get_mut(key).and_then(Option::take) else { return };
+        let unsent = self.table.drop_output(key);
+        let connection = self.table.remove(key);
+        match (connection.phase, connection.place) {
+            (Phase::Lingering, Some(place)) => drop(self.lingering.remove(place)),
+            (_, Some(place)) => self.admissions[connection.listener].leave(place),
+            (_, None) => {} // turned away at the door
+        }
+        self.net.close(end.stream);
+        self.exhausted_until = None;
+        if let Some(conn) = end.conn {
+            self.tell_closed(ConnId { serial: connection.serial, key }, conn, Closed { cause, unsent });
+        }
+    }
+
+    /// Ends our half of a connection, and closes it for the service; its descriptor stays until
+    /// the peer has ended, too, or a limit is reached.
+    fn linger(&mut self, key: usize) {
+        let Some(end) = end_of(&mut self.ends, key) else { return };
+        let Some(conn) = end.conn.take() else { return };
+        let connection = &mut self.table.connections[key];
+        let id = ConnId { serial: connection.serial, key };
+        if let Some(place) = connection.place.take() {
+            self.admissions[connection.listener].leave(place);
+        }
+        self.stay_behind(key);
+        self.tell_closed(id, conn, Closed { cause: Cause::Finished, unsent: 0 });
+    }
+
+    /// Puts a connection that nobody is counted for any more among those lingering.
+    pub(super) fn stay_behind(&mut self, key: usize) {
+        let place = self.lingering.push_back(key);
+        self.table.linger(key, place);
+        let Some(end) = end_of(&mut self.ends, key) else { return };
+        let ended = self.net.shut(&mut end.stream).and_then(|()| self.watch(key, Interest::Read));
+        if ended.is_err() {
+            self.close(key, Cause::Finished);
+        } else if self.lingering.len() > self.table.limits.lingering {
+            self.close_oldest_lingering();
+        }
+    }
+
+    /// Gives up the connection that has lingered longest; whether there was one.
+    pub(super) fn close_oldest_lingering(&mut self) -> bool {
+        let oldest = self.lingering.front().copied();
+        if let Some(key) = oldest {
+            self.close(key, Cause::Finished);
+        }
+        oldest.is_some()
+    }
+
+    fn tell_closed(&mut self, id: ConnId, conn: S::Conn, closed: Closed) {
+        log::debug!("{id} closed: {:?}, {} bytes unsent", closed.cause, closed.unsent);
+        self.service.on_close(&mut Context::new(&mut self.table), id, conn, closed);
+    }
+
+    /// Calls back about a connection that the service knows.
+    pub(super) fn call(&mut self, key: usize, f: impl FnOnce(&mut S, &mut Context<'_>, ConnId, &mut S::Conn)) {
+        let Some(conn) = end_of(&mut self.ends, key).and_then(|end| end.conn.as_mut()) else { return };
+        let id = ConnId { serial: self.table.connections[key].serial, key };
+        f(&mut self.service, &mut Context::new(&mut self.table), id, conn);
+    }
+}
+
+/// The loop's half of a connection. Every connection in the table has one.
+fn end_of<Stream, Conn>(ends: &mut [Option<End<Stream, Conn>>], key: usize) -> Option<&mut End<Stream, Conn>> {
+    ends.get_mut(key)?.as_mut()
+}

@@ -1,0 +1,171 @@
+//! A FIFO queue that can also lose an element from its middle, in constant time.
+//!
+//! Whoever waits in line may leave it: a parked client hangs up, an old connection closes. A
+//! [`Queue`] is a doubly linked list through a slab, so its memory is that of the most elements
+//! that ever waited at the same time, however many came and left.
+
+use slab::Slab;
+
+/// A first-in first-out queue with removal from anywhere in O(1).
+///
+/// ```
+/// use pollstack::queue::Queue;
+///
+/// let mut queue = Queue::new();
+/// let ann = queue.push_back("ann");
+/// queue.push_back("bob");
+/// assert_eq!(queue.remove(ann), Some("ann"));
+/// assert_eq!(queue.remove(ann), None, "a place is good for one removal");
+/// assert_eq!(queue.pop_front(), Some("bob"));
+/// ```
+#[derive(Debug)]
+pub struct Queue<T> {
+    nodes: Slab<Node<T>>,
+    ends: Option<Ends>,
+    serial: u64,
+}
+
+/// Where an element stands in its queue. It is never reused: once the element has left, the place
+/// names nobody.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    key: usize,
+    serial: u64,
+}
+
+#[derive(Debug)]
+struct Node<T> {
+    value: T,
+    serial: u64,
+    before: Option<usize>,
+    behind: Option<usize>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Ends {
+    front: usize,
+    back: usize,
+}
+
+impl<T> Queue<T> {
+    /// An empty queue; it allocates nothing until the first element comes.
+    pub const fn new() -> Self {
+        Queue { nodes: Slab::new(), ends: None, serial: 0 }
+    }
+
+    /// How many wait.
+    pub fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// Whether nobody waits.
+    pub fn is_empty(&self) -> bool {
+        self.ends.is_none()
+    }
+
+    /// The one that has waited longest.
+    pub fn front(&self) -> Option<&T> {
+        self.ends.map(|ends| &self.nodes[ends.front].value)
+    }
+
+    /// Lines up behind all others.
+    pub fn push_back(&mut self, value: T) -> Place {
+        self.serial += 1;
+        let serial = self.serial;
+        let before = self.ends.map(|ends| ends.back);
+        let key = self.nodes.insert(Node { value, serial, before, behind: None });
+        if let Some(back) = before {
+            self.nodes[back].behind = Some(key);
+        }
+        let front = self.ends.map_or(key, |ends| ends.front);
+        self.ends = Some(Ends { front, back: key });
+        Place { key, serial }
+    }
+
+    /// Takes out the one that has waited longest.
+    pub fn pop_front(&mut self) -> Option<T> {
+        self.ends.map(|ends| self.unlink(ends.front))
+    }
+
+    /// Takes out the element at `place`; `None` if it has left already.
+    pub fn remove(&mut self, place: Place) -> Option<T> {
+        let here = self.nodes.get(place.key).is_some_and(|node| node.serial == place.serial);
+        here.then(|| self.unlink(place.key))
+    }
+
+    /// Everybody who waits, longest first.
+    pub fn iter(&self) -> impl Iterator<Item = &T> {
+        let first = self.ends.map(|ends| &self.nodes[ends.front]);
+        std::iter::successors(first, |node| node.behind.map(|key| &self.nodes[key])).map(|node| &node.value)
+    }
+
+    /// `key` is in the list: both callers have just seen it there.
+    fn unlink(&mut self, key: usize) -> T {
+        let node = self.nodes.remove(key);
+        if let Some(before) = node.before {
+            self.nodes[before].behind = node.behind;
+        }
+        if let Some(behind) = node.behind {
+            self.nodes[behind].before = node.before;
+        }
+        self.ends = self.ends.and_then(|ends| {
+            let front = if ends.front == key { node.behind } else { Some(ends.front) };
+            let back = if ends.back == key { node.before } else { Some(ends.back) };
+            Some(Ends { front: front?, back: back? })
+        });
+        node.value
+    }
+}
+
+impl<T> Default for Queue<T> {
+    fn default() -> Self {
+        Queue::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::VecDeque;
+
+    proptest! {
+        /// Were this to fail, parked clients would be served out of order or after they had left.
+        #[test]
+        fn behaves_like_a_list_with_removal(steps in prop::collection::vec((0..3u8, 0..64usize), 0..400)) {
+            let mut queue = Queue::new();
+            let mut model: VecDeque<(Place, usize)> = VecDeque::new();
+            let mut gone = Vec::new();
+            for (n, (what, which)) in steps.into_iter().enumerate() {
+                match what {
+                    0 => model.push_back((queue.push_back(n), n)),
+                    1 => prop_assert_eq!(queue.pop_front(), model.pop_front().map(|(_, value)| value)),
+                    _ if model.is_empty() => {}
+                    _ => {
+                        let (place, value) = model.remove(which % model.len()).unwrap();
+                        prop_assert_eq!(queue.remove(place), Some(value));
+                        gone.push(place);
+                    }
+                }
+                prop_assert_eq!(queue.len(), model.len());
+                prop_assert_eq!(queue.is_empty(), model.is_empty());
+                prop_assert_eq!(queue.front(), model.front().map(|(_, value)| value));
+                prop_assert!(queue.iter().eq(model.iter().map(|(_, value)| value)));
+            }
+            for place in gone {
+                prop_assert_eq!(queue.remove(place), None);
+            }
+        }
+    }
+
+    /// Were this to fail, a million clients that park and leave would cost memory for good.
+    #[test]
+    fn holds_no_more_memory_than_ever_waited_at_once() {
+        let mut queue = Queue::new();
+        for n in 0..1_000_000 {
+            let place = queue.push_back(n);
+            queue.remove(place);
+        }
+        assert!(queue.nodes.capacity() <= 4, "capacity {}", queue.nodes.capacity());
+    }
+}

@@ -1,0 +1,153 @@
+//! The stack on the loop: one request per connection.
+
+use super::lifo::{Decision, Lifo, Ticket};
+use super::wire::{self, Item, Parsed, Request};
+use crate::service::{Closed, ConnId, Context, Eof, ListenerId, Service};
+use slab::Slab;
+
+/// A bounded, blocking LIFO stack, served in the protocol of [`wire`].
+#[derive(Debug)]
+pub struct StackService {
+    lifo: Lifo<Item, usize>,
+    /// The clients by key; a parked one is answered while somebody else is being served.
+    clients: Slab<Client>,
+    /// How many of them have not sent a whole request yet.
+    reading: usize,
+    /// The loop is stopping: parked clients are let go as soon as nobody is left to serve them.
+    draining: bool,
+}
+
+#[derive(Debug)]
+struct Client {
+    id: ConnId,
+    state: State,
+    /// It has sent something behind its request, and may not be done.
+    goes_on: bool,
+}
+
+#[derive(Debug)]
+enum State {
+    /// Its request is not complete.
+    Reading,
+    /// Its request waits.
+    Parked(Ticket),
+    /// It gets this item, which goes back on the stack if it cannot be sent.
+    Popping(Item),
+    /// It has its answer, or will never get one.
+    Done,
+}
+
+impl StackService {
+    /// An empty stack for at most `capacity` items.
+    pub fn new(capacity: usize) -> Self {
+        StackService { lifo: Lifo::new(capacity), clients: Slab::new(), reading: 0, draining: false }
+    }
+
+    /// How many items are on the stack.
+    pub fn items(&self) -> usize {
+        self.lifo.len()
+    }
+
+    /// How many pushes and how many pops are parked.
+    pub fn parked(&self) -> (usize, usize) {
+        self.lifo.waiting()
+    }
+
+    fn set_state(&mut self, key: usize, state: State) {
+        let client = &mut self.clients[key];
+        self.reading -= usize::from(matches!(client.state, State::Reading));
+        client.state = state;
+    }
+
+    fn take(&mut self, key: usize, request: Request) {
+        let ticket = match request {
+            Request::Push(item) => self.lifo.push(key, item),
+            Request::Pop => self.lifo.pop(key),
+        };
+        self.set_state(key, State::Parked(ticket));
+    }
+
+    /// Serves whoever can be served now.
+    fn decide(&mut self, cx: &mut Context<'_>) {
+        while let Some(decision) = self.lifo.decide() {
+            let (key, state) = match decision {
+                Decision::Stored(key) => (key, State::Done),
+                Decision::Popped(key, item) => (key, State::Popping(item)),
+            };
+            self.set_state(key, state);
+            let client = &self.clients[key];
+            let answer = match &client.state {
+                State::Popping(item) => item.frame(),
+                _ => wire::STORED,
+            };
+            // An answer finds an empty output buffer; if the client has gone, on_close says so.
+            let _ = cx.send(client.id, answer);
+            if client.goes_on { cx.refuse(client.id) } else { cx.finish(client.id) }
+        }
+        if self.draining && self.reading == 0 && self.lifo.in_flight() == 0 {
+            self.draining = false;
+            self.release_parked(cx);
+        }
+    }
+
+    /// Lets go of the parked clients: nobody is left who could serve them.
+    fn release_parked(&self, cx: &mut Context<'_>) {
+        for (_, client) in &self.clients {
+            if matches!(client.state, State::Parked(_)) {
+                cx.abort(client.id);
+            }
+        }
+    }
+}
+
+impl Service for StackService {
+    type Conn = usize;
+
+    fn on_open(&mut self, _cx: &mut Context<'_>, id: ConnId, _listener: ListenerId) -> usize {
+        self.reading += 1;
+        self.clients.insert(Client { id, state: State::Reading, goes_on: false })
+    }
+
+    /// Takes a request when it is whole, and ignores what comes behind it.
+    fn on_data(&mut self, cx: &mut Context<'_>, id: ConnId, key: &mut usize, input: &[u8]) -> usize {
+        let client = &mut self.clients[*key];
+        if !matches!(client.state, State::Reading) {
+            client.goes_on = true;
+            return input.len();
+        }
+        match wire::parse(input) {
+            Parsed::Incomplete => return 0,
+            Parsed::Request(request, len) => {
+                client.goes_on = input.len() > len;
+                self.take(*key, request);
+            }
+            Parsed::Empty => {
+                self.set_state(*key, State::Done);
+                cx.refuse(id);
+            }
+        }
+        self.decide(cx);
+        input.len()
+    }
+
+    /// A client that hangs up before it has its answer cancels its request, whole or not.
+    fn on_eof(&mut self, _cx: &mut Context<'_>, _id: ConnId, _key: &mut usize) -> Eof {
+        Eof::Abort
+    }
+
+    fn on_close(&mut self, cx: &mut Context<'_>, _id: ConnId, key: usize, closed: Closed) {
+        match self.clients.remove(key).state {
+            State::Reading => self.reading -= 1,
+            State::Parked(ticket) => drop(self.lifo.cancel(ticket)),
+            State::Popping(item) if closed.unsent > 0 => self.lifo.undelivered(item),
+            State::Popping(_) => self.lifo.delivered(),
+            State::Done => {}
+        }
+        self.decide(cx);
+    }
+
+    fn on_shutdown(&mut self, cx: &mut Context<'_>) {
+        self.draining = true;
+        self.decide(cx);
+    }
+}

@@ -1,0 +1,200 @@
+//! The real server as a child process, and clients for it. Every wait here ends: with what is
+//! waited for, or after `PATIENCE` with a panic.
+#![allow(dead_code, unreachable_pub)]
+
+use socket2::SockRef;
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Far longer than anything takes that works.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A running server; killed when dropped.
+pub struct Server {
+    child: Child,
+    pub lines: Vec<String>,
+}
+
+/// The server's command, with none of the variables that would configure it.
+pub fn pollstack(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pollstack"));
+    for name in ["LISTEN", "CAPACITY", "MAX_CLIENTS", "EVICT_AFTER", "BACKLOG", "GRACE"] {
+        command.env_remove(format!("POLLSTACK_{name}"));
+    }
+    command.env_remove("RUST_LOG").args(args).stdin(Stdio::null());
+    command
+}
+
+impl Server {
+    /// Starts a server on a free port and waits until it is ready.
+    pub fn start(args: &[&str]) -> Server {
+        let mut all = vec!["--listen", "127.0.0.1:0"];
+        all.extend(args);
+        Server::spawn(pollstack(&all), 1)
+    }
+
+    /// Starts `command` and waits until it has said `lines` times where it listens.
+    pub fn spawn(mut command: Command, lines: usize) -> Server {
+        let mut child = command.stdout(Stdio::piped()).spawn().expect("the server starts");
+        let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        let mut read_line = || {
+            let mut line = String::new();
+            stdout.read_line(&mut line).unwrap();
+            line.trim_end().to_owned()
+        };
+        let lines = (0..lines).map(|_| read_line()).collect();
+        Server { child, lines }
+    }
+
+    /// The address in the ready line.
+    pub fn address(&self) -> SocketAddr {
+        self.lines[0].strip_prefix("listening on ").expect("a ready line").parse().unwrap()
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// A client that has said nothing yet.
+    pub fn connect(&self) -> Client {
+        Client::new(TcpStream::connect(self.address()).expect("the server accepts"))
+    }
+
+    /// A client that has sent `bytes`.
+    pub fn send(&self, bytes: &[u8]) -> Client {
+        let mut client = self.connect();
+        client.send(bytes);
+        client
+    }
+
+    pub fn push(&self, payload: &[u8]) -> Client {
+        self.send(&push(payload))
+    }
+
+    pub fn pop(&self) -> Client {
+        self.send(&[0x80])
+    }
+
+    /// Pushes, and waits until it is done.
+    pub fn stored(&self, payload: &[u8]) {
+        assert_eq!(self.push(payload).answer(), [0x00], "push of {payload:?}");
+    }
+
+    /// Pops, and returns the payload.
+    pub fn popped(&self) -> Vec<u8> {
+        self.pop().item()
+    }
+
+    /// Waits until the server has dealt with all that was sent before. A push of nothing changes
+    /// nothing, and is answered by a close; that of a full server says so, which is as good.
+    pub fn barrier(&self) {
+        self.send(&[0x00]).answer();
+    }
+
+    pub fn signal(&self, name: &str) {
+        let status = Command::new("kill").args([&format!("-{name}"), &self.pid().to_string()]).status().unwrap();
+        assert!(status.success());
+    }
+
+    /// Waits for the server to exit.
+    pub fn wait(&mut self) -> ExitStatus {
+        wait_until("the server exits", || self.child.try_wait().unwrap())
+    }
+
+    /// The processor time it has used.
+    pub fn cpu(&self) -> Duration {
+        let text = std::fs::read_to_string(format!("/proc/{}/schedstat", self.pid())).unwrap();
+        Duration::from_nanos(text.split(' ').next().unwrap().parse().unwrap())
+    }
+
+    /// How often it has gone to sleep.
+    pub fn sleeps(&self) -> u64 {
+        let text = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let line = text.lines().find(|line| line.starts_with("voluntary_ctxt_switches")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    }
+
+    /// How many descriptors it has open.
+    pub fn descriptors(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.pid())).unwrap().count()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The bytes of a push request, and of the response to a pop.
+pub fn push(payload: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![u8::try_from(payload.len()).unwrap()];
+    bytes.extend(payload);
+    bytes
+}
+
+/// Waits for `check` to return something; for what no socket tells.
+pub fn wait_until<T>(what: &str, mut check: impl FnMut() -> Option<T>) -> T {
+    let start = Instant::now();
+    loop {
+        if let Some(result) = check() {
+            return result;
+        }
+        assert!(start.elapsed() < PATIENCE, "waited in vain until {what}");
+        thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// One connection to the server.
+pub struct Client {
+    pub stream: TcpStream,
+}
+
+impl Client {
+    pub fn new(stream: TcpStream) -> Client {
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_nodelay(true).unwrap();
+        Client { stream }
+    }
+
+    pub fn send(&mut self, bytes: &[u8]) {
+        self.stream.write_all(bytes).expect("the server takes the request");
+    }
+
+    /// All that the server sends, to the end of the stream. A reset is a failure.
+    pub fn answer(&mut self) -> Vec<u8> {
+        let mut answer = Vec::new();
+        self.stream.read_to_end(&mut answer).expect("an orderly end of the stream");
+        answer
+    }
+
+    /// The payload of a pop response.
+    pub fn item(&mut self) -> Vec<u8> {
+        let answer = self.answer();
+        let (&header, payload) = answer.split_first().expect("a pop response");
+        assert_eq!(usize::from(header), payload.len(), "the header of {answer:?}");
+        payload.to_vec()
+    }
+
+    /// Whether the server has neither answered nor closed. Only meaningful behind a barrier.
+    pub fn is_waiting(&mut self) -> bool {
+        self.stream.set_nonblocking(true).unwrap();
+        let waiting = self.stream.read(&mut [0]).is_err_and(|error| error.kind() == ErrorKind::WouldBlock);
+        self.stream.set_nonblocking(false).unwrap();
+        waiting
+    }
+
+    /// Ends our half of the stream.
+    pub fn fin(&self) {
+        self.stream.shutdown(Shutdown::Write).unwrap();
+    }
+
+    /// Closes with a reset.
+    pub fn reset(self) {
+        SockRef::from(&self.stream).set_linger(Some(Duration::ZERO)).unwrap();
+    }
+}
