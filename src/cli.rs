@@ -10,10 +10,11 @@ use std::time::Duration;
 /// for room, a pop from an empty one waits for an item. The items live in memory, and go when the
 /// server stops.
 #[derive(Clone, Debug, Parser)]
-#[command(version, max_term_width = 100, after_long_help = AFTER)]
+#[command(version, verbatim_doc_comment, after_long_help = AFTER)]
 pub(crate) struct Options {
-    /// Listen here: IP:PORT, [IPV6]:PORT or unix:PATH; port 0 takes a free one. Repeat it to
-    /// listen in several places; the clients of all are counted together
+    /// Listen on IP:PORT, [IPV6]:PORT or unix:PATH; may be repeated
+    ///
+    /// Port 0 takes a free one. The clients of all addresses are counted together.
     #[arg(long = "listen", value_name = "ADDR", env = "POLLSTACK_LISTEN", value_delimiter = ',')]
     #[arg(default_value = "127.0.0.1:8080", help_heading = "Network")]
     pub(crate) listen: Vec<Address>,
@@ -33,13 +34,14 @@ pub(crate) struct Options {
     #[arg(value_parser = positive, help_heading = "Limits")]
     pub(crate) max_clients: usize,
 
-    /// When all clients are taken, the oldest gives way to a new one if it has been connected for
-    /// longer than this; written as 10s, 500ms, 2m
+    /// The age above which the oldest client gives way to a newcomer, as 10s, 500ms, 2m
+    ///
+    /// Nobody is closed for age without a newcomer who finds all places taken.
     #[arg(long, value_name = "AGE", env = "POLLSTACK_EVICT_AFTER", default_value = "10s")]
     #[arg(value_parser = humantime::parse_duration, help_heading = "Limits")]
     pub(crate) evict_after: Duration,
 
-    /// How long the clients that are there may still take when the server is told to stop
+    /// How long the clients that are there may still take when the server stops
     #[arg(long, value_name = "TIME", env = "POLLSTACK_GRACE", default_value = "5s")]
     #[arg(value_parser = humantime::parse_duration, help_heading = "Shutdown")]
     pub(crate) grace: Duration,

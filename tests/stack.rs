@@ -106,7 +106,7 @@ fn trailing_bytes_cost_nobody_the_response() {
 fn even_a_megabyte_of_trailing_bytes_costs_nobody_the_response() {
     let server = Server::start(&[]);
     let client = server.connect();
-    let mut writer = client.stream.try_clone().unwrap();
+    let mut writer = client.stream().try_clone().unwrap();
     let sender = thread::spawn(move || {
         let mut bytes = push(b"item");
         bytes.resize(1_000_000, 0xAA);
@@ -471,6 +471,7 @@ fn all_addresses_share_one_stack_and_one_limit() {
     assert_eq!(v6.answer(), STORED);
     assert_eq!(server.popped(), b"item");
     let _holder = connect();
+    wait_until("the holder is in", || (server.send(&[0x00]).answer() == BUSY).then_some(()));
     assert_eq!(server.push(b"item").answer(), BUSY);
     assert_eq!(connect().answer(), BUSY);
 }
@@ -493,7 +494,7 @@ fn a_unix_socket_serves_is_removed_and_replaced() {
     };
     assert_eq!(ask(&push(b"item")), STORED);
     assert_eq!(ask(&[0x80]), push(b"item"));
-    let refused = common::pollstack(&["--listen", &address]).output().unwrap();
+    let refused = common::run(&["--listen", &address]);
     assert!(!refused.status.success(), "a socket in use is not taken over");
     assert_eq!(ask(&push(b"item")), STORED, "nor is it removed");
 

@@ -5,12 +5,21 @@
 use socket2::SockRef;
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 /// Far longer than anything takes that works.
 pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Held while a process is started and while a client is closed: a process that is just being
+/// started has a copy of every descriptor for a moment, and would keep a closed connection open.
+static NO_FORK: Mutex<()> = Mutex::new(());
+
+pub fn no_fork() -> MutexGuard<'static, ()> {
+    NO_FORK.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// A running server; killed when dropped.
 pub struct Server {
@@ -28,6 +37,15 @@ pub fn pollstack(args: &[&str]) -> Command {
     command
 }
 
+/// Runs a server that is expected to exit by itself.
+pub fn run(args: &[&str]) -> Output {
+    let child = {
+        let _guard = no_fork();
+        pollstack(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    };
+    child.wait_with_output().unwrap()
+}
+
 impl Server {
     /// Starts a server on a free port and waits until it is ready.
     pub fn start(args: &[&str]) -> Server {
@@ -38,7 +56,10 @@ impl Server {
 
     /// Starts `command` and waits until it has said `lines` times where it listens.
     pub fn spawn(mut command: Command, lines: usize) -> Server {
-        let mut child = command.stdout(Stdio::piped()).spawn().expect("the server starts");
+        let mut child = {
+            let _guard = no_fork();
+            command.stdout(Stdio::piped()).spawn().expect("the server starts")
+        };
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
         let mut read_line = || {
             let mut line = String::new();
@@ -95,6 +116,7 @@ impl Server {
     }
 
     pub fn signal(&self, name: &str) {
+        let _guard = no_fork();
         let status = Command::new("kill").args([&format!("-{name}"), &self.pid().to_string()]).status().unwrap();
         assert!(status.success());
     }
@@ -119,7 +141,23 @@ impl Server {
 
     /// How many descriptors it has open.
     pub fn descriptors(&self) -> usize {
-        std::fs::read_dir(format!("/proc/{}/fd", self.pid())).unwrap().count()
+        self.open_descriptors().count()
+    }
+
+    /// Lets it open no more than `more` descriptors beyond those it has: the limit is on their
+    /// numbers, of which the lowest free one is always the next.
+    #[cfg(target_os = "linux")]
+    pub fn allow_descriptors(&self, more: usize) {
+        let open: Vec<u64> = self.open_descriptors().collect();
+        let limit = (0..).filter(|number| !open.contains(number)).nth(more).unwrap();
+        let (_, hard) = rlimit::Resource::NOFILE.get().unwrap();
+        let pid = i32::try_from(self.pid()).unwrap();
+        rlimit::prlimit(pid, rlimit::Resource::NOFILE, Some((limit, hard)), None).unwrap();
+    }
+
+    fn open_descriptors(&self) -> impl Iterator<Item = u64> {
+        let folder = std::fs::read_dir(format!("/proc/{}/fd", self.pid())).unwrap();
+        folder.map(|entry| entry.unwrap().file_name().into_string().unwrap().parse().unwrap())
     }
 }
 
@@ -151,24 +189,36 @@ pub fn wait_until<T>(what: &str, mut check: impl FnMut() -> Option<T>) -> T {
 
 /// One connection to the server.
 pub struct Client {
-    pub stream: TcpStream,
+    /// Taken only when it is dropped.
+    stream: Option<TcpStream>,
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        let _guard = no_fork();
+        self.stream.take();
+    }
 }
 
 impl Client {
     pub fn new(stream: TcpStream) -> Client {
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_nodelay(true).unwrap();
-        Client { stream }
+        Client { stream: Some(stream) }
+    }
+
+    pub fn stream(&self) -> &TcpStream {
+        self.stream.as_ref().unwrap()
     }
 
     pub fn send(&mut self, bytes: &[u8]) {
-        self.stream.write_all(bytes).expect("the server takes the request");
+        self.stream().write_all(bytes).expect("the server takes the request");
     }
 
     /// All that the server sends, to the end of the stream. A reset is a failure.
     pub fn answer(&mut self) -> Vec<u8> {
         let mut answer = Vec::new();
-        self.stream.read_to_end(&mut answer).expect("an orderly end of the stream");
+        self.stream().read_to_end(&mut answer).expect("an orderly end of the stream");
         answer
     }
 
@@ -182,19 +232,19 @@ impl Client {
 
     /// Whether the server has neither answered nor closed. Only meaningful behind a barrier.
     pub fn is_waiting(&mut self) -> bool {
-        self.stream.set_nonblocking(true).unwrap();
-        let waiting = self.stream.read(&mut [0]).is_err_and(|error| error.kind() == ErrorKind::WouldBlock);
-        self.stream.set_nonblocking(false).unwrap();
+        self.stream().set_nonblocking(true).unwrap();
+        let waiting = self.stream().peek(&mut [0]).is_err_and(|error| error.kind() == ErrorKind::WouldBlock);
+        self.stream().set_nonblocking(false).unwrap();
         waiting
     }
 
     /// Ends our half of the stream.
     pub fn fin(&self) {
-        self.stream.shutdown(Shutdown::Write).unwrap();
+        self.stream().shutdown(Shutdown::Write).unwrap();
     }
 
     /// Closes with a reset.
     pub fn reset(self) {
-        SockRef::from(&self.stream).set_linger(Some(Duration::ZERO)).unwrap();
+        SockRef::from(self.stream()).set_linger(Some(Duration::ZERO)).unwrap();
     }
 }

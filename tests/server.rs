@@ -1,0 +1,267 @@
+//! The binary as its operator meets it: options, errors, signals, limits, and rest.
+
+mod common;
+
+use common::{Client, Server, pollstack, push, run, wait_until};
+use std::net::TcpStream;
+use std::process::Output;
+use std::time::{Duration, Instant};
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+// ---- options and errors -------------------------------------------------------------------------
+
+/// Lost otherwise: an operator who has to read the source.
+#[test]
+fn help_and_version_tell_what_it_is() {
+    let help = run(&["--help"]);
+    assert!(help.status.success());
+    for word in ["--listen", "--capacity", "--max-clients", "--evict-after", "--backlog", "--grace", "POLLSTACK_LISTEN"] {
+        assert!(stdout(&help).contains(word), "--help lacks {word}:\n{}", stdout(&help));
+    }
+    assert!(stdout(&help).lines().all(|line| line.len() <= 100), "lines fit a terminal");
+    assert_eq!(stdout(&run(&["--version"])), format!("pollstack {}\n", env!("CARGO_PKG_VERSION")));
+}
+
+/// Lost otherwise: scripts that tell wrong usage (2) from a failure (1), and people who are not
+/// told what to write instead.
+#[test]
+fn a_bad_argument_is_named_and_exits_with_2() {
+    for (args, names) in [
+        (["--listen", "localhost"], "IP:PORT"),
+        (["--listen", "127.0.0.1:70000"], "`127.0.0.1:70000`"),
+        (["--capacity", "0"], "at least 1"),
+        (["--max-clients", "many"], "'many'"),
+        (["--evict-after", "soon"], "'soon'"),
+        (["--backlog", "-1"], "-1"),
+    ] {
+        let output = run(&args);
+        assert_eq!(output.status.code(), Some(2), "{args:?}");
+        assert!(stderr(&output).contains(names), "{args:?}: {}", stderr(&output));
+    }
+}
+
+/// Lost otherwise: an operator in front of `os error 98`.
+#[test]
+fn an_address_in_use_is_named_with_a_remedy() {
+    let server = Server::start(&[]);
+    let address = server.address().to_string();
+    let output = run(&["--listen", &address]);
+    assert_eq!(output.status.code(), Some(1));
+    let text = stderr(&output);
+    assert_eq!(text.lines().count(), 1, "{text}");
+    assert!(text.contains(&format!("cannot listen on {address}")), "{text}");
+    assert!(text.contains("is another pollstack running?"), "{text}");
+    server.stored(b"unharmed");
+}
+
+/// Lost otherwise: the same, for the other ways in which an address can be wrong.
+#[test]
+fn an_address_that_cannot_be_had_is_named() {
+    for address in ["192.0.2.1:0", "unix:/no/such/folder/stack.sock"] {
+        let output = run(&["--listen", address]);
+        assert_eq!(output.status.code(), Some(1));
+        assert!(stderr(&output).contains(address), "{}", stderr(&output));
+    }
+}
+
+/// Lost otherwise: containers, which are configured by their environment.
+#[test]
+fn options_can_come_from_the_environment() {
+    let mut command = pollstack(&[]);
+    command.env("POLLSTACK_LISTEN", "127.0.0.1:0,[::1]:0").env("POLLSTACK_CAPACITY", "1");
+    command.env("POLLSTACK_MAX_CLIENTS", "2").env("POLLSTACK_EVICT_AFTER", "1h").env("POLLSTACK_GRACE", "1s");
+    let server = Server::spawn(command, 2);
+    server.stored(b"one");
+    let mut parked = server.push(b"two");
+    server.barrier();
+    assert!(parked.is_waiting(), "the capacity is 1");
+    let _second = server.connect();
+    wait_until("the limit of 2 shows", || (server.push(b"three").answer() == [0xFF]).then_some(()));
+}
+
+/// Lost otherwise: a server that promises more clients than it can serve, and finds out under load.
+#[test]
+fn more_clients_than_descriptors_is_an_error_that_names_both() {
+    let (_, hard) = rlimit::Resource::NOFILE.get().unwrap();
+    let clients = (hard + 1).to_string();
+    let output = run(&["--listen", "127.0.0.1:0", "--max-clients", &clients]);
+    assert_eq!(output.status.code(), Some(1));
+    let text = stderr(&output);
+    assert!(text.contains(&clients) && text.contains(&format!("may open {hard}")), "{text}");
+    assert!(text.contains("ulimit -n"), "{text}");
+}
+
+/// Lost otherwise: a server that keeps to a soft limit it is free to raise.
+#[test]
+fn a_soft_descriptor_limit_is_raised() {
+    let mut command = std::process::Command::new("sh");
+    let script = format!("ulimit -Sn 64; exec {} --listen 127.0.0.1:0 --max-clients 200", env!("CARGO_BIN_EXE_pollstack"));
+    command.args(["-c", &script]);
+    let server = Server::spawn(command, 1);
+    let clients: Vec<Client> = (0..200).map(|_| server.connect()).collect();
+    wait_until("all 200 are in", || (server.push(b"x").answer() == [0xFF]).then_some(()));
+    drop(clients);
+}
+
+// ---- signals ------------------------------------------------------------------------------------
+
+/// Lost otherwise: the requests under way when a server is replaced by its successor.
+#[test]
+fn sigterm_serves_who_is_there_and_exits_with_0() {
+    let mut server = Server::start(&["--grace", "30s"]);
+    server.stored(b"item");
+    let mut slow = server.send(&[4, b's', b'l']);
+    server.barrier();
+    server.signal("TERM");
+    let address = server.address();
+    wait_until("nobody is accepted", || TcpStream::connect(address).is_err().then_some(()));
+    assert!(slow.is_waiting());
+    slow.send(b"ow");
+    assert_eq!(slow.answer(), [0x00]);
+    assert!(server.wait().success());
+}
+
+/// Lost otherwise: clients whose connection stood in the backlog when the signal came.
+#[test]
+fn who_is_in_the_backlog_at_sigterm_is_served() {
+    let mut server = Server::start(&["--grace", "30s"]);
+    server.signal("STOP");
+    let mut clients: Vec<Client> = (0..20).map(|n| server.push(&[n])).collect();
+    server.signal("TERM");
+    server.signal("CONT");
+    clients.iter_mut().for_each(|client| assert_eq!(client.answer(), [0x00]));
+    assert!(server.wait().success());
+}
+
+/// Lost otherwise: a quick restart, to clients that are parked and that nobody can serve any more.
+#[test]
+fn parked_clients_do_not_hold_up_a_stop() {
+    let mut server = Server::start(&["--grace", "1h"]);
+    let mut pops: Vec<Client> = (0..10).map(|_| server.pop()).collect();
+    let mut slow = server.send(&[1]);
+    server.barrier();
+    server.signal("INT");
+    slow.send(b"x");
+    assert_eq!(slow.answer(), [0x00]);
+    assert_eq!(pops[0].item(), b"x", "one of them can still be served, and is");
+    pops[1..].iter_mut().for_each(|pop| assert_eq!(pop.answer(), [0; 0]));
+    assert!(server.wait().success());
+}
+
+/// Lost otherwise: a stop, to a client that never finishes its request.
+#[test]
+fn the_grace_period_ends() {
+    let mut server = Server::start(&["--grace", "100ms"]);
+    let mut silent = server.connect();
+    server.barrier();
+    server.signal("TERM");
+    assert_eq!(silent.answer(), [0; 0]);
+    assert!(server.wait().success());
+}
+
+/// Lost otherwise: an operator's way out of a long grace period.
+#[test]
+fn a_second_signal_exits_at_once() {
+    let mut server = Server::start(&["--grace", "1h"]);
+    let _silent = server.connect();
+    server.barrier();
+    server.signal("TERM");
+    let address = server.address();
+    wait_until("the first signal has been seen", || TcpStream::connect(address).is_err().then_some(()));
+    server.signal("TERM");
+    assert_eq!(server.wait().code(), Some(128 + 15));
+}
+
+// ---- limits and rest ----------------------------------------------------------------------------
+
+/// Lost otherwise: the processor and the service, when the process runs out of descriptors.
+#[cfg(target_os = "linux")]
+#[test]
+fn without_descriptors_it_rests_and_goes_on_when_some_are_back() {
+    let server = Server::start(&[]);
+    server.stored(b"before");
+    let open = server.descriptors();
+    server.allow_descriptors(4);
+    let holders: Vec<Client> = (0..4).map(|_| server.connect()).collect();
+    wait_until("they are in", || (server.descriptors() == open + 4).then_some(()));
+    let mut waiting: Vec<Client> = (0..20).map(|n| server.push(&[n])).collect();
+
+    let (start, cpu, sleeps) = (Instant::now(), server.cpu(), server.sleeps());
+    std::thread::sleep(Duration::from_secs(1)); // what it uses in that time is the question
+    let (used, naps) = (server.cpu() - cpu, server.sleeps() - sleeps);
+    assert!(used < start.elapsed() / 10, "used {used:?} of processor time while it can do nothing");
+    assert!(naps < 100, "woke {naps} times");
+    assert!(waiting.iter_mut().all(Client::is_waiting), "nobody is turned away");
+
+    drop(holders); // descriptors come back, and nobody else tells the server
+    waiting.iter_mut().for_each(|client| assert_eq!(client.answer(), [0x00]));
+
+    server.allow_descriptors(0); // and again, until the limit is raised, which no event tells
+    let mut late = server.pop();
+    server.allow_descriptors(100);
+    assert_eq!(late.item(), [19]);
+}
+
+/// Lost otherwise: battery and processor, to a server that polls.
+#[cfg(target_os = "linux")]
+#[test]
+fn an_idle_server_sleeps() {
+    let server = Server::start(&["--evict-after", "1ms"]);
+    let clients: Vec<Client> = (0..20).map(|n| if n % 2 == 0 { server.pop() } else { server.send(&[9, 9]) }).collect();
+    server.barrier();
+    let asleep = || std::fs::read_to_string(format!("/proc/{}/wchan", server.pid())).unwrap().contains("poll");
+    wait_until("it waits", || asleep().then_some(()));
+    let (cpu, sleeps) = (server.cpu(), server.sleeps());
+    std::thread::sleep(Duration::from_secs(1)); // nothing happens, so there is nothing to wait for
+    assert_eq!((server.cpu(), server.sleeps()), (cpu, sleeps), "it woke although nothing happened");
+    drop(clients);
+}
+
+/// Lost otherwise: the server and its items, to clients that come, take a place and break off.
+#[test]
+fn storms_of_resets_leave_nothing_behind() {
+    let server = Server::start(&[]);
+    server.stored(b"kept");
+    let descriptors = server.descriptors();
+    for n in 0..2000u32 {
+        match n % 5 {
+            0 => server.connect().reset(),
+            1 => server.send(&[7, 1, 2]).reset(),
+            2 => drop(server.send(&[0x80; 3])), // may or may not get the item, and is gone
+            3 => server.send(&push(b"kept")).reset(),
+            _ => server.send(&[0x00]).reset(),
+        }
+    }
+    wait_until("all places are free", || (server.descriptors() <= descriptors).then_some(()));
+    wait_until("the stack is empty", || {
+        let mut pop = server.pop();
+        server.barrier();
+        if pop.is_waiting() {
+            return Some(());
+        }
+        assert_eq!(pop.item(), b"kept");
+        None
+    });
+    server.stored(b"after");
+    assert_eq!(server.popped(), b"after");
+}
+
+/// Lost otherwise: everything, to a signal in the wrong moment.
+#[test]
+fn stop_and_continue_change_nothing() {
+    let server = Server::start(&[]);
+    let mut parked = server.pop();
+    for _ in 0..50 {
+        server.signal("STOP");
+        server.signal("CONT");
+    }
+    server.stored(b"item");
+    assert_eq!(parked.item(), b"item");
+}
