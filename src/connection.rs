@@ -203,6 +203,7 @@ pub(crate) struct Table {
     dirty: VecDeque<usize>,
     /// Those that can go on without another event, in the order in which they could.
     runnable: VecDeque<usize>,
+    #[expect(clippy::vec_box, reason = "boxes move between here and the connections as they are")]
     spare: Vec<Box<Output>>,
     pub(crate) now: Instant,
     pub(crate) turn: u64,
