@@ -70,7 +70,7 @@ impl Client {
     pub fn pop(&self) -> Result<Vec<u8>, ClientError> {
         let answer = self.request(&[wire::POP])?;
         match wire::parse(&answer) {
-            Parsed::Request(Request::Push(item), len) if len == answer.len() => Ok(item.payload().to_vec()),
+            Parsed::Request(Request::Push(payload), len) if len == answer.len() => Ok(payload.to_vec()),
             _ => Err(refusal(answer)),
         }
     }

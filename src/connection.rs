@@ -262,30 +262,15 @@ impl Table {
     /// Takes back the output of a connection that has none left.
     pub(crate) fn reclaim_output(&mut self, key: usize) {
         let output = self.connections[key].output.take();
-        self.keep_output(output);
-    }
-
-    fn keep_output(&mut self, output: Option<Box<Output>>) {
         if self.spare.len() < SPARE_OUTPUTS {
             self.spare.extend(output);
         }
     }
 
-    /// Forgets a connection; returns it with the bytes that never left.
-    pub(crate) fn remove(&mut self, key: usize) -> Connection {
+    /// Forgets a connection; returns how many bytes sent to it never left.
+    pub(crate) fn remove(&mut self, key: usize) -> u64 {
         self.deadlines.set(key, None);
-        self.connections.remove(key)
-    }
-
-    /// Empties the output of a connection that is closing; returns the bytes that never left.
-    pub(crate) fn drop_output(&mut self, key: usize) -> u64 {
-        let mut output = self.connections[key].output.take();
-        let unsent = output.as_deref().map_or(0, Output::unsent);
-        if let Some(output) = output.as_deref_mut() {
-            output.clear();
-        }
-        self.keep_output(output);
-        unsent
+        self.connections.remove(key).output().map_or(0, Output::unsent)
     }
 
     /// Has the loop look at a connection before anything else happens.

@@ -254,9 +254,6 @@ impl<S: Service, N: Net> EventLoop<S, N> {
         self.greet_newcomers();
         self.prepare_stop();
         self.accept_newcomers();
-        if self.table.connections.is_empty() || self.stop_is_due() {
-            self.greet_newcomers(); // nobody can be ahead of them
-        }
         self.advance_stop();
     }
 

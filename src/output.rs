@@ -95,11 +95,25 @@ impl Output {
             // The kernel may stop at a boundary of its own; only WouldBlock says that it is full.
             return Ok((n, true));
         }
-        let mut slices = [IoSlice::new(&[]); SLICES];
-        let (count, offered) = self.gather(&mut slices);
-        let n = net.write(stream, &slices[..count])?;
+        let (n, offered) = if self.segments.len() == 1 {
+            let piece = self.first();
+            (net.write(stream, &[IoSlice::new(piece)])?, piece.len())
+        } else {
+            let mut slices = [IoSlice::new(&[]); SLICES];
+            let (count, offered) = self.gather(&mut slices);
+            (net.write(stream, &slices[..count])?, offered)
+        };
         self.advance(n);
         Ok((n, n == offered))
+    }
+
+    /// The first piece, if it is in memory.
+    fn first(&self) -> &[u8] {
+        match self.segments.front() {
+            Some(Segment::Bytes(len)) => &self.bytes[self.taken..self.taken + len],
+            Some(Segment::Shared { buffer, taken }) => &buffer[*taken..],
+            Some(Segment::File { .. }) | None => &[],
+        }
     }
 
     /// The pieces in front of the next file, and their length.
@@ -168,13 +182,5 @@ impl Output {
             self.bytes.drain(..self.taken);
             self.taken = 0;
         }
-    }
-
-    /// Empties it for the next connection, keeping its memory.
-    pub(crate) fn clear(&mut self) {
-        self.segments.clear();
-        self.bytes.clear();
-        self.taken = 0;
-        self.held = 0;
     }
 }

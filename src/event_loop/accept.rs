@@ -17,17 +17,22 @@ impl<S: Service, N: Net> EventLoop<S, N> {
     /// connected is known by now: another wait lies in between, and its events come first.
     pub(super) fn greet_newcomers(&mut self) {
         for _ in 0..self.newcomers.len() {
-            let Some(Newcomer { stream, peer, admission }) = self.newcomers.pop_front() else { return };
-            match self.admissions[admission].judge(self.table.now) {
-                Verdict::Admit => self.open(admission, stream, peer),
-                Verdict::Evict(oldest) => {
-                    self.stats.evicted += 1;
-                    self.close(oldest, Cause::Evicted);
-                    self.settle();
-                    self.open(admission, stream, peer);
-                }
-                Verdict::Reject => self.reject(admission, stream, peer),
+            if let Some(Newcomer { stream, peer, admission }) = self.newcomers.pop_front() {
+                self.greet(stream, peer, admission);
             }
+        }
+    }
+
+    fn greet(&mut self, stream: N::Stream, peer: Peer, listener: usize) {
+        match self.admissions[listener].judge(self.table.now) {
+            Verdict::Admit => self.open(listener, stream, peer),
+            Verdict::Evict(oldest) => {
+                self.stats.evicted += 1;
+                self.close(oldest, Cause::Evicted);
+                self.settle();
+                self.open(listener, stream, peer);
+            }
+            Verdict::Reject => self.reject(listener, stream, peer),
         }
     }
 
@@ -51,8 +56,13 @@ impl<S: Service, N: Net> EventLoop<S, N> {
             let door = &mut self.doors[index];
             match self.net.accept(&mut door.listener) {
                 Ok((stream, peer)) => {
-                    self.newcomers.push_back(Newcomer { stream, peer, admission: door.admission });
-                    self.admissions[door.admission].expect();
+                    let admission = door.admission;
+                    self.admissions[admission].expect();
+                    if self.table.connections.is_empty() && self.newcomers.is_empty() {
+                        self.greet(stream, peer, admission); // nobody can be ahead of it
+                    } else {
+                        self.newcomers.push_back(Newcomer { stream, peer, admission });
+                    }
                 }
                 Err(error) => match error.kind() {
                     ErrorKind::WouldBlock => door.ready = false,

@@ -184,17 +184,18 @@ impl<S: Service, N: Net> EventLoop<S, N> {
     /// Closes a connection at once, and tells the service if it knows of it.
     pub(super) fn close(&mut self, key: usize, cause: Cause) {
         let Some(end) = self.ends.get_mut(key).and_then(Option::take) else { return };
-        let unsent = self.table.drop_output(key);
-        let connection = self.table.remove(key);
+        let connection = &self.table.connections[key];
+        let id = ConnId { serial: connection.serial, key };
         match (connection.phase, connection.place) {
             (Phase::Lingering, Some(place)) => drop(self.lingering.remove(place)),
             (_, Some(place)) => self.admissions[connection.listener].leave(place),
             (_, None) => {} // turned away at the door
         }
+        let unsent = self.table.remove(key);
         self.net.close(end.stream);
         self.exhausted_until = None;
         if let Some(conn) = end.conn {
-            self.tell_closed(ConnId { serial: connection.serial, key }, conn, Closed { cause, unsent });
+            self.tell_closed(id, conn, Closed { cause, unsent });
         }
     }
 

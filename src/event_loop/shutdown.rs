@@ -25,6 +25,7 @@ impl<S: Service, N: Net> EventLoop<S, N> {
     /// Goes on with a stop that has been asked for.
     pub(super) fn advance_stop(&mut self) {
         if let (Life::Running, Some(grace)) = (self.life, self.table.stop) {
+            self.greet_newcomers();
             self.close_doors(0);
             self.life = Life::Draining { until: self.table.now.checked_add(grace) };
             self.service.on_shutdown(&mut Context::new(&mut self.table));

@@ -8,8 +8,11 @@ use slab::Slab;
 /// A bounded, blocking LIFO stack, served in the protocol of [`wire`].
 #[derive(Debug)]
 pub struct StackService {
-    lifo: Lifo<Item, usize>,
-    /// The clients by key; a parked one is answered while somebody else is being served.
+    /// The stack, of the keys of items, and the lines, of the keys of clients.
+    lifo: Lifo<usize, usize>,
+    /// Items on the stack, waiting to be pushed, or on their way out. They never move.
+    items: Slab<Item>,
+    /// The clients; a parked one is answered while somebody else is being served.
     clients: Slab<Client>,
     /// How many of them have not sent a whole request yet.
     reading: usize,
@@ -29,10 +32,12 @@ struct Client {
 enum State {
     /// Its request is not complete.
     Reading,
-    /// Its request waits.
-    Parked(Ticket),
+    /// Its push of this item waits.
+    Pushing(usize, Ticket),
+    /// Its pop waits.
+    Popping(Ticket),
     /// It gets this item, which goes back on the stack if it cannot be sent.
-    Popping(Item),
+    Popped(usize),
     /// It has its answer, or will never get one.
     Done,
 }
@@ -40,7 +45,13 @@ enum State {
 impl StackService {
     /// An empty stack for at most `capacity` items.
     pub fn new(capacity: usize) -> Self {
-        StackService { lifo: Lifo::new(capacity), clients: Slab::new(), reading: 0, draining: false }
+        StackService {
+            lifo: Lifo::new(capacity),
+            items: Slab::new(),
+            clients: Slab::new(),
+            reading: 0,
+            draining: false,
+        }
     }
 
     /// How many items are on the stack.
@@ -59,30 +70,32 @@ impl StackService {
         client.state = state;
     }
 
-    fn take(&mut self, key: usize, request: Request) {
-        let ticket = match request {
-            Request::Push(item) => self.lifo.push(key, item),
-            Request::Pop => self.lifo.pop(key),
+    fn take(&mut self, key: usize, request: Request<'_>) {
+        let state = match request {
+            Request::Push(payload) => match Item::new(payload) {
+                Some(item) => {
+                    let item = self.items.insert(item);
+                    State::Pushing(item, self.lifo.push(key, item))
+                }
+                None => State::Done, // the parser has no such request
+            },
+            Request::Pop => State::Popping(self.lifo.pop(key)),
         };
-        self.set_state(key, State::Parked(ticket));
+        self.set_state(key, state);
     }
 
     /// Serves whoever can be served now.
     fn decide(&mut self, cx: &mut Context<'_>) {
         while let Some(decision) = self.lifo.decide() {
-            let (key, state) = match decision {
-                Decision::Stored(key) => (key, State::Done),
-                Decision::Popped(key, item) => (key, State::Popping(item)),
+            let (key, state, answer) = match decision {
+                Decision::Stored(key) => (key, State::Done, wire::STORED),
+                Decision::Popped(key, item) => (key, State::Popped(item), self.items[item].frame()),
             };
-            self.set_state(key, state);
-            let client = &self.clients[key];
-            let answer = match &client.state {
-                State::Popping(item) => item.frame(),
-                _ => wire::STORED,
-            };
+            let client = &mut self.clients[key];
             // An answer finds an empty output buffer; if the client has gone, on_close says so.
             let _ = cx.send(client.id, answer);
             if client.goes_on { cx.refuse(client.id) } else { cx.finish(client.id) }
+            client.state = state;
         }
         if self.draining && self.reading == 0 && self.lifo.in_flight() == 0 {
             self.draining = false;
@@ -93,7 +106,7 @@ impl StackService {
     /// Lets go of the parked clients: nobody is left who could serve them.
     fn release_parked(&self, cx: &mut Context<'_>) {
         for (_, client) in &self.clients {
-            if matches!(client.state, State::Parked(_)) {
+            if matches!(client.state, State::Pushing(..) | State::Popping(_)) {
                 cx.abort(client.id);
             }
         }
@@ -138,9 +151,16 @@ impl Service for StackService {
     fn on_close(&mut self, cx: &mut Context<'_>, _id: ConnId, key: usize, closed: Closed) {
         match self.clients.remove(key).state {
             State::Reading => self.reading -= 1,
-            State::Parked(ticket) => drop(self.lifo.cancel(ticket)),
-            State::Popping(item) if closed.unsent > 0 => self.lifo.undelivered(item),
-            State::Popping(_) => self.lifo.delivered(),
+            State::Pushing(item, ticket) => {
+                self.lifo.cancel(ticket);
+                self.items.remove(item);
+            }
+            State::Popping(ticket) => drop(self.lifo.cancel(ticket)),
+            State::Popped(item) if closed.unsent > 0 => self.lifo.undelivered(item),
+            State::Popped(item) => {
+                self.lifo.delivered();
+                self.items.remove(item);
+            }
             State::Done => {}
         }
         self.decide(cx);

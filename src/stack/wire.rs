@@ -63,20 +63,20 @@ impl fmt::Debug for Item {
 
 /// What a client asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Request {
-    /// Put this item on the stack.
-    Push(Item),
+pub enum Request<'a> {
+    /// Put an item of these bytes on the stack.
+    Push(&'a [u8]),
     /// Take the top item.
     Pop,
 }
 
 /// What the bytes of a client amount to so far.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Parsed {
+pub enum Parsed<'a> {
     /// The beginning of a request.
     Incomplete,
     /// A whole request, and its length in bytes. Whatever follows it is ignored.
-    Request(Request, usize),
+    Request(Request<'a>, usize),
     /// A push of nothing, which is not a request.
     Empty,
 }
@@ -85,21 +85,21 @@ pub enum Parsed {
 /// the length only, however often it is called while the rest arrives.
 ///
 /// ```
-/// use pollstack::stack::wire::{Item, Parsed, Request, parse};
+/// use pollstack::stack::wire::{Parsed, Request, parse};
 ///
 /// assert_eq!(parse(b"\x05hel"), Parsed::Incomplete);
-/// assert_eq!(parse(b"\x05hello"), Parsed::Request(Request::Push(Item::new(b"hello").unwrap()), 6));
+/// assert_eq!(parse(b"\x05hello"), Parsed::Request(Request::Push(b"hello"), 6));
 /// assert_eq!(parse(b"\x80"), Parsed::Request(Request::Pop, 1));
 /// ```
-pub fn parse(input: &[u8]) -> Parsed {
+pub fn parse(input: &[u8]) -> Parsed<'_> {
     let Some((&header, rest)) = input.split_first() else { return Parsed::Incomplete };
     match header {
         0 => Parsed::Empty,
         POP.. => Parsed::Request(Request::Pop, 1),
-        len => rest
-            .get(..usize::from(len))
-            .and_then(Item::new)
-            .map_or(Parsed::Incomplete, |item| Parsed::Request(Request::Push(item), 1 + usize::from(len))),
+        len => match rest.get(..usize::from(len)) {
+            Some(payload) => Parsed::Request(Request::Push(payload), 1 + payload.len()),
+            None => Parsed::Incomplete,
+        },
     }
 }
 
@@ -122,7 +122,7 @@ mod tests {
             }
             bytes.extend(trailing);
             for cut in item.frame().len()..=bytes.len() {
-                prop_assert_eq!(parse(&bytes[..cut]), Parsed::Request(Request::Push(item), item.frame().len()));
+                prop_assert_eq!(parse(&bytes[..cut]), Parsed::Request(Request::Push(&payload), 1 + payload.len()));
             }
         }
 
@@ -132,7 +132,7 @@ mod tests {
             match parse(&bytes) {
                 Parsed::Incomplete => prop_assert!(bytes.len() <= usize::from(*bytes.first().unwrap_or(&0))),
                 Parsed::Request(Request::Pop, len) => prop_assert!(bytes[0] >= 0x80 && len == 1),
-                Parsed::Request(Request::Push(item), len) => prop_assert_eq!(&bytes[..len], item.frame()),
+                Parsed::Request(Request::Push(payload), len) => prop_assert_eq!(&bytes[1..len], payload),
                 Parsed::Empty => prop_assert_eq!(bytes[0], 0),
             }
         }
