@@ -158,7 +158,8 @@ impl Admission {
 
     pub(crate) fn capacity(&self) -> usize {
         self.capacity
-    }}
+    }
+}
 
 #[cfg(test)]
 mod tests {

@@ -163,6 +163,22 @@ impl Connection {
         self.fault || self.can_write() || self.next_step(limits).is_some()
     }
 
+    /// Whether it is the one that `id` names, and the service still knows it.
+    fn is(&self, id: ConnId) -> bool {
+        self.serial == id.serial && self.phase != Phase::Lingering
+    }
+
+    fn can_be_sent_to(&self) -> bool {
+        self.phase == Phase::Open && !self.doomed
+    }
+
+    fn mark_dirty(&mut self, key: usize, dirty: &mut VecDeque<usize>) {
+        if !self.dirty {
+            self.dirty = true;
+            dirty.push_back(key);
+        }
+    }
+
     pub(crate) fn can_write(&self) -> bool {
         self.writable && self.output.is_some()
     }
@@ -228,34 +244,33 @@ impl Table {
 
     /// The connection `id`, unless it has closed for the service.
     pub(crate) fn get(&self, id: ConnId) -> Option<&Connection> {
-        self.connections.get(id.key).filter(|c| c.serial == id.serial && c.phase != Phase::Lingering)
+        self.connections.get(id.key).filter(|connection| connection.is(id))
     }
 
     /// The connection `id`, if it can still be sent to.
     pub(crate) fn open(&self, id: ConnId) -> Option<&Connection> {
-        self.get(id).filter(|c| c.phase == Phase::Open && !c.doomed)
+        self.get(id).filter(|connection| connection.can_be_sent_to())
     }
 
     /// Changes a connection, and has the loop look at it when the callback has returned.
     pub(crate) fn change(&mut self, id: ConnId, change: impl FnOnce(&mut Connection)) {
-        if self.get(id).is_some() {
-            change(&mut self.connections[id.key]);
-            self.mark_dirty(id.key);
+        if let Some(connection) = self.connections.get_mut(id.key).filter(|connection| connection.is(id)) {
+            change(connection);
+            connection.mark_dirty(id.key, &mut self.dirty);
         }
     }
 
     /// Puts `cost` bytes into a connection's output with `push`, if there is room for them.
     pub(crate) fn send(&mut self, id: ConnId, cost: usize, push: impl FnOnce(&mut Output)) -> Result<(), SendError> {
-        let connection = self.open(id).ok_or(SendError::Gone)?;
+        let connection = self.connections.get_mut(id.key).filter(|connection| connection.is(id));
+        let connection = connection.filter(|connection| connection.can_be_sent_to()).ok_or(SendError::Gone)?;
         if cost > connection.room(&self.limits) {
             return Err(SendError::Full);
         }
-        if cost == 0 {
-            return Ok(());
+        if cost > 0 {
+            push(connection.output.get_or_insert_with(|| self.spare.pop().unwrap_or_default()));
+            connection.mark_dirty(id.key, &mut self.dirty);
         }
-        let output = self.connections[id.key].output.get_or_insert_with(|| self.spare.pop().unwrap_or_default());
-        push(output);
-        self.mark_dirty(id.key);
         Ok(())
     }
 
@@ -275,11 +290,7 @@ impl Table {
 
     /// Has the loop look at a connection before anything else happens.
     pub(crate) fn mark_dirty(&mut self, key: usize) {
-        let connection = &mut self.connections[key];
-        if !connection.dirty {
-            connection.dirty = true;
-            self.dirty.push_back(key);
-        }
+        self.connections[key].mark_dirty(key, &mut self.dirty);
     }
 
     /// The next connection that the last callback changed.
@@ -332,12 +343,6 @@ impl Table {
             connection.queued = false;
             self.queue_if_runnable(key);
         }
-    }
-
-    /// Whether a connection's output may be written to the socket now.
-    pub(crate) fn may_write(&mut self, key: usize) -> bool {
-        let connection = &mut self.connections[key];
-        connection.can_write() && connection.has_budget(self.turn, &self.limits)
     }
 
     /// Whether a connection's input may be offered to the service.

@@ -147,7 +147,8 @@ impl<S: Service, N: Net> EventLoop<S, N> {
         let asked = asked.saturating_add(listen.max_conns).saturating_add(self.table.limits.lingering);
         if asked > self.net.max_connections() {
             let names = self.net.max_connections();
-            let text = format!("{asked} connections, lingering ones included, are more than the {names} tokens for them");
+            let text =
+                format!("{asked} connections, lingering ones included, are more than the {names} tokens for them");
             return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
         }
         let admission = self.admissions.len();

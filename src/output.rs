@@ -12,42 +12,42 @@ const SLICES: usize = 16;
 /// What one call to send a part of a file may move.
 const FILE_CHUNK: u64 = 256 * 1024;
 
-/// A queue of bytes, shared buffers and files, in the order in which they were sent.
+/// Bytes, shared buffers and files, in the order in which they were sent.
+///
+/// Nearly all output is bytes, so these are one buffer; shared buffers and files are inserts into
+/// it.
 #[derive(Debug, Default)]
 pub(crate) struct Output {
-    segments: VecDeque<Segment>,
-    /// The bytes of all `Segment::Bytes`, one after the other.
     bytes: Vec<u8>,
     /// How many of `bytes` the kernel has.
     taken: usize,
+    inserts: VecDeque<Insert>,
+    /// How many of `bytes` come after the last insert.
+    tail: usize,
     /// The memory that waits, the queue's own included.
     held: usize,
 }
 
 #[derive(Debug)]
-enum Segment {
-    Bytes(usize),
+struct Insert {
+    /// How many of `bytes` are still to come before it, and after the insert before.
+    after: usize,
+    piece: Piece,
+}
+
+#[derive(Debug)]
+enum Piece {
     Shared { buffer: Rc<[u8]>, taken: usize },
     File { file: Rc<File>, offset: u64, left: u64 },
 }
 
-/// What a segment costs beside its bytes: a thousand shared buffers of a byte must not pass for a
+/// What an insert costs beside its bytes: a thousand shared buffers of a byte must not pass for a
 /// thousand bytes.
-const SEGMENT_BYTES: usize = size_of::<Segment>();
-
-impl Segment {
-    fn len(&self) -> u64 {
-        match self {
-            Segment::Bytes(len) => *len as u64,
-            Segment::Shared { buffer, taken } => (buffer.len() - taken) as u64,
-            Segment::File { left, .. } => *left,
-        }
-    }
-}
+const INSERT_BYTES: usize = size_of::<Insert>();
 
 impl Output {
     pub(crate) fn is_empty(&self) -> bool {
-        self.segments.is_empty()
+        self.taken == self.bytes.len() && self.inserts.is_empty()
     }
 
     /// The memory that waits, in bytes.
@@ -57,120 +57,107 @@ impl Output {
 
     /// The bytes the kernel has not taken, those of files included.
     pub(crate) fn unsent(&self) -> u64 {
-        self.segments.iter().map(Segment::len).sum()
+        let inserts: u64 = self.inserts.iter().map(|insert| insert.piece.len()).sum();
+        (self.bytes.len() - self.taken) as u64 + inserts
     }
 
     pub(crate) fn push_bytes(&mut self, bytes: &[u8]) {
         self.bytes.extend_from_slice(bytes);
+        self.tail += bytes.len();
         self.held += bytes.len();
-        match self.segments.back_mut() {
-            Some(Segment::Bytes(len)) => *len += bytes.len(),
-            _ if bytes.is_empty() => {}
-            _ => self.push(Segment::Bytes(bytes.len())),
-        }
     }
 
     pub(crate) fn push_shared(&mut self, buffer: &Rc<[u8]>) {
         if !buffer.is_empty() {
             self.held += buffer.len();
-            self.push(Segment::Shared { buffer: Rc::clone(buffer), taken: 0 });
+            self.push(Piece::Shared { buffer: Rc::clone(buffer), taken: 0 });
         }
     }
 
     pub(crate) fn push_file(&mut self, file: &Rc<File>, offset: u64, len: u64) {
         if len > 0 {
-            self.push(Segment::File { file: Rc::clone(file), offset, left: len });
+            self.push(Piece::File { file: Rc::clone(file), offset, left: len });
         }
+    }
+
+    fn push(&mut self, piece: Piece) {
+        self.inserts.push_back(Insert { after: self.tail, piece });
+        self.tail = 0;
+        self.held += INSERT_BYTES;
     }
 
     /// Writes once. Returns how many bytes the kernel took, and whether it took all it was offered.
     pub(crate) fn write_to<N: Net>(&mut self, net: &mut N, stream: &mut N::Stream) -> io::Result<(usize, bool)> {
-        if let Some(Segment::File { file, offset, left }) = self.segments.front() {
-            let offered = (*left).min(FILE_CHUNK) as usize;
-            let n = net.send_file(stream, file, *offset, offered)?;
-            if n == 0 {
-                return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "a file ended before what was promised of it"));
+        let (n, offered) = match self.inserts.front() {
+            None => {
+                let bytes = &self.bytes[self.taken..];
+                (net.write(stream, &[IoSlice::new(bytes)])?, bytes.len())
             }
-            self.advance(n);
-            // The kernel may stop at a boundary of its own; only WouldBlock says that it is full.
-            return Ok((n, true));
-        }
-        let (n, offered) = if self.segments.len() == 1 {
-            let piece = self.first();
-            (net.write(stream, &[IoSlice::new(piece)])?, piece.len())
-        } else {
-            let mut slices = [IoSlice::new(&[]); SLICES];
-            let (count, offered) = self.gather(&mut slices);
-            (net.write(stream, &slices[..count])?, offered)
+            Some(Insert { after: 0, piece: Piece::File { file, offset, left } }) => {
+                let n = net.send_file(stream, file, *offset, (*left).min(FILE_CHUNK) as usize)?;
+                if n == 0 {
+                    let text = "a file ended before what was promised of it";
+                    return Err(io::Error::new(io::ErrorKind::UnexpectedEof, text));
+                }
+                (n, n) // the kernel may stop where it likes; only WouldBlock says that it is full
+            }
+            Some(_) => {
+                let mut slices = [IoSlice::new(&[]); SLICES];
+                let (count, offered) = self.gather(&mut slices);
+                (net.write(stream, &slices[..count])?, offered)
+            }
         };
         self.advance(n);
         Ok((n, n == offered))
     }
 
-    /// The first piece, if it is in memory.
-    fn first(&self) -> &[u8] {
-        match self.segments.front() {
-            Some(Segment::Bytes(len)) => &self.bytes[self.taken..self.taken + len],
-            Some(Segment::Shared { buffer, taken }) => &buffer[*taken..],
-            Some(Segment::File { .. }) | None => &[],
-        }
-    }
-
     /// The pieces in front of the next file, and their length.
     fn gather<'a>(&'a self, slices: &mut [IoSlice<'a>; SLICES]) -> (usize, usize) {
         let (mut count, mut offered, mut bytes) = (0, 0, &self.bytes[self.taken..]);
-        for (segment, slot) in self.segments.iter().zip(slices) {
-            let piece = match segment {
-                Segment::Bytes(len) => {
-                    let (piece, rest) = bytes.split_at(*len);
-                    bytes = rest;
-                    piece
-                }
-                Segment::Shared { buffer, taken } => &buffer[*taken..],
-                Segment::File { .. } => break,
-            };
-            *slot = IoSlice::new(piece);
-            count += 1;
-            offered += piece.len();
+        let mut add = |piece: &'a [u8]| {
+            if count < SLICES && !piece.is_empty() {
+                slices[count] = IoSlice::new(piece);
+                offered += piece.len();
+                count += 1;
+            }
+        };
+        for Insert { after, piece } in self.inserts.iter().take(SLICES) {
+            let (before, rest) = bytes.split_at(*after);
+            bytes = rest;
+            add(before);
+            match piece {
+                Piece::Shared { buffer, taken } => add(&buffer[*taken..]),
+                Piece::File { .. } => return (count, offered),
+            }
+        }
+        if self.inserts.len() <= SLICES {
+            add(bytes);
         }
         (count, offered)
     }
 
     /// Drops the first `n` bytes: the kernel has them.
     fn advance(&mut self, mut n: usize) {
-        while let Some(segment) = self.segments.front_mut() {
-            let step = segment.len().min(n as u64) as usize;
-            n -= step;
-            match segment {
-                Segment::Bytes(len) => {
-                    *len -= step;
-                    self.taken += step;
-                    self.held -= step;
-                }
-                Segment::Shared { taken, .. } => *taken += step,
-                Segment::File { offset, left, .. } => {
-                    *offset += step as u64;
-                    *left -= step as u64;
-                }
+        while let Some(Insert { after, piece }) = self.inserts.front_mut() {
+            let bytes = n.min(*after);
+            *after -= bytes;
+            self.taken += bytes;
+            self.held -= bytes;
+            n -= bytes;
+            if *after > 0 || n == 0 {
+                return self.compact();
             }
-            if segment.len() > 0 {
-                break;
+            n -= piece.advance(n);
+            if piece.len() > 0 {
+                return self.compact();
             }
-            self.pop();
+            self.held -= INSERT_BYTES + piece.held();
+            self.inserts.pop_front();
         }
+        self.taken += n;
+        self.tail -= n;
+        self.held -= n;
         self.compact();
-    }
-
-    fn push(&mut self, segment: Segment) {
-        self.held += SEGMENT_BYTES;
-        self.segments.push_back(segment);
-    }
-
-    fn pop(&mut self) {
-        self.held -= SEGMENT_BYTES;
-        if let Some(Segment::Shared { buffer, .. }) = self.segments.pop_front() {
-            self.held -= buffer.len();
-        }
     }
 
     /// Gives the taken bytes' memory to those to come, once they are the larger part.
@@ -182,5 +169,36 @@ impl Output {
             self.bytes.drain(..self.taken);
             self.taken = 0;
         }
+    }
+}
+
+impl Piece {
+    /// What is still to go out.
+    fn len(&self) -> u64 {
+        match self {
+            Piece::Shared { buffer, taken } => (buffer.len() - taken) as u64,
+            Piece::File { left, .. } => *left,
+        }
+    }
+
+    /// The memory it holds until it is out.
+    fn held(&self) -> usize {
+        match self {
+            Piece::Shared { buffer, .. } => buffer.len(),
+            Piece::File { .. } => 0,
+        }
+    }
+
+    /// Drops up to `n` bytes from its front; returns how many.
+    fn advance(&mut self, n: usize) -> usize {
+        let step = self.len().min(n as u64) as usize;
+        match self {
+            Piece::Shared { taken, .. } => *taken += step,
+            Piece::File { offset, left, .. } => {
+                *offset += step as u64;
+                *left -= step as u64;
+            }
+        }
+        step
     }
 }

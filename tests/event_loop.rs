@@ -129,8 +129,8 @@ fn an_immediate_request_costs_accept_read_write_close() {
     let mut server = serve(&world, Probe::once());
     let clients: Vec<Wire> = (0..10).map(|_| world.send(b"x")).collect();
     assert_eq!(world.settle(&mut server), 1, "one turn, and so one wait");
-    let mut expected = vec!["accept"; 11];
-    expected.extend(["read", "write", "close"].repeat(10));
+    let mut expected = ["accept", "read", "write", "close"].repeat(10);
+    expected.push("accept"); // which finds nobody
     assert_eq!(world.calls(), expected);
     assert!(clients.iter().all(|client| client.received() == b"." && client.ended()));
 }
@@ -142,7 +142,7 @@ fn a_request_that_comes_late_costs_one_registration() {
     let mut server = serve(&world, Probe::once());
     let client = world.connect();
     world.settle(&mut server);
-    assert_eq!(world.calls(), ["accept", "accept", "read", "watch"]);
+    assert_eq!(world.calls(), ["accept", "read", "watch", "accept"]);
     assert_eq!(client.watched(), Some(Interest::Read));
     client.send(b"x");
     world.settle(&mut server);
@@ -198,10 +198,13 @@ fn input_that_is_left_is_offered_again_with_more() {
 #[test]
 fn a_paused_connection_is_not_read_and_resumes_without_an_event() {
     let world = World::new();
-    let mut server = serve(&world, Probe::new(|cx, id, input| {
-        cx.pause(id);
-        input.len().min(1)
-    }));
+    let mut server = serve(
+        &world,
+        Probe::new(|cx, id, input| {
+            cx.pause(id);
+            input.len().min(1)
+        }),
+    );
     let client = world.send(b"abc");
     world.settle(&mut server);
     client.send(&[b'x'; 1_000_000]);
@@ -220,10 +223,13 @@ fn a_paused_connection_is_not_read_and_resumes_without_an_event() {
 #[test]
 fn a_reset_is_noticed_while_paused() {
     let world = World::new();
-    let mut server = serve(&world, Probe::new(|cx, id, _| {
-        cx.pause(id);
-        0
-    }));
+    let mut server = serve(
+        &world,
+        Probe::new(|cx, id, _| {
+            cx.pause(id);
+            0
+        }),
+    );
     let client = world.send(b"abc");
     world.settle(&mut server);
     client.reset();

@@ -22,7 +22,8 @@ fn stdout(output: &Output) -> String {
 fn help_and_version_tell_what_it_is() {
     let help = run(&["--help"]);
     assert!(help.status.success());
-    for word in ["--listen", "--capacity", "--max-clients", "--evict-after", "--backlog", "--grace", "POLLSTACK_LISTEN"] {
+    for word in ["--listen", "--capacity", "--max-clients", "--evict-after", "--backlog", "--grace", "POLLSTACK_LISTEN"]
+    {
         assert!(stdout(&help).contains(word), "--help lacks {word}:\n{}", stdout(&help));
     }
     assert!(stdout(&help).lines().all(|line| line.len() <= 100), "lines fit a terminal");
@@ -102,7 +103,8 @@ fn more_clients_than_descriptors_is_an_error_that_names_both() {
 #[test]
 fn a_soft_descriptor_limit_is_raised() {
     let mut command = std::process::Command::new("sh");
-    let script = format!("ulimit -Sn 64; exec {} --listen 127.0.0.1:0 --max-clients 200", env!("CARGO_BIN_EXE_pollstack"));
+    let script =
+        format!("ulimit -Sn 64; exec {} --listen 127.0.0.1:0 --max-clients 200", env!("CARGO_BIN_EXE_pollstack"));
     command.args(["-c", &script]);
     let server = Server::spawn(command, 1);
     let clients: Vec<Client> = (0..200).map(|_| server.connect()).collect();

@@ -18,7 +18,8 @@ const NOTHING: [u8; 0] = [];
 #[test]
 fn the_exchanges_of_the_protocol_document_hold() {
     let document = include_str!("../doc/protocol.md");
-    let blocks: Vec<&str> = document.split("```exchange\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
+    let blocks: Vec<&str> =
+        document.split("```exchange\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
     assert_eq!(blocks.len(), 6, "every exchange block is found");
     for block in blocks {
         let server = Server::start(&[]);
@@ -392,7 +393,11 @@ fn a_place_is_free_from_the_instant_its_client_leaves() {
         wait_until("both are in", || (server.send(&[0x00]).answer() == BUSY).then_some(()));
         // Stopped, the server learns of all three events at once.
         server.signal("STOP");
-        if n % 2 == 0 { drop(leaver) } else { leaver.reset() }
+        if n % 2 == 0 {
+            drop(leaver)
+        } else {
+            leaver.reset()
+        }
         let mut newcomer = server.push(&[n]);
         server.signal("CONT");
         assert_eq!(newcomer.answer(), STORED);

@@ -66,7 +66,9 @@ impl<S: Service, N: Net> EventLoop<S, N> {
                 }
                 Err(error) => match error.kind() {
                     ErrorKind::WouldBlock => door.ready = false,
-                    kind if concerns_one_connection(kind) => log::debug!("a connection was lost in the backlog: {error}"),
+                    kind if concerns_one_connection(kind) => {
+                        log::debug!("a connection was lost in the backlog: {error}")
+                    }
                     _ => self.exhausted(&error),
                 },
             }

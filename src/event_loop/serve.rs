@@ -3,7 +3,6 @@
 use super::{End, EventLoop};
 use crate::connection::{Phase, Step};
 use crate::net::{Interest, Net};
-use crate::output::Output;
 use crate::service::{Cause, Closed, ConnId, Context, Eof, Service};
 use std::io;
 use std::io::ErrorKind::{Interrupted, WouldBlock};
@@ -88,11 +87,11 @@ impl<S: Service, N: Net> EventLoop<S, N> {
         }
         let input = if kept.is_empty() { &self.scratch[..fresh] } else { &kept[..] };
         let mut taken = 0;
-        while taken < input.len() && self.table.takes_input(id) {
+        loop {
             let n = self.service.on_data(&mut Context::new(&mut self.table), id, conn, &input[taken..]);
             debug_assert!(n <= input.len() - taken, "a service cannot take more than it is offered");
-            taken = input.len().min(taken + n);
-            if n == 0 {
+            taken = input.len().min(taken.saturating_add(n));
+            if n == 0 || taken == input.len() || !self.table.takes_input(id) {
                 break;
             }
         }
@@ -145,24 +144,25 @@ impl<S: Service, N: Net> EventLoop<S, N> {
     /// Writes what the kernel takes and the budget allows; whether that was the last of it.
     fn flush(&mut self, key: usize) -> io::Result<bool> {
         let Some(end) = end_of(&mut self.ends, key) else { return Ok(false) };
-        while self.table.may_write(key) {
-            let connection = &mut self.table.connections[key];
+        let connection = &mut self.table.connections[key];
+        while connection.can_write() && connection.has_budget(self.table.turn, &self.table.limits) {
             let Some(output) = connection.output_mut() else { break };
             match output.write_to(&mut self.net, &mut end.stream) {
                 Ok((n, all)) => {
+                    let emptied = output.is_empty();
                     connection.writable = all || !N::SHORT_MEANS_DRAINED;
                     connection.spend(n);
+                    if emptied {
+                        self.table.reclaim_output(key);
+                        return Ok(true);
+                    }
                 }
                 Err(error) if error.kind() == WouldBlock => connection.writable = false,
                 Err(error) if error.kind() == Interrupted => connection.spend(0),
                 Err(error) => return Err(error),
             }
-            if connection.output().is_some_and(Output::is_empty) {
-                self.table.reclaim_output(key);
-                return Ok(true);
-            }
         }
-        if !self.table.connections[key].writable {
+        if !connection.writable {
             self.watch(key, Interest::ReadWrite)?;
         }
         Ok(false)

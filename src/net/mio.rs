@@ -269,7 +269,10 @@ impl Net for Mio {
 
     fn listen(&mut self, address: &Address, backlog: u32, index: usize) -> io::Result<Listener> {
         if index >= DOORS {
-            return Err(io::Error::new(ErrorKind::InvalidInput, format!("a loop has at most {DOORS} listening sockets")));
+            return Err(io::Error::new(
+                ErrorKind::InvalidInput,
+                format!("a loop has at most {DOORS} listening sockets"),
+            ));
         }
         let token = self.token(Source::Listener(index));
         match address {

@@ -94,7 +94,11 @@ impl StackService {
             let client = &mut self.clients[key];
             // An answer finds an empty output buffer; if the client has gone, on_close says so.
             let _ = cx.send(client.id, answer);
-            if client.goes_on { cx.refuse(client.id) } else { cx.finish(client.id) }
+            if client.goes_on {
+                cx.refuse(client.id)
+            } else {
+                cx.finish(client.id)
+            }
             client.state = state;
         }
         if self.draining && self.reading == 0 && self.lifo.in_flight() == 0 {

@@ -64,7 +64,12 @@ impl World {
         event_loop
     }
 
-    pub fn listen<S: Service>(&self, event_loop: &mut EventLoop<S, Fake>, max: usize, overload: Overload) -> ListenerId {
+    pub fn listen<S: Service>(
+        &self,
+        event_loop: &mut EventLoop<S, Fake>,
+        max: usize,
+        overload: Overload,
+    ) -> ListenerId {
         let listen = Listen::new("127.0.0.1:1".parse().unwrap()).max_conns(max).overload(overload);
         event_loop.listen(listen).unwrap()
     }
