@@ -1,0 +1,72 @@
+//! What the stack's own work costs, without any network: the parser, and the stack with its lines.
+
+use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use pollstack::stack::lifo::{Decision, Lifo};
+use pollstack::stack::wire::{Item, POP, parse};
+use std::hint::black_box;
+
+fn parser(c: &mut Criterion) {
+    let mut group = c.benchmark_group("parse");
+    for len in [1, 127] {
+        let request = Item::new(&vec![b'x'; len]).map(|item| item.frame().to_vec()).unwrap_or_default();
+        group.throughput(Throughput::Bytes(request.len() as u64));
+        group.bench_function(format!("push of {len}"), |b| b.iter(|| parse(black_box(&request)) == parse(&[])));
+    }
+    group.bench_function("pop", |b| b.iter(|| parse(black_box(&[POP])) == parse(&[])));
+    group.bench_function("push of 127, a byte at a time", |b| {
+        let request = Item::new(&[b'x'; 127]).map(|item| item.frame().to_vec()).unwrap_or_default();
+        b.iter(|| (1..=request.len()).filter(|n| parse(black_box(&request[..*n])) == parse(&[])).count());
+    });
+    group.finish();
+}
+
+fn lifo(c: &mut Criterion) {
+    let mut group = c.benchmark_group("lifo");
+    group.bench_function("push and pop", |b| {
+        let mut lifo = Lifo::new(100);
+        b.iter(|| {
+            lifo.push(1, 7);
+            black_box(lifo.decide());
+            lifo.pop(2);
+            black_box(lifo.decide());
+            lifo.delivered();
+        });
+    });
+    for parked in [1, 100, 10_000] {
+        group.bench_function(format!("push served to the first of {parked} parked pops"), |b| {
+            let mut lifo = Lifo::new(100);
+            (0..parked).for_each(|client| drop(lifo.pop(client)));
+            b.iter(|| {
+                lifo.push(parked, 7);
+                black_box(lifo.decide());
+                if let Some(Decision::Popped(client, _)) = lifo.decide() {
+                    lifo.delivered();
+                    lifo.pop(client);
+                }
+            });
+        });
+        group.bench_function(format!("cancel one in the middle of {parked}"), |b| {
+            let mut lifo: Lifo<u64, u64> = Lifo::new(100);
+            let mut tickets: Vec<_> = (0..parked).map(|client| lifo.pop(client)).collect();
+            let middle = tickets.len() / 2;
+            b.iter(|| {
+                lifo.cancel(tickets[middle]);
+                tickets[middle] = lifo.pop(1);
+            });
+        });
+    }
+    group.bench_function("a hundred clients park and leave", |b| {
+        b.iter_batched(
+            || Lifo::<u64, u64>::new(100),
+            |mut lifo| {
+                let tickets: Vec<_> = (0..100).map(|client| lifo.pop(client)).collect();
+                tickets.into_iter().filter(|ticket| lifo.cancel(*ticket)).count()
+            },
+            BatchSize::SmallInput,
+        );
+    });
+    group.finish();
+}
+
+criterion_group!(micro, parser, lifo);
+criterion_main!(micro);

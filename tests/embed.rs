@@ -1,0 +1,227 @@
+//! The loop in the hands of those who embed it: in a poll of their own, on a thread of its own,
+//! beside sources of their own.
+#![cfg(unix)]
+
+use mio::{Events, Poll};
+use pollstack::client::{Client, ClientError};
+use pollstack::net::{Address, FOREIGN_TOKENS};
+use pollstack::stack::StackService;
+use pollstack::{EventLoop, Limits, Listen, Overload};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::Duration;
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+fn listen() -> Listen {
+    Listen::new("127.0.0.1:0".parse().unwrap())
+}
+
+fn tcp(address: &Address) -> SocketAddr {
+    match address {
+        Address::Tcp(address) => *address,
+        Address::Unix(path) => panic!("{} is not TCP", path.display()),
+    }
+}
+
+/// Lost otherwise: tools that already have a poll. Two loops share one here.
+#[test]
+fn two_loops_live_in_one_poll() {
+    let mut poll = Poll::new().unwrap();
+    let mut events = Events::with_capacity(64);
+    let mut loops = [0..1100, 5000..7000].map(|tokens| {
+        let limits = Limits { lingering: 100, ..Limits::default() };
+        EventLoop::embedded(StackService::new(10), limits, poll.registry(), tokens).unwrap()
+    });
+    let addresses = loops.each_mut().map(|server| {
+        let listener = server.listen(listen().max_conns(100)).unwrap();
+        Client::new(tcp(&server.addresses(listener).unwrap()[0])).patience(PATIENCE)
+    });
+    let clients = thread::spawn(move || {
+        for (n, client) in addresses.iter().enumerate() {
+            client.push(&[n as u8]).unwrap();
+        }
+        addresses.map(|client| client.pop().unwrap())
+    });
+    while !clients.is_finished() {
+        let timeout = loops.iter_mut().filter_map(EventLoop::timeout).min();
+        poll.poll(&mut events, Some(timeout.unwrap_or(Duration::from_millis(10)))).unwrap();
+        for event in &events {
+            let takers = loops.iter_mut().filter_map(|server| server.handle_event(event).then_some(())).count();
+            assert_eq!(takers, 1, "every event is somebody's");
+        }
+        loops.iter_mut().for_each(EventLoop::turn);
+    }
+    assert_eq!(clients.join().unwrap(), [[0], [1]], "each loop has its own stack");
+}
+
+/// Lost otherwise: an owner of a few tokens whose loop would take somebody else's.
+#[test]
+fn more_connections_than_tokens_is_an_error_that_names_both() {
+    let poll = Poll::new().unwrap();
+    let limits = Limits { lingering: 10, ..Limits::default() };
+    let mut server = EventLoop::embedded(StackService::new(1), limits, poll.registry(), 100..264).unwrap();
+    let error = server.listen(listen().max_conns(191)).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidInput);
+    assert!(error.to_string().contains("201") && error.to_string().contains("100 tokens"), "{error}");
+    assert!(server.listen(listen().max_conns(90)).is_ok());
+    assert!(server.listen(listen().max_conns(1)).is_err(), "what is left counts");
+}
+
+/// Lost otherwise: an owner who waits for ever in a call that cannot work.
+#[test]
+fn an_embedded_loop_cannot_run_by_itself() {
+    let poll = Poll::new().unwrap();
+    let mut server = EventLoop::embedded(StackService::new(1), Limits::default(), poll.registry(), 0..10_000).unwrap();
+    assert_eq!(server.run().unwrap_err().kind(), ErrorKind::InvalidInput);
+    assert!(server.handle().is_err());
+}
+
+/// Lost otherwise: programs that run the loop on a thread and want it back.
+#[test]
+fn a_handle_stops_the_loop_from_another_thread() {
+    let (sender, receiver) = std::sync::mpsc::channel();
+    let server = thread::spawn(move || {
+        let mut server = EventLoop::new(StackService::new(10)).unwrap();
+        let listener = server.listen(listen()).unwrap();
+        sender.send((server.handle().unwrap(), tcp(&server.addresses(listener).unwrap()[0]))).unwrap();
+        server.run().unwrap();
+        (server.service().items(), server.addresses(listener).unwrap().len())
+    });
+    let (handle, address) = receiver.recv().unwrap();
+    let client = Client::new(address).patience(PATIENCE);
+    client.push(b"a").unwrap();
+    client.push(b"b").unwrap();
+    handle.stop(Duration::from_secs(5)).unwrap();
+    assert_eq!(server.join().unwrap(), (2, 0), "it stops, and its state can be looked at");
+    assert!(matches!(client.pop(), Err(ClientError::Io(_))), "nobody listens any more");
+}
+
+/// Lost otherwise: a source of one's own, mistaken for the loop's.
+#[test]
+fn foreign_tokens_stay_below_the_loops_own() {
+    let server = EventLoop::new(StackService::new(1)).unwrap();
+    let mut socket = mio::net::UdpSocket::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    assert_eq!(server.register(&mut socket, FOREIGN_TOKENS).unwrap_err().kind(), ErrorKind::InvalidInput);
+    server.register(&mut socket, FOREIGN_TOKENS - 1).unwrap();
+}
+
+/// Lost otherwise: half-open listeners, when one of several addresses cannot be had.
+#[test]
+fn a_listener_opens_all_its_addresses_or_none() {
+    let mut server = EventLoop::new(StackService::new(1)).unwrap();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let both = Listen::new(free.into()).and(taken.local_addr().unwrap().into());
+    let error = server.listen(both.overload(Overload::Defer)).unwrap_err();
+    assert!(error.to_string().contains(&taken.local_addr().unwrap().to_string()), "{error}");
+    assert!(TcpStream::connect(free).is_err(), "the first has been closed again");
+    server.listen(listen()).unwrap();
+}
+
+/// Lost otherwise: what the client tells its callers about a request that was not served.
+#[test]
+fn the_client_says_why() {
+    let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let client = Client::new(server.local_addr().unwrap()).patience(Duration::from_millis(50));
+    assert!(matches!(client.push(b""), Err(ClientError::Length(0))));
+    assert!(matches!(client.push(&[0; 128]), Err(ClientError::Length(128))));
+    assert!(matches!(client.pop(), Err(ClientError::Io(_))), "an answer that does not come");
+    let client = client.patience(PATIENCE);
+    let answer = |answer: &'static [u8]| {
+        let listener = server.try_clone().unwrap();
+        thread::spawn(move || {
+            loop {
+                let mut stream = listener.accept().unwrap().0;
+                if stream.read(&mut [0]).unwrap() > 0 {
+                    return stream.write_all(answer).unwrap();
+                }
+            }
+        });
+    };
+    // The connection that gave up above is still in the backlog; it has sent its request.
+    drop(server.accept().unwrap());
+    answer(b"\xFF");
+    assert!(matches!(client.pop(), Err(ClientError::Busy)));
+    answer(b"");
+    assert!(matches!(client.pop(), Err(ClientError::Closed)));
+    for wrong in [&b"\x05hell"[..], b"\x05hello!", b"\x80", b"\x00"] {
+        answer(wrong);
+        assert!(matches!(client.pop(), Err(ClientError::Protocol(_))), "{wrong:?}");
+    }
+    answer(b"\x05hello");
+    assert_eq!(client.pop().unwrap(), b"hello");
+}
+
+// ---- the examples -------------------------------------------------------------------------------
+
+/// An example as a child process; killed when dropped.
+struct Example {
+    child: Child,
+    line: String,
+}
+
+impl Example {
+    fn start(name: &str, args: &[&str]) -> Example {
+        let tests = std::env::current_exe().unwrap();
+        let path = tests.ancestors().nth(2).unwrap().join("examples").join(name);
+        let mut child = Command::new(&path).args(args).stdout(Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        Example { child, line }
+    }
+
+    /// The address behind `words` in the ready line.
+    fn address(&self, words: &str) -> SocketAddr {
+        let rest = self.line.split_once(words).unwrap_or_else(|| panic!("{words} in {}", self.line)).1;
+        rest.split([',', '\n']).next().unwrap().trim().parse().unwrap()
+    }
+}
+
+impl Drop for Example {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Lost otherwise: the first thing a reader tries.
+#[test]
+fn the_echo_example_echoes_more_than_any_buffer_holds() {
+    let echo = Example::start("echo", &["127.0.0.1:0"]);
+    let stream = TcpStream::connect(echo.address("listening on ")).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let data: Vec<u8> = (0..20_000_000u32).map(|n| (n % 251) as u8).collect();
+    let (mut reader, sent) = (stream.try_clone().unwrap(), data.clone());
+    let writer = thread::spawn(move || {
+        (&stream).write_all(&sent).unwrap();
+        stream.shutdown(std::net::Shutdown::Write).unwrap();
+    });
+    let mut echoed = Vec::new();
+    reader.read_to_end(&mut echoed).unwrap();
+    writer.join().unwrap();
+    assert!(echoed == data, "{} of {} bytes came back", echoed.len(), data.len());
+}
+
+/// Lost otherwise: the pattern that embedders copy.
+#[test]
+fn the_embed_example_serves_the_stack_beside_its_own_socket() {
+    let embed = Example::start("embed", &["127.0.0.1:0", "127.0.0.1:0"]);
+    let client = Client::new(embed.address("listening on ")).patience(PATIENCE);
+    client.push(b"one").unwrap();
+    client.push(b"two").unwrap();
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut answer = [0; 200];
+    for (expected, pop) in [("2 items", true), ("1 items", false)] {
+        socket.send_to(b"?", embed.address("udp ")).unwrap();
+        let n = socket.recv(&mut answer).unwrap();
+        let text = String::from_utf8_lossy(&answer[..n]);
+        assert!(text.starts_with(expected), "{text}");
+        if pop {
+            assert_eq!(client.pop().unwrap(), b"two");
+        }
+    }
+}
