@@ -218,8 +218,7 @@ fn an_idle_server_sleeps() {
     let server = Server::start(&["--evict-after", "1ms"]);
     let clients: Vec<Client> = (0..20).map(|n| if n % 2 == 0 { server.pop() } else { server.send(&[9, 9]) }).collect();
     server.barrier();
-    let asleep = || std::fs::read_to_string(format!("/proc/{}/wchan", server.pid())).unwrap().contains("poll");
-    wait_until("it waits", || asleep().then_some(()));
+    server.wait_until_asleep();
     let (cpu, sleeps) = (server.cpu(), server.sleeps());
     std::thread::sleep(Duration::from_secs(1)); // nothing happens, so there is nothing to wait for
     assert_eq!((server.cpu(), server.sleeps()), (cpu, sleeps), "it woke although nothing happened");

@@ -132,6 +132,12 @@ impl Server {
         Duration::from_nanos(text.split(' ').next().unwrap().parse().unwrap())
     }
 
+    /// Waits until it waits.
+    pub fn wait_until_asleep(&self) {
+        let asleep = || std::fs::read_to_string(format!("/proc/{}/wchan", self.pid())).unwrap().contains("poll");
+        wait_until("the server waits", || asleep().then_some(()));
+    }
+
     /// How often it has gone to sleep.
     pub fn sleeps(&self) -> u64 {
         let text = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
