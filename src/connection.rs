@@ -150,7 +150,7 @@ impl Connection {
             Phase::Lingering => readable.then_some(Step::Discard),
             Phase::Finishing | Phase::Refusing => None,
             Phase::Open if self.doomed || self.paused => None,
-            Phase::Open if self.again => Some(Step::Offer),
+            Phase::Open if self.again && !self.input.is_empty() => Some(Step::Offer),
             Phase::Open if !readable => None,
             Phase::Open if self.input.len() < limits.input => Some(Step::Read(limits.input - self.input.len())),
             // What is still to be written may make the service take something.

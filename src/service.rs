@@ -249,7 +249,7 @@ impl<'a> Context<'a> {
     pub fn resume(&mut self, id: ConnId) {
         self.table.change(id, |connection| {
             connection.paused = false;
-            connection.again = !connection.input.is_empty();
+            connection.again = true;
         });
     }
 

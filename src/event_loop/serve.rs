@@ -80,6 +80,7 @@ impl<S: Service, N: Net> EventLoop<S, N> {
         let Some(conn) = end_of(&mut self.ends, key).and_then(|end| end.conn.as_mut()) else { return };
         let connection = &mut self.table.connections[key];
         connection.spend(0);
+        connection.again = false;
         let id = ConnId { serial: connection.serial, key };
         let mut kept = std::mem::take(&mut connection.input);
         if !kept.is_empty() {
@@ -96,7 +97,6 @@ impl<S: Service, N: Net> EventLoop<S, N> {
             }
         }
         let connection = &mut self.table.connections[key];
-        connection.again = false;
         if kept.is_empty() {
             connection.input = self.scratch[taken..fresh].to_vec();
         } else if taken < kept.len() {

@@ -177,7 +177,6 @@ impl<S: Service> EventLoop<S, Mio> {
             }
             self.turn();
         }
-        self.net.own.iter_mut().for_each(|own| own.poll = None);
         Ok(())
     }
 
