@@ -151,6 +151,11 @@ impl Admission {
         self.admitted.remove(place);
     }
 
+    /// Whether nobody is in.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.admitted.is_empty()
+    }
+
     /// How many are in.
     pub(crate) fn len(&self) -> usize {
         self.admitted.len()

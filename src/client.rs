@@ -30,8 +30,8 @@ pub enum ClientError {
     Length(usize),
     /// The server has all its clients. Nothing was stored or taken; try again later.
     Busy,
-    /// The server closed without an answer: it has evicted this client, or is stopping. Nothing
-    /// was stored or taken.
+    /// The server closed without an answer: it has evicted this client, or is stopping. A pop has
+    /// taken nothing; of a push it cannot be known whether it was stored.
     Closed,
     /// The answer was none that the protocol has.
     Protocol(Vec<u8>),

@@ -5,7 +5,7 @@
 //! of the protocol's state. The other half, with both, stays in the event loop.
 
 use crate::deadline::Deadlines;
-use crate::limits::{CALL_BYTES, Limits};
+use crate::limits::{CALL_BYTES, Limits, OUTPUT_BYTES};
 use crate::net::{Interest, Peer, Ready};
 use crate::output::Output;
 use crate::queue::Place;
@@ -16,6 +16,9 @@ use std::time::{Duration, Instant};
 
 /// How many empty output buffers are kept for the next connections that send something.
 const SPARE_OUTPUTS: usize = 16;
+
+/// One that has grown beyond this is not kept.
+const SPARE_BYTES: usize = 2 * OUTPUT_BYTES;
 
 /// One connection, from its accept until its descriptor is closed.
 #[derive(Debug)]
@@ -40,6 +43,8 @@ pub(crate) struct Connection {
     fin: bool,
     /// The end has been read.
     eof: bool,
+    /// The service has been told of the end.
+    told_eof: bool,
     /// There may be room to write. Cleared only by a short write or `WouldBlock`.
     pub(crate) writable: bool,
     /// The socket may be in error.
@@ -71,7 +76,7 @@ pub(crate) enum Phase {
     /// To be closed when its output is out.
     Finishing,
     /// The same, and the peer may still be sending.
-    Refusing,
+    FinishingLingering,
     /// Closed for the service; what the peer still sends is dropped.
     Lingering,
 }
@@ -83,10 +88,13 @@ pub(crate) enum Step {
     Offer,
     /// Read at most so many bytes.
     Read(usize),
+    /// Its input is full, and nobody is going to take any of it: read on, and close if there is
+    /// more than the end.
+    Overflow,
+    /// Tell the service that the peer has ended.
+    End,
     /// Read, and drop what comes.
     Discard,
-    /// Close: its input is full, and nobody is going to take any of it.
-    Overflow,
 }
 
 impl Connection {
@@ -104,6 +112,7 @@ impl Connection {
             unread: true,
             fin: false,
             eof: false,
+            told_eof: false,
             writable: true,
             fault: false,
             watched: None,
@@ -148,14 +157,27 @@ impl Connection {
         let readable = !self.eof && (self.unread || self.fin);
         match self.phase {
             Phase::Lingering => readable.then_some(Step::Discard),
-            Phase::Finishing | Phase::Refusing => None,
+            Phase::Finishing | Phase::FinishingLingering => None,
             Phase::Open if self.doomed || self.paused => None,
             Phase::Open if self.again && !self.input.is_empty() => Some(Step::Offer),
-            Phase::Open if !readable => None,
-            Phase::Open if self.input.len() < limits.input => Some(Step::Read(limits.input - self.input.len())),
-            // What is still to be written may make the service take something.
-            Phase::Open => self.output().is_none().then_some(Step::Overflow),
+            Phase::Open if readable && self.input.len() < limits.input => {
+                Some(Step::Read(limits.input - self.input.len()))
+            }
+            // As long as something is to be written, the service may be waiting for room.
+            Phase::Open if self.output.is_some() && !self.input.is_empty() => None,
+            Phase::Open if readable => Some(Step::Overflow),
+            Phase::Open => (self.eof && !self.told_eof).then_some(Step::End),
         }
+    }
+
+    /// Whether the service is to be told of the end now, for the first time.
+    pub(crate) fn tell_eof(&mut self) -> bool {
+        !std::mem::replace(&mut self.told_eof, true)
+    }
+
+    /// Whether nothing more can come from the peer.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.eof
     }
 
     /// Whether it can go on without another event.
@@ -242,6 +264,17 @@ impl Table {
         }
     }
 
+    /// A new turn: everybody has a new budget.
+    pub(crate) fn begin_turn(&mut self, now: Instant) {
+        self.now = now;
+        self.turn += 1;
+    }
+
+    /// Asks the loop to stop; of several grace periods the shortest counts.
+    pub(crate) fn ask_to_stop(&mut self, grace: Duration) {
+        self.stop = Some(self.stop.map_or(grace, |asked| asked.min(grace)));
+    }
+
     /// The connection `id`, unless it has closed for the service.
     pub(crate) fn get(&self, id: ConnId) -> Option<&Connection> {
         self.connections.get(id.key).filter(|connection| connection.is(id))
@@ -276,7 +309,7 @@ impl Table {
 
     /// Takes back the output of a connection that has none left.
     pub(crate) fn reclaim_output(&mut self, key: usize) {
-        let output = self.connections[key].output.take();
+        let output = self.connections[key].output.take().filter(|output| output.capacity() <= SPARE_BYTES);
         if self.spare.len() < SPARE_OUTPUTS {
             self.spare.extend(output);
         }

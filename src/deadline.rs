@@ -24,7 +24,8 @@ pub(crate) struct Deadlines {
 #[derive(Clone, Copy, Debug, Default)]
 struct Timer {
     deadline: Option<Instant>,
-    /// The soonest heap entry that stands for this timer; all its others are void.
+    /// The soonest heap entry that stands for this timer, no later than its deadline if it has
+    /// one; all its others are void.
     entry: Option<Instant>,
 }
 
@@ -76,11 +77,6 @@ impl Deadlines {
         Some(key)
     }
 
-    /// How many deadlines are set.
-    pub(crate) fn len(&self) -> usize {
-        self.set
-    }
-
     /// Deadlines moved *earlier* leave void entries behind; they may not outnumber the live ones
     /// by more than a factor, whatever a service does.
     fn tidy(&mut self) {
@@ -90,7 +86,14 @@ impl Deadlines {
         let mut entries = std::mem::take(&mut self.heap).into_vec();
         entries.sort_unstable();
         entries.dedup();
-        entries.retain(|Reverse((at, key))| self.timers[*key].entry == Some(*at));
+        entries.retain(|Reverse((at, key))| {
+            let timer = &mut self.timers[*key];
+            let stands = timer.entry == Some(*at);
+            if stands && timer.deadline.is_none() {
+                timer.entry = None;
+            }
+            stands && timer.deadline.is_some()
+        });
         self.heap = entries.into();
     }
 }
@@ -122,9 +125,28 @@ mod tests {
                 }
                 prop_assert_eq!(deadlines.soonest(), model.values().min().copied());
                 prop_assert!(deadlines.soonest().is_none_or(|at| at > now));
-                prop_assert_eq!(deadlines.len(), model.len());
+                prop_assert_eq!(deadlines.set, model.len());
             }
         }
+    }
+
+    /// Were this to fail, thousands of connections that close before their deadline would make
+    /// every later deadline cost as much as a sort of them all.
+    #[test]
+    fn cleared_deadlines_are_forgotten() {
+        let (start, mut deadlines) = (Instant::now(), Deadlines::default());
+        for key in 0..10_000 {
+            deadlines.set(key, Some(start + Duration::from_secs(60)));
+        }
+        for key in 0..10_000 {
+            deadlines.set(key, None);
+            deadlines.set(10_000 + key % 10, Some(start + Duration::from_secs(5)));
+            deadlines.set(10_000 + key % 10, None);
+        }
+        deadlines.set(0, Some(start + Duration::from_secs(1)));
+        deadlines.set(1, Some(start));
+        assert!(deadlines.heap.len() <= TIDY_ABOVE + 1, "{} entries", deadlines.heap.len());
+        assert_eq!(deadlines.soonest(), Some(start));
     }
 
     /// Were this to fail, a service that keeps moving a deadline could exhaust memory.

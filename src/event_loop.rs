@@ -39,6 +39,9 @@ use std::time::{Duration, Instant};
 
 /// A connection loop: it owns the connections of a [`Service`] on a [`Net`].
 ///
+/// It is not `Send`: connections share buffers without locks. To run it on another thread, make it
+/// there, and send a [`Handle`](crate::net::Handle) back.
+///
 /// There are two ways to run it. [`run`](EventLoop::run) owns the poll and returns when the loop
 /// has stopped. Or the loop is [`embedded`](EventLoop::embedded) in a poll of somebody else's, who
 /// hands over [events](EventLoop::ready), calls [`turn`](EventLoop::turn), and sleeps no longer
@@ -51,6 +54,8 @@ pub struct EventLoop<S: Service, N: Net = Mio> {
     ends: Vec<Option<End<N::Stream, S::Conn>>>,
     admissions: Vec<Admission>,
     doors: Vec<Door<N::Listener>>,
+    /// The door that is accepted from first.
+    next_door: usize,
     /// Accepted in this turn, to be let in or turned away in the next.
     newcomers: VecDeque<Newcomer<N::Stream>>,
     lingering: Queue<usize>,
@@ -77,6 +82,7 @@ struct Door<Listener> {
     listener: Listener,
     /// The admission it counts with.
     admission: usize,
+    backlog: u32,
     /// Somebody may be waiting. Cleared only by `WouldBlock`.
     ready: bool,
 }
@@ -92,6 +98,11 @@ struct Newcomer<Stream> {
 #[derive(Clone, Copy, Debug)]
 enum Life {
     Running,
+    /// Those who are in the backlogs are still let in, for so many turns at the most.
+    LastCall {
+        until: Option<Instant>,
+        turns: usize,
+    },
     /// No listener is open any more; `until` is the end of the grace period, if it has one.
     Draining {
         until: Option<Instant>,
@@ -119,6 +130,9 @@ impl<S: Service, N: Net> EventLoop<S, N> {
     /// [`EventLoop::new`](EventLoop::new) and [`EventLoop::embedded`].
     pub fn on(net: N, service: S, limits: Limits) -> Self {
         let now = net.now();
+        // With less than this nothing would ever be done.
+        let limits =
+            Limits { input: limits.input.max(1), turn: limits.turn.max(1), accepts: limits.accepts.max(1), ..limits };
         EventLoop {
             net,
             service,
@@ -126,6 +140,7 @@ impl<S: Service, N: Net> EventLoop<S, N> {
             ends: Vec::new(),
             admissions: Vec::new(),
             doors: Vec::new(),
+            next_door: 0,
             newcomers: VecDeque::new(),
             lingering: Queue::new(),
             scratch: vec![0; READ_BYTES].into(),
@@ -141,10 +156,14 @@ impl<S: Service, N: Net> EventLoop<S, N> {
     ///
     /// # Errors
     /// The system's, for an address that cannot be listened on; `InvalidInput` if the loop's
-    /// [`Net`] cannot tell so many connections apart.
+    /// [`Net`] cannot tell so many connections apart, or if the loop is stopping.
     pub fn listen(&mut self, listen: Listen) -> io::Result<ListenerId> {
+        if !matches!(self.life, Life::Running) || self.table.stop.is_some() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "the loop has been asked to stop"));
+        }
         let asked: usize = self.admissions.iter().map(Admission::capacity).sum();
         let asked = asked.saturating_add(listen.max_conns).saturating_add(self.table.limits.lingering);
+        let asked = asked.saturating_add(1); // the one being turned away
         if asked > self.net.max_connections() {
             let names = self.net.max_connections();
             let text =
@@ -155,7 +174,7 @@ impl<S: Service, N: Net> EventLoop<S, N> {
         let known = self.doors.len();
         for address in &listen.addresses {
             match self.net.listen(address, listen.backlog, self.doors.len()) {
-                Ok(listener) => self.doors.push(Door { listener, admission, ready: false }),
+                Ok(listener) => self.doors.push(Door { listener, admission, backlog: listen.backlog, ready: false }),
                 Err(error) => {
                     self.close_doors(known);
                     return Err(io::Error::new(error.kind(), ListenError { address: address.clone(), error }));
@@ -181,9 +200,10 @@ impl<S: Service, N: Net> EventLoop<S, N> {
     }
 
     /// Calls into the service from outside, between two turns: for a timer or a signal that the
-    /// tool around the loop keeps itself. Effects are carried out before this returns.
+    /// tool around the loop keeps itself. Effects are carried out before this returns, within the
+    /// limits of a turn.
     pub fn with<R>(&mut self, f: impl FnOnce(&mut S, &mut Context<'_>) -> R) -> R {
-        self.table.now = self.net.now();
+        self.table.begin_turn(self.net.now());
         let result = f(&mut self.service, &mut Context::new(&mut self.table));
         self.settle();
         result
@@ -197,9 +217,9 @@ impl<S: Service, N: Net> EventLoop<S, N> {
 
     /// Asks the loop to stop: it accepts whom it finds waiting, closes its listeners, tells the
     /// service, and has [stopped](Self::is_stopped) when the last connection has closed, or when
-    /// `grace` is over and the rest has been closed. A second call changes nothing.
+    /// `grace` is over and the rest has been closed. A later call can shorten the grace.
     pub fn stop(&mut self, grace: Duration) {
-        self.table.stop = Some(grace);
+        self.table.ask_to_stop(grace);
     }
 
     /// Whether the loop has stopped, and holds no connection any more.
@@ -214,7 +234,7 @@ impl<S: Service, N: Net> EventLoop<S, N> {
             return Some(Duration::ZERO);
         }
         let grace_ends = match self.life {
-            Life::Draining { until } => until,
+            Life::LastCall { until, .. } | Life::Draining { until } => until,
             Life::Running | Life::Stopped => None,
         };
         let next = [self.table.deadlines.soonest(), self.exhausted_until, grace_ends].into_iter().flatten().min()?;
@@ -248,12 +268,11 @@ impl<S: Service, N: Net> EventLoop<S, N> {
 
     /// Does all that can be done now, within the limits of one turn, without waiting.
     pub fn turn(&mut self) {
-        self.table.now = self.net.now();
-        self.table.turn += 1;
+        self.table.begin_turn(self.net.now());
         self.serve_ready();
         self.fire_deadlines();
         self.greet_newcomers();
-        self.prepare_stop();
+        self.begin_stop();
         self.accept_newcomers();
         self.advance_stop();
     }
@@ -267,14 +286,12 @@ impl<S: Service, N: Net> EventLoop<S, N> {
         }
     }
 
-    /// Fires what has passed; a deadline that is set anew to a time already past waits for the
-    /// next turn.
+    /// Fires what has passed. None is set anew to a time that has passed, so this ends.
     fn fire_deadlines(&mut self) {
-        for _ in 0..self.table.deadlines.len() {
-            let Some(key) = self.table.deadlines.pop_passed(self.table.now) else { return };
+        while let Some(key) = self.table.deadlines.pop_passed(self.table.now) {
             match self.table.connections[key].phase {
                 Phase::Lingering => self.close(key, Cause::Finished),
-                Phase::Open | Phase::Finishing | Phase::Refusing => {
+                Phase::Open | Phase::Finishing | Phase::FinishingLingering => {
                     self.call(key, |service, cx, id, conn| service.on_deadline(cx, id, conn));
                 }
             }

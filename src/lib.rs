@@ -16,7 +16,7 @@
 //!     fn on_open(&mut self, cx: &mut Context<'_>, id: ConnId, _: ListenerId) {
 //!         let age = cx.now() - self.0;
 //!         let _ = cx.send(id, format!("{}\n", age.as_millis()).as_bytes());
-//!         cx.refuse(id); // whatever the client may be sending
+//!         cx.finish_lingering(id); // whatever the client may be sending
 //!     }
 //!
 //!     fn on_data(&mut self, _: &mut Context<'_>, _: ConnId, _: &mut (), input: &[u8]) -> usize {

@@ -4,6 +4,7 @@ mod cli;
 
 use clap::Parser;
 use cli::Options;
+use pollstack::net::Address;
 use pollstack::stack::{StackService, wire};
 use pollstack::{EventLoop, Limits, Listen, Overload};
 use std::error::Error;
@@ -34,8 +35,8 @@ fn serve(options: Options) -> Result<(), Box<dyn Error>> {
     let limits = Limits { lingering: descriptors_to_linger(&options)?, ..Limits::default() };
     let mut server = EventLoop::with_limits(StackService::new(options.capacity), limits)?;
     let listener = server.listen(listen(&options)?).map_err(|error| explain(&error))?;
-    announce(&server.addresses(listener)?);
-    run(&mut server, &options)?;
+    let addresses = server.addresses(listener)?;
+    run(&mut server, &addresses, &options)?;
     log::info!("stopped; {:?}, {} items dropped", server.stats(), server.service().items());
     Ok(())
 }
@@ -49,7 +50,7 @@ fn listen(options: &Options) -> Result<Listen, Box<dyn Error>> {
 
 /// Says where the server is ready, for people and for scripts that wait for it. Nobody may be
 /// reading; the server is ready all the same.
-fn announce(addresses: &[pollstack::net::Address]) {
+fn announce(addresses: &[Address]) {
     let mut stdout = io::stdout().lock();
     for address in addresses {
         let _ = writeln!(stdout, "listening on {address}");
@@ -58,13 +59,16 @@ fn announce(addresses: &[pollstack::net::Address]) {
 }
 
 #[cfg(unix)]
-fn run(server: &mut EventLoop<StackService>, options: &Options) -> io::Result<()> {
-    use pollstack::signals::{self, SIGINT, SIGTERM};
-    signals::run(server, &[SIGINT, SIGTERM], options.grace)
+fn run(server: &mut EventLoop<StackService>, addresses: &[Address], options: &Options) -> io::Result<()> {
+    use pollstack::signals::{SIGINT, SIGTERM, StopSignals};
+    let signals = StopSignals::new(server, &[SIGINT, SIGTERM])?;
+    announce(addresses);
+    signals.run(server, options.grace)
 }
 
 #[cfg(not(unix))]
-fn run(server: &mut EventLoop<StackService>, _options: &Options) -> io::Result<()> {
+fn run(server: &mut EventLoop<StackService>, addresses: &[Address], _options: &Options) -> io::Result<()> {
+    announce(addresses);
     server.run()
 }
 
@@ -83,7 +87,8 @@ fn explain(error: &io::Error) -> String {
 /// descriptors are left for connections that linger.
 fn descriptors_to_linger(options: &Options) -> Result<usize, Box<dyn Error>> {
     let usual = Limits::default().lingering;
-    let needed = options.max_clients as u64 + options.listen.len() as u64 + OTHER_DESCRIPTORS;
+    let others = options.listen.len() as u64 + OTHER_DESCRIPTORS;
+    let needed = others.saturating_add(options.max_clients as u64);
     let limit = rlimit::increase_nofile_limit(needed.saturating_add(usual as u64))?;
     match limit.checked_sub(needed) {
         Some(rest) if rest >= MIN_LINGERING => Ok(usual.min(rest.try_into().unwrap_or(usual))),
@@ -91,8 +96,8 @@ fn descriptors_to_linger(options: &Options) -> Result<usize, Box<dyn Error>> {
             "--max-clients {} needs {} descriptors, but this process may open {limit}; \
              ask for at most {} clients or raise the limit (ulimit -n)",
             options.max_clients,
-            needed + MIN_LINGERING,
-            (limit + options.max_clients as u64).saturating_sub(needed + MIN_LINGERING),
+            needed.saturating_add(MIN_LINGERING),
+            limit.saturating_sub(others + MIN_LINGERING),
         )
         .into()),
     }

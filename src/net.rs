@@ -1,6 +1,6 @@
 //! The operating system as the loop sees it.
 //!
-//! [`Net`] is the lower seam of the house: what the loop needs of a kernel, in eleven functions.
+//! [`Net`] is the lower seam of the house: what the loop needs of a kernel, in a dozen functions.
 //! [`Mio`] is the real one. Another implementation, with a network in memory and a clock of its
 //! own, runs the very same loop deterministically.
 
@@ -85,6 +85,11 @@ pub trait Net {
     /// Closes a stream at once, whatever is still under way. No deregistration is needed.
     fn close(&mut self, stream: Self::Stream) {
         drop(stream);
+    }
+
+    /// The same, so that the peer sees a failure (RST) and not an end, where there is a way.
+    fn reset(&mut self, stream: Self::Stream) {
+        self.close(stream);
     }
 
     /// Closes a listener; who waits in its backlog is turned away.

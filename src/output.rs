@@ -55,6 +55,11 @@ impl Output {
         self.held
     }
 
+    /// The memory it keeps when it is empty.
+    pub(crate) fn capacity(&self) -> usize {
+        self.bytes.capacity() + self.inserts.capacity() * INSERT_BYTES
+    }
+
     /// The bytes the kernel has not taken, those of files included.
     pub(crate) fn unsent(&self) -> u64 {
         let inserts: u64 = self.inserts.iter().map(|insert| insert.piece.len()).sum();

@@ -54,7 +54,9 @@ pub trait Service {
     /// such a message with an error of the protocol's own before.
     fn on_data(&mut self, cx: &mut Context<'_>, id: ConnId, conn: &mut Self::Conn, input: &[u8]) -> usize;
 
-    /// The peer has ended its half of the stream; all it sent has been offered. It may still read.
+    /// The peer has ended its half of the stream. All it sent has been offered; what was not
+    /// taken, although nothing stood in the way, will not be completed any more. The peer may
+    /// still read.
     fn on_eof(&mut self, _cx: &mut Context<'_>, _id: ConnId, _conn: &mut Self::Conn) -> Eof {
         Eof::Finish
     }
@@ -121,7 +123,7 @@ pub struct Closed {
 /// Why a connection ended.
 #[derive(Debug)]
 pub enum Cause {
-    /// The service finished or refused it, and all its output went out.
+    /// The service finished it, and all its output went out.
     Finished,
     /// The service aborted it.
     Aborted,
@@ -194,7 +196,7 @@ impl<'a> Context<'a> {
 
     /// Sends `len` bytes of `file` from `offset`, with the kernel's own copy where it has one.
     /// The file counts next to nothing against the room. If it turns out to be shorter, the
-    /// connection fails: a peer that was promised more must not take a part for the whole.
+    /// connection fails with a reset: the peer must not take a part for the whole.
     ///
     /// # Errors
     /// As [`send`](Self::send).
@@ -220,8 +222,11 @@ impl<'a> Context<'a> {
 
     /// Closes once everything sent has gone out. To be called when the peer's last message has
     /// come in whole; input is not delivered any more. If there is something unread even so, the
-    /// close lingers as in [`refuse`](Self::refuse): closing over unread input would make the
+    /// close lingers as in [`finish_lingering`](Self::finish_lingering): closing over unread input would make the
     /// kernel send a reset, which can destroy the answer on its way.
+    ///
+    /// A peer that does not read keeps its place until it does; a
+    /// [deadline](Self::set_deadline) stays in force and can end that.
     pub fn finish(&mut self, id: ConnId) {
         self.end(id, Phase::Finishing);
     }
@@ -231,11 +236,12 @@ impl<'a> Context<'a> {
     /// [`Limits::linger_time`](crate::Limits::linger_time) and
     /// [`Limits::linger_bytes`](crate::Limits::linger_bytes). The service sees the connection
     /// closed, and its place is free, as soon as the answer has gone out.
-    pub fn refuse(&mut self, id: ConnId) {
-        self.end(id, Phase::Refusing);
+    pub fn finish_lingering(&mut self, id: ConnId) {
+        self.end(id, Phase::FinishingLingering);
     }
 
-    /// Closes at once; what has not gone out is lost, and counted in [`Closed::unsent`].
+    /// Closes at once; what has not gone out is lost, and counted in [`Closed::unsent`]. If there
+    /// is any, the peer's stream ends in a reset: it must not take a part for the whole.
     pub fn abort(&mut self, id: ConnId) {
         self.table.change(id, |connection| connection.doomed = true);
     }
@@ -254,16 +260,18 @@ impl<'a> Context<'a> {
     }
 
     /// Sets, moves or clears the connection's deadline. When it passes,
-    /// [`Service::on_deadline`] is called, once.
+    /// [`Service::on_deadline`] is called, once. One that has passed already does so in the next
+    /// turn.
     pub fn set_deadline(&mut self, id: ConnId, deadline: Option<Instant>) {
         if self.table.get(id).is_some() {
-            self.table.deadlines.set(id.key, deadline);
+            let next_turn = self.now() + Duration::from_nanos(1);
+            self.table.deadlines.set(id.key, deadline.map(|at| at.max(next_turn)));
         }
     }
 
     /// Stops the loop, as [`EventLoop::stop`](crate::EventLoop::stop) does.
     pub fn stop(&mut self, grace: Duration) {
-        self.table.stop = Some(grace);
+        self.table.ask_to_stop(grace);
     }
 
     fn end(&mut self, id: ConnId, phase: Phase) {

@@ -13,37 +13,54 @@ pub use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 /// The token of the signals, from those left to sources beside the loop.
 const SIGNALS: usize = 0;
 
-/// Runs a loop until one of `signals` arrives, then gives its connections the period `grace` to
-/// come to an end. If another arrives before that, the process exits at once, with status 128 and
-/// the number of the signal, as a shell reports a process that a signal has killed.
+/// Signals that stop a loop. From [`new`](StopSignals::new) on they do not end the process any
+/// more.
 ///
-/// The signals come through the loop's own poll, as any event: no thread, and nothing that runs
-/// inside a signal handler but a write to a pipe.
+/// They come through the loop's own poll, as any event: no thread, and nothing that runs inside a
+/// signal handler but a write to a pipe.
 ///
 /// ```no_run
 /// # fn serve<S: pollstack::Service>(mut event_loop: pollstack::EventLoop<S>) -> std::io::Result<()> {
-/// use pollstack::signals::{self, SIGINT, SIGTERM};
+/// use pollstack::signals::{SIGINT, SIGTERM, StopSignals};
 /// use std::time::Duration;
 ///
-/// signals::run(&mut event_loop, &[SIGINT, SIGTERM], Duration::from_secs(5))
+/// let signals = StopSignals::new(&event_loop, &[SIGINT, SIGTERM])?;
+/// println!("ready");
+/// signals.run(&mut event_loop, Duration::from_secs(5))
 /// # }
 /// ```
-///
-/// # Errors
-/// As [`EventLoop::run`], and the system's if the signals cannot be taken over.
-pub fn run<S: Service>(event_loop: &mut EventLoop<S, Mio>, signals: &[i32], grace: Duration) -> io::Result<()> {
-    let mut signals = Signals::new(signals)?;
-    event_loop.register(&mut signals, SIGNALS)?;
-    let mut stopping = false;
-    event_loop.run_with(|event_loop, _| {
-        for signal in signals.pending() {
-            if stopping {
-                log::warn!("signal {signal} while stopping: exiting at once");
-                process::exit(128 + signal);
+pub struct StopSignals(Signals);
+
+impl StopSignals {
+    /// Takes over `signals`. To be called before the server says that it is ready, so that a stop
+    /// that comes right then is a graceful one, too.
+    ///
+    /// # Errors
+    /// The system's, if the signals cannot be taken over.
+    pub fn new<S: Service>(event_loop: &EventLoop<S, Mio>, signals: &[i32]) -> io::Result<Self> {
+        let mut signals = Signals::new(signals)?;
+        event_loop.register(&mut signals, SIGNALS)?;
+        Ok(StopSignals(signals))
+    }
+
+    /// Runs the loop until a signal arrives, then gives its connections the period `grace` to come
+    /// to an end. If another signal arrives before that, the process exits at once, with status
+    /// 128 and the number of the signal, as a shell reports a process that a signal has killed.
+    ///
+    /// # Errors
+    /// As [`EventLoop::run`].
+    pub fn run<S: Service>(mut self, event_loop: &mut EventLoop<S, Mio>, grace: Duration) -> io::Result<()> {
+        let mut stopping = false;
+        event_loop.run_with(|event_loop, _| {
+            for signal in self.0.pending() {
+                if stopping {
+                    log::warn!("signal {signal} while stopping: exiting at once");
+                    process::exit(128 + signal);
+                }
+                log::info!("signal {signal}: stopping within {grace:?}");
+                stopping = true;
+                event_loop.stop(grace);
             }
-            log::info!("signal {signal}: stopping within {grace:?}");
-            stopping = true;
-            event_loop.stop(grace);
-        }
-    })
+        })
+    }
 }

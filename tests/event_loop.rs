@@ -528,7 +528,7 @@ fn finish_lingers_only_over_unread_input() {
 fn lingering_is_bounded_in_time_bytes_and_number() {
     let world = World::new();
     let probe = Probe::new(|cx, id, input| {
-        cx.refuse(id);
+        cx.finish_lingering(id);
         input.len()
     });
     let limits = Limits { lingering: 3, ..Limits::default() };

@@ -41,14 +41,16 @@ impl<S: Service, N: Net> EventLoop<S, N> {
         if self.exhausted_until.is_some_and(|until| until <= self.table.now) {
             self.exhausted_until = None;
         }
-        // Another door is the first each turn, so that none has the better half of a shared capacity.
-        let doors = self.doors.len();
+        // The door behind the last one that somebody came through is the first, so that none has
+        // more than its share of a capacity.
+        let (doors, first) = (self.doors.len(), self.next_door);
         for n in 0..doors {
-            self.accept_from((n + self.table.turn as usize) % doors);
+            self.accept_from((n + first) % doors);
         }
     }
 
     fn accept_from(&mut self, index: usize) {
+        let mut lost = 0;
         for _ in 0..self.table.limits.accepts {
             if !self.may_accept(&self.doors[index]) {
                 return;
@@ -57,6 +59,7 @@ impl<S: Service, N: Net> EventLoop<S, N> {
             match self.net.accept(&mut door.listener) {
                 Ok((stream, peer)) => {
                     let admission = door.admission;
+                    self.next_door = index + 1;
                     self.admissions[admission].expect();
                     if self.table.connections.is_empty() && self.newcomers.is_empty() {
                         self.greet(stream, peer, admission); // nobody can be ahead of it
@@ -66,8 +69,10 @@ impl<S: Service, N: Net> EventLoop<S, N> {
                 }
                 Err(error) => match error.kind() {
                     ErrorKind::WouldBlock => door.ready = false,
-                    kind if concerns_one_connection(kind) => {
-                        log::debug!("a connection was lost in the backlog: {error}")
+                    // Unless it is the same for all of them.
+                    kind if concerns_one_connection(kind) && lost + 1 < self.table.limits.accepts => {
+                        lost += 1;
+                        log::debug!("a connection was lost in the backlog: {error}");
                     }
                     _ => self.exhausted(&error),
                 },

@@ -19,8 +19,9 @@ impl<S: Service, N: Net> EventLoop<S, N> {
             match step {
                 Step::Offer => self.offer(key, 0),
                 Step::Read(room) => self.read(key, room),
+                Step::Overflow => self.overflow(key),
+                Step::End => self.end_of_input(key),
                 Step::Discard => self.discard(key),
-                Step::Overflow => self.close(key, Cause::InputFull),
             }
             self.settle();
         }
@@ -42,9 +43,17 @@ impl<S: Service, N: Net> EventLoop<S, N> {
     fn read(&mut self, key: usize, room: usize) {
         let wanted = room.min(self.scratch.len());
         match self.receive(key, wanted) {
-            Ok(Some(0)) => self.end_of_input(key),
+            Ok(Some(0) | None) => {}
             Ok(Some(n)) => self.offer(key, n),
-            Ok(None) => {}
+            Err(error) => self.close(key, Cause::Failed(error)),
+        }
+    }
+
+    /// Reads on although the input is full: the end may be all that is left.
+    fn overflow(&mut self, key: usize) {
+        match self.receive(key, 1) {
+            Ok(Some(0) | None) => {}
+            Ok(Some(_)) => self.close(key, Cause::InputFull),
             Err(error) => self.close(key, Cause::Failed(error)),
         }
     }
@@ -106,6 +115,9 @@ impl<S: Service, N: Net> EventLoop<S, N> {
     }
 
     fn end_of_input(&mut self, key: usize) {
+        if !self.table.connections[key].tell_eof() {
+            return;
+        }
         self.call(key, |service, cx, id, conn| match service.on_eof(cx, id, conn) {
             Eof::Keep => {}
             Eof::Finish => cx.finish(id),
@@ -133,11 +145,11 @@ impl<S: Service, N: Net> EventLoop<S, N> {
         let connection = &self.table.connections[key];
         match connection.phase {
             Phase::Open if emptied => self.call(key, |service, cx, id, conn| service.on_drain(cx, id, conn)),
-            Phase::Finishing if connection.output().is_none() && connection.is_drained() => {
-                self.close(key, Cause::Finished);
-            }
-            Phase::Finishing | Phase::Refusing if connection.output().is_none() => self.linger(key),
-            Phase::Open | Phase::Finishing | Phase::Refusing | Phase::Lingering => {}
+            Phase::Open | Phase::Lingering => {}
+            Phase::Finishing | Phase::FinishingLingering if connection.output().is_some() => {}
+            Phase::Finishing if connection.is_drained() => self.close(key, Cause::Finished),
+            _ if connection.has_ended() => self.close(key, Cause::Finished),
+            Phase::Finishing | Phase::FinishingLingering => self.linger(key),
         }
     }
 
@@ -192,7 +204,10 @@ impl<S: Service, N: Net> EventLoop<S, N> {
             (_, None) => {} // turned away at the door
         }
         let unsent = self.table.remove(key);
-        self.net.close(end.stream);
+        match unsent {
+            0 => self.net.close(end.stream),
+            _ => self.net.reset(end.stream), // the peer must not take a part for the whole
+        }
         self.exhausted_until = None;
         if let Some(conn) = end.conn {
             self.tell_closed(id, conn, Closed { cause, unsent });

@@ -1,44 +1,72 @@
-//! The end of a loop: stop accepting, drain, close the rest.
+//! The end of a loop: the last accepts, the drain, and the close of the rest.
 
 use super::{EventLoop, Life};
+use crate::admission::Admission;
 use crate::net::Net;
 use crate::service::{Cause, Context, Service};
+use std::time::{Duration, Instant};
+
+/// How long connections that only linger may still hold up a stop: what a peer that is there
+/// needs to end its half.
+const LAST_LINGER: Duration = Duration::from_millis(250);
 
 impl<S: Service, N: Net> EventLoop<S, N> {
     /// Whether the next turn has something to do for a stop.
     pub(super) fn stop_is_due(&self) -> bool {
         match self.life {
             Life::Running => self.table.stop.is_some(),
-            Life::Draining { .. } => self.table.connections.is_empty(),
+            Life::LastCall { .. } => true,
+            Life::Draining { .. } => self.table.stop.is_some() || self.table.connections.is_empty(),
             Life::Stopped => false,
         }
     }
 
-    /// Has the last round of accepts look at every listener: who is in the backlog came before
-    /// the stop, and would be reset by the close.
-    pub(super) fn prepare_stop(&mut self) {
-        if self.stop_is_due() {
-            self.doors.iter_mut().for_each(|door| door.ready = true);
+    /// Begins a stop that has been asked for. Who is in a backlog came before it, and would be
+    /// reset by the close of the listener, so every listener is looked at once more.
+    pub(super) fn begin_stop(&mut self) {
+        let Some(grace) = self.table.stop.take() else { return };
+        let asked = self.table.now.checked_add(grace);
+        match &mut self.life {
+            Life::Running => {
+                self.doors.iter_mut().for_each(|door| door.ready = true);
+                let longest = self.doors.iter().map(|door| door.backlog as usize).max().unwrap_or(0);
+                let turns = longest.div_ceil(self.table.limits.accepts);
+                self.life = Life::LastCall { until: asked, turns };
+            }
+            Life::LastCall { until, .. } | Life::Draining { until } => *until = sooner(*until, asked),
+            Life::Stopped => {}
         }
     }
 
-    /// Goes on with a stop that has been asked for.
+    /// Goes on with a stop.
     pub(super) fn advance_stop(&mut self) {
-        if let (Life::Running, Some(grace)) = (self.life, self.table.stop) {
-            self.greet_newcomers();
-            self.close_doors(0);
-            self.life = Life::Draining { until: self.table.now.checked_add(grace) };
-            self.service.on_shutdown(&mut Context::new(&mut self.table));
-            self.settle();
+        let now = self.table.now;
+        if let Life::LastCall { until, turns } = self.life {
+            let over = turns == 0 || until.is_some_and(|until| until <= now);
+            if over || !self.doors.iter().any(|door| self.may_accept(door)) {
+                self.end_accepting(until);
+            } else {
+                self.life = Life::LastCall { until, turns: turns - 1 };
+            }
         }
-        if let Life::Draining { until } = self.life {
-            if until.is_some_and(|until| until <= self.table.now) {
+        if let Life::Draining { mut until } = self.life {
+            if self.admissions.iter().all(Admission::is_empty) {
+                until = sooner(until, now.checked_add(LAST_LINGER));
+            }
+            if until.is_some_and(|until| until <= now) {
                 self.close_all();
             }
-            if self.table.connections.is_empty() {
-                self.life = Life::Stopped;
-            }
+            let over = self.table.connections.is_empty();
+            self.life = if over { Life::Stopped } else { Life::Draining { until } };
         }
+    }
+
+    fn end_accepting(&mut self, until: Option<Instant>) {
+        self.greet_newcomers();
+        self.close_doors(0);
+        self.life = Life::Draining { until };
+        self.service.on_shutdown(&mut Context::new(&mut self.table));
+        self.settle();
     }
 
     /// Closes the listening sockets from index `from` on.
@@ -55,4 +83,9 @@ impl<S: Service, N: Net> EventLoop<S, N> {
             self.settle();
         }
     }
+}
+
+/// The sooner of two times, of which none means never.
+fn sooner(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
+    one.into_iter().chain(other).min()
 }

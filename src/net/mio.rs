@@ -7,7 +7,7 @@ use crate::service::Service;
 use mio::event::{self, Event};
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Poll, Registry, Token, Waker};
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use std::fs::File;
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use std::net::{Shutdown, SocketAddr};
@@ -46,7 +46,7 @@ pub struct Mio {
 /// What only a loop that owns its poll has.
 #[derive(Debug)]
 struct Own {
-    /// Lent to `run` while it runs.
+    /// `run` has it while it runs.
     poll: Option<Poll>,
     handle: Handle,
 }
@@ -84,6 +84,11 @@ impl Handle {
         *self.stop.lock().unwrap_or_else(PoisonError::into_inner) = Some(grace);
         self.waker.wake()
     }
+
+    /// What has been asked since the last time.
+    fn asked(&self) -> Option<Duration> {
+        self.stop.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
 }
 
 impl<S: Service> EventLoop<S, Mio> {
@@ -107,8 +112,9 @@ impl<S: Service> EventLoop<S, Mio> {
         Ok(Self::on(Mio { registry, tokens: WAKE.0 + 1..usize::MAX, own }, service, limits))
     }
 
-    /// A loop that lives in somebody else's poll. All its tokens are taken from `tokens`; 64 of
-    /// them are for listening sockets, the rest for connections.
+    /// A loop that lives in somebody else's poll. All its tokens are taken from `tokens`: 64 are
+    /// for listening sockets, and the rest has to be enough for the capacities of all listeners,
+    /// for [`Limits::lingering`] and for one more.
     ///
     /// Its owner waits no longer than [`timeout`](Self::timeout), hands over
     /// [events](Self::handle_event), and calls [`turn`](Self::turn):
@@ -161,6 +167,19 @@ impl<S: Service> EventLoop<S, Mio> {
     pub fn run_with(&mut self, mut foreign: impl FnMut(&mut Self, &Event)) -> io::Result<()> {
         let Own { poll, handle } = self.net.own.as_mut().ok_or_else(embedded)?;
         let (mut poll, handle) = (poll.take().ok_or_else(embedded)?, handle.clone());
+        let result = self.drive(&mut poll, &handle, &mut foreign);
+        if let Some(own) = &mut self.net.own {
+            own.poll = Some(poll);
+        }
+        result
+    }
+
+    fn drive(
+        &mut self,
+        poll: &mut Poll,
+        handle: &Handle,
+        foreign: &mut impl FnMut(&mut Self, &Event),
+    ) -> io::Result<()> {
         let mut events = Events::with_capacity(EVENTS);
         while !self.is_stopped() {
             match poll.poll(&mut events, self.timeout()) {
@@ -169,8 +188,9 @@ impl<S: Service> EventLoop<S, Mio> {
             }
             for event in &events {
                 if event.token() == WAKE {
-                    let asked = handle.stop.lock().unwrap_or_else(PoisonError::into_inner).take();
-                    asked.into_iter().for_each(|grace| self.stop(grace));
+                    if let Some(grace) = handle.asked() {
+                        self.stop(grace);
+                    }
                 } else if !self.handle_event(event) {
                     foreign(self, event);
                 }
@@ -375,6 +395,12 @@ impl Net for Mio {
         .unwrap_or_else(Some)
     }
 
+    fn reset(&mut self, stream: Stream) {
+        if let Stream::Tcp(stream) = &stream {
+            let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
+        }
+    }
+
     fn now(&self) -> Instant {
         Instant::now()
     }
@@ -401,7 +427,7 @@ fn listen_tcp(address: SocketAddr, backlog: u32) -> io::Result<TcpListener> {
 fn send_file(socket: &impl std::os::fd::AsFd, file: &File, offset: u64, len: usize) -> io::Result<usize> {
     let Some(count) = std::num::NonZeroUsize::new(len) else { return Ok(0) };
     let offset = usize::try_from(offset).map_err(|_| ErrorKind::FileTooLarge)?;
-    socket2::SockRef::from(socket).sendfile(file, offset, Some(count))
+    SockRef::from(socket).sendfile(file, offset, Some(count))
 }
 
 /// Where there is no sendfile that returns what it has sent also when it stops: read and write.

@@ -37,7 +37,13 @@ pub(super) fn listen(path: &Path, backlog: u32) -> io::Result<(UnixListener, Soc
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     socket.set_nonblocking(true)?;
     if let Err(error) = socket.bind(&address) {
-        if error.kind() != ErrorKind::AddrInUse || !is_left_behind(path, &address)? {
+        if error.kind() != ErrorKind::AddrInUse {
+            return Err(error);
+        }
+        if !fs::symlink_metadata(path)?.file_type().is_socket() {
+            return Err(io::Error::new(ErrorKind::AlreadyExists, "there is a file that is not a socket"));
+        }
+        if is_answered(&address)? {
             return Err(error);
         }
         fs::remove_file(path)?;
@@ -52,10 +58,9 @@ fn identity(path: &Path) -> io::Result<(u64, u64)> {
     fs::symlink_metadata(path).map(|file| (file.dev(), file.ino()))
 }
 
-/// Whether there is a socket at `path` that nobody listens on.
-fn is_left_behind(path: &Path, address: &SockAddr) -> io::Result<bool> {
+/// Whether somebody listens on a socket.
+fn is_answered(address: &SockAddr) -> io::Result<bool> {
     let probe = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     probe.set_nonblocking(true)?; // a server whose backlog is full must not hold us up
-    let refused = probe.connect(address).is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused);
-    Ok(refused && fs::symlink_metadata(path)?.file_type().is_socket())
+    Ok(!probe.connect(address).is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused))
 }

@@ -92,18 +92,25 @@ impl StackService {
                 Decision::Popped(key, item) => (key, State::Popped(item), self.items[item].frame()),
             };
             let client = &mut self.clients[key];
-            // An answer finds an empty output buffer; if the client has gone, on_close says so.
-            let _ = cx.send(client.id, answer);
-            if client.goes_on {
-                cx.refuse(client.id)
-            } else {
-                cx.finish(client.id)
-            }
             client.state = state;
+            match cx.send(client.id, answer) {
+                Ok(()) if client.goes_on => cx.finish_lingering(client.id),
+                Ok(()) => cx.finish(client.id),
+                Err(_) => self.give_up(cx, key),
+            }
         }
         if self.draining && self.reading == 0 && self.lifo.in_flight() == 0 {
             self.draining = false;
             self.release_parked(cx);
+        }
+    }
+
+    /// Closes a client that cannot be answered; the item that it should have got is on top again.
+    fn give_up(&mut self, cx: &mut Context<'_>, key: usize) {
+        let client = &mut self.clients[key];
+        cx.abort(client.id);
+        if let State::Popped(item) = std::mem::replace(&mut client.state, State::Done) {
+            self.lifo.undelivered(item);
         }
     }
 
@@ -140,7 +147,7 @@ impl Service for StackService {
             }
             Parsed::Empty => {
                 self.set_state(*key, State::Done);
-                cx.refuse(id);
+                cx.finish_lingering(id);
             }
         }
         self.decide(cx);
