@@ -6,7 +6,7 @@ use mio::{Events, Poll};
 use pollstack::client::{Client, ClientError};
 use pollstack::net::{Address, FOREIGN_TOKENS};
 use pollstack::stack::StackService;
-use pollstack::{EventLoop, Limits, Listen, Overload};
+use pollstack::{ConnId, Context, EventLoop, Limits, Listen, ListenerId, Overload, Service};
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::process::{Child, Command, Stdio};
@@ -70,6 +70,69 @@ fn more_connections_than_tokens_is_an_error_that_names_both() {
     assert!(server.listen(listen().max_conns(1)).is_err(), "what is left counts");
 }
 
+/// Lost otherwise: an event that nobody takes, because a connection was given somebody else's token.
+#[test]
+fn no_token_is_outside_of_the_range() {
+    let mut poll = Poll::new().unwrap();
+    let mut events = Events::with_capacity(64);
+    let limits = Limits { lingering: 3, ..Limits::default() };
+    let tokens = 1000..1064 + 1 + 3 + 1;
+    let mut server = EventLoop::embedded(StackService::new(1), limits, poll.registry(), tokens).unwrap();
+    let listen = listen().max_conns(1).overload(Overload::Reject(b"\xFF".into()));
+    let listener = server.listen(listen).unwrap();
+    let address = tcp(&server.addresses(listener).unwrap()[0]);
+    let clients: Vec<TcpStream> = (0..20).map(|_| TcpStream::connect(address).unwrap()).collect();
+    let mut turn = |server: &mut EventLoop<StackService>| {
+        poll.poll(&mut events, server.timeout().or(Some(PATIENCE))).unwrap();
+        events.iter().for_each(|event| assert!(server.handle_event(event), "{event:?}"));
+        server.turn();
+    };
+    while server.stats().opened + server.stats().rejected < 20 {
+        turn(&mut server);
+    }
+    clients.iter().for_each(|client| drop(client.shutdown(std::net::Shutdown::Both)));
+    while server.stats().lingering > 0 || server.stats().open > 0 {
+        turn(&mut server);
+    }
+}
+
+/// Promises a hundred bytes of a file that has five.
+struct Short(std::rc::Rc<std::fs::File>);
+
+impl Service for Short {
+    type Conn = ();
+
+    fn on_open(&mut self, cx: &mut Context<'_>, id: ConnId, _: ListenerId) {
+        cx.send_file(id, &self.0, 0, 100).unwrap();
+    }
+
+    fn on_data(&mut self, _: &mut Context<'_>, _: ConnId, (): &mut (), input: &[u8]) -> usize {
+        input.len()
+    }
+}
+
+/// Lost otherwise: clients that know the end of a message by the end of the stream, and would take
+/// a part of it for the whole.
+#[test]
+fn a_stream_cut_short_ends_in_a_reset() {
+    let (sender, receiver) = std::sync::mpsc::channel();
+    let server = thread::spawn(move || {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(b"short").unwrap();
+        let mut server = EventLoop::new(Short(std::rc::Rc::new(file))).unwrap();
+        let listener = server.listen(listen()).unwrap();
+        sender.send((server.handle().unwrap(), tcp(&server.addresses(listener).unwrap()[0]))).unwrap();
+        server.run().unwrap();
+    });
+    let (handle, address) = receiver.recv().unwrap();
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let result = stream.read_to_end(&mut Vec::new());
+    assert_eq!(result.unwrap_err().kind(), ErrorKind::ConnectionReset);
+    handle.stop(PATIENCE).unwrap();
+    server.join().unwrap();
+}
+
 /// Lost otherwise: an owner who waits for ever in a call that cannot work.
 #[test]
 fn an_embedded_loop_cannot_run_by_itself() {
@@ -88,6 +151,7 @@ fn a_handle_stops_the_loop_from_another_thread() {
         let listener = server.listen(listen()).unwrap();
         sender.send((server.handle().unwrap(), tcp(&server.addresses(listener).unwrap()[0]))).unwrap();
         server.run().unwrap();
+        server.run().expect("a loop that has stopped returns at once");
         (server.service().items(), server.addresses(listener).unwrap().len())
     });
     let (handle, address) = receiver.recv().unwrap();

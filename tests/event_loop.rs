@@ -7,21 +7,24 @@ mod fake;
 use fake::{Fake, Wire, World};
 use pollstack::net::{Interest, Ready, Source};
 use pollstack::stack::{StackService, wire};
-use pollstack::{Cause, Closed, ConnId, Context, Eof, EventLoop, Limits, ListenerId, Overload, SendError, Service};
+use pollstack::{
+    Cause, Closed, ConnId, Context, Eof, EventLoop, Limits, Listen, ListenerId, Overload, SendError, Service,
+};
 use std::io::ErrorKind;
 use std::io::Write;
 use std::rc::Rc;
 use std::time::Duration;
 
 type OnData = Box<dyn FnMut(&mut Context<'_>, ConnId, &[u8]) -> usize>;
-type OnDrain = Box<dyn FnMut(&mut Context<'_>, ConnId)>;
+type Then = Box<dyn FnMut(&mut Context<'_>, ConnId)>;
 
 /// A service that writes down what it is told, and does as the test says.
 struct Probe {
     log: Vec<String>,
     ids: Vec<ConnId>,
     on_data: OnData,
-    on_drain: OnDrain,
+    on_drain: Then,
+    on_deadline: Then,
     on_eof: Eof,
     deadline: Option<Duration>,
 }
@@ -33,6 +36,7 @@ impl Probe {
             ids: Vec::new(),
             on_data: Box::new(on_data),
             on_drain: Box::new(|_, _| {}),
+            on_deadline: Box::new(|cx, id| cx.abort(id)),
             on_eof: Eof::Finish,
             deadline: None,
         }
@@ -90,7 +94,7 @@ impl Service for Probe {
 
     fn on_deadline(&mut self, cx: &mut Context<'_>, id: ConnId, (): &mut ()) {
         self.log.push(format!("{id} deadline"));
-        cx.abort(id);
+        (self.on_deadline)(cx, id);
     }
 
     fn on_close(&mut self, cx: &mut Context<'_>, id: ConnId, (): (), closed: Closed) {
@@ -150,16 +154,19 @@ fn a_request_that_comes_late_costs_one_registration() {
 }
 
 /// Lost otherwise: order. While others are connected, a wait lies between a newcomer's accept and
-/// its service, so that what was complete before it came goes first.
+/// its service, so that what was complete before it came goes first, although the loop learns of
+/// it later.
 #[test]
 fn a_request_complete_earlier_is_served_before_a_newcomer() {
     let world = World::new();
     let mut server = serve(&world, Probe::silent());
     let early = world.connect();
     world.settle(&mut server);
-    let _late = world.send(b"late");
-    world.turn(&mut server); // accepts it
+    // The loop's wait has returned; now both come, and the accept of that turn finds the second.
     early.send(b"early");
+    let _late = world.send(b"late");
+    server.ready(Source::Listener(0), Ready { readable: true, ..Ready::default() });
+    server.turn();
     world.settle(&mut server);
     assert_eq!(server.service().log, ["#1 open", "#1 data 5 of 5", "#2 open", "#2 data 4 of 4"]);
 }
@@ -316,6 +323,49 @@ fn interrupted_calls_are_repeated() {
     assert_eq!(client.received(), b".");
 }
 
+/// Lost otherwise: the tail of what a peer sends, if it ends its half while its input is held back
+/// by its output.
+#[test]
+fn an_end_waits_for_input_that_is_held_back() {
+    let world = World::new();
+    let mut server = serve(&world, Probe::echo());
+    let data: Vec<u8> = (0..100_000u32).map(|n| (n % 251) as u8).collect();
+    let client = world.connect();
+    client.set_window(0);
+    client.send_and_fin(&data);
+    let mut echoed = Vec::new();
+    for _ in 0..200 {
+        world.settle(&mut server);
+        echoed.extend(client.received());
+        client.set_window(999);
+    }
+    assert!(echoed == data, "{} of {} bytes", echoed.len(), data.len());
+    assert!(client.ended());
+}
+
+/// Lost otherwise: a message exactly as long as the limit, whose sender then ends its half.
+#[test]
+fn a_full_input_with_nothing_but_the_end_behind_it_is_no_overflow() {
+    let world = World::new();
+    let limits = Limits { input: 8, ..Limits::default() };
+    let mut server = world.serve(Probe::new(|_, _, _| 0), limits, 1, Overload::Defer);
+    let client = world.connect();
+    client.send_and_fin(b"12345678");
+    world.settle(&mut server);
+    assert_eq!(news(&server), ["#1 open", "#1 eof", "#1 close Finished unsent 0"]);
+}
+
+/// Lost otherwise: a loop with senseless limits would spin for ever.
+#[test]
+fn limits_of_zero_still_let_something_be_done() {
+    let world = World::new();
+    let limits = Limits { input: 0, turn: 0, accepts: 0, lingering: 0, ..Limits::default() };
+    let mut server = world.serve(Probe::once(), limits, 10, Overload::Defer);
+    let clients = [world.send(b"x"), world.send(b"xyz")];
+    world.settle(&mut server);
+    assert!(clients.iter().all(|client| client.received() == b"." && client.closed()));
+}
+
 // ---- sending ------------------------------------------------------------------------------------
 
 /// Lost otherwise: the tail of an answer, to a socket that takes it in pieces.
@@ -383,10 +433,11 @@ fn bytes_shared_buffers_and_files_go_out_in_order() {
         cx.send(id, b" tail").unwrap();
         cx.finish(id);
     });
-    while !client.closed() {
+    for _ in 0..20 {
         client.set_window(2);
         world.settle(&mut server);
     }
+    assert!(client.closed());
     assert_eq!(client.received(), b"head <shared> body 3456 tail");
     assert_eq!(Rc::strong_count(&shared), 1, "the buffer is let go");
 }
@@ -559,6 +610,40 @@ fn lingering_is_bounded_in_time_bytes_and_number() {
     assert!(many[4].closed());
 }
 
+/// Lost otherwise: five seconds for every peer that has ended before it is answered.
+#[test]
+fn nobody_lingers_for_a_peer_that_has_ended() {
+    let world = World::new();
+    let mut probe = Probe::silent();
+    probe.on_eof = Eof::Keep;
+    let mut server = serve(&world, probe);
+    let client = world.connect();
+    client.send_and_fin(b"x");
+    world.settle(&mut server);
+    let id = server.service().ids[0];
+    server.with(|_, cx| {
+        cx.send(id, b"late answer").unwrap();
+        cx.finish_lingering(id);
+    });
+    assert_eq!(client.received(), b"late answer");
+    assert!(client.closed() && !client.was_reset());
+}
+
+/// Lost otherwise: a peer that takes what came before a failure for the whole.
+#[test]
+fn an_answer_cut_short_ends_in_a_reset() {
+    let world = World::new();
+    let mut server = serve(&world, Probe::silent());
+    let (cut, whole) = (world.connect(), world.connect());
+    world.settle(&mut server);
+    let ids = server.service().ids.clone();
+    cut.set_window(4);
+    server.with(|_, cx| ids.iter().for_each(|id| cx.send(*id, b"long answer").unwrap()));
+    server.with(|_, cx| ids.iter().for_each(|id| cx.abort(*id)));
+    assert!(cut.was_reset() && !whole.was_reset());
+    assert!(cut.closed() && whole.closed());
+}
+
 // ---- deadlines ----------------------------------------------------------------------------------
 
 /// Lost otherwise: a parked client's two seconds, which become thirty while others are busy.
@@ -603,6 +688,30 @@ fn a_moved_deadline_wakes_at_its_new_time_only() {
     world.pass(Duration::from_nanos(1));
     world.turn(&mut server);
     assert_eq!(news(&server), ["#1 open", "#1 deadline", "#1 close Aborted unsent 0"]);
+}
+
+/// Lost otherwise: every other deadline, to one that is always set to a time that has passed.
+#[test]
+fn a_deadline_in_the_past_starves_no_other() {
+    let world = World::new();
+    let mut probe = Probe::silent();
+    probe.deadline = Some(Duration::from_secs(1));
+    let mut server = serve(&world, probe);
+    let clients: Vec<Wire> = (0..5).map(|_| world.connect()).collect();
+    world.settle(&mut server);
+    let first = server.service().ids[0];
+    server.with(|probe, _| {
+        probe.on_deadline =
+            Box::new(move |cx, id| if id == first { cx.set_deadline(id, Some(cx.now())) } else { cx.abort(id) });
+    });
+    world.pass(Duration::from_secs(1));
+    world.turn(&mut server);
+    assert!(clients[1..].iter().all(Wire::closed), "the others fire in the same turn");
+    let fired = |server: &EventLoop<Probe, Fake>| news(server).iter().filter(|line| **line == "#1 deadline").count();
+    assert_eq!(fired(&server), 1);
+    world.pass(Duration::from_millis(1));
+    world.turn(&mut server);
+    assert_eq!(fired(&server), 2, "and once a turn from then on");
 }
 
 // ---- accepting ----------------------------------------------------------------------------------
@@ -660,6 +769,44 @@ fn an_aborted_connection_is_skipped() {
     let clients: Vec<Wire> = (0..5).map(|_| world.send(b"x")).collect();
     world.settle(&mut server);
     assert!(clients.iter().all(|client| client.received() == b"."));
+}
+
+/// Lost otherwise: the processor, to an accept that is refused every time and uses nothing up.
+#[test]
+fn an_error_that_stays_is_waited_out() {
+    let world = World::new();
+    let mut server = serve(&world, Probe::once());
+    world.fail_accepts([ErrorKind::PermissionDenied; 1_000]);
+    let client = world.send(b"x");
+    let mut waits = 0;
+    while client.received() != b"." {
+        world.settle(&mut server);
+        if let Some(retry) = server.timeout() {
+            world.pass(retry);
+            world.turn(&mut server);
+        }
+        waits += 1;
+        assert!(waits < 20, "it goes on in the end");
+    }
+    assert!(waits > 5, "with a pause now and then");
+}
+
+/// Lost otherwise: half of the addresses of a server that is full.
+#[test]
+fn every_address_of_a_listener_gets_its_share_of_the_places() {
+    let world = World::new();
+    let mut server = EventLoop::on(Fake::of(&world), Probe::silent(), Limits::default());
+    let both = Listen::new("127.0.0.1:1".parse().unwrap()).and("127.0.0.1:2".parse().unwrap());
+    server.listen(both.max_conns(2)).unwrap();
+    let _holder = world.connect_to(0);
+    world.settle(&mut server);
+    let queues = [0, 1].map(|door| (0..50).map(|_| world.connect_to(door)).collect::<Vec<_>>());
+    for _ in 0..40 {
+        world.settle(&mut server);
+        queues.iter().flatten().filter(|client| client.is_accepted() && !client.closed()).for_each(Wire::fin);
+    }
+    let served = queues.map(|queue| queue.iter().filter(|client| client.is_accepted()).count());
+    assert!(served[0].abs_diff(served[1]) <= 1, "{served:?}");
 }
 
 /// Lost otherwise: a client evicted a moment too early, or a newcomer turned away too late.
@@ -762,6 +909,69 @@ fn a_stop_serves_who_is_there_and_then_ends() {
     assert_eq!(news(&server)[3], "shutdown");
 }
 
+/// Lost otherwise: everybody in a long backlog, and those of whom the loop has not heard yet.
+#[test]
+fn a_stop_serves_the_whole_backlog() {
+    let world = World::new();
+    let mut server = serve(&world, Probe::once());
+    let clients: Vec<Wire> = (0..1_000).map(|_| world.send(b"x")).collect();
+    server.stop(Duration::from_secs(5));
+    while !server.is_stopped() {
+        assert_eq!(server.timeout(), Some(Duration::ZERO));
+        server.turn(); // no event is handed over
+    }
+    assert!(clients.iter().all(|client| client.received() == b"."));
+}
+
+/// Lost otherwise: a stop, to newcomers who never cease to come.
+#[test]
+fn a_flood_does_not_hold_up_a_stop() {
+    let world = World::new();
+    let mut server = serve(&world, Probe::once());
+    server.stop(Duration::from_secs(5));
+    for _ in 0..100 {
+        (0..200).for_each(|_| drop(world.send(b"x")));
+        world.turn(&mut server);
+    }
+    assert!(server.is_stopped());
+    assert!(world.waiting() > 0);
+}
+
+/// Lost otherwise: a quick restart, to clients that have their answer and stay.
+#[test]
+fn who_lingers_holds_up_a_stop_for_a_moment_only() {
+    let world = World::new();
+    let mut server = world.serve(Probe::silent(), Limits::default(), 0, busy());
+    let rejected = world.connect();
+    world.settle(&mut server);
+    assert!(rejected.ended() && !rejected.closed());
+    server.stop(Duration::from_secs(60));
+    world.settle(&mut server);
+    let last = server.timeout().unwrap();
+    assert!(last <= Duration::from_millis(250), "{last:?}");
+    world.pass(last);
+    world.turn(&mut server);
+    assert!(server.is_stopped());
+}
+
+/// Lost otherwise: an operator's second thoughts.
+#[test]
+fn a_later_stop_can_only_be_sooner() {
+    let world = World::new();
+    let mut server = serve(&world, Probe::silent());
+    let _client = world.connect();
+    world.settle(&mut server);
+    server.stop(Duration::from_secs(5));
+    server.stop(Duration::from_secs(50));
+    world.settle(&mut server);
+    assert_eq!(server.timeout(), Some(Duration::from_secs(5)));
+    server.stop(Duration::from_secs(1));
+    world.settle(&mut server);
+    assert_eq!(server.timeout(), Some(Duration::from_secs(1)));
+    let listen = Listen::new("127.0.0.1:1".parse().unwrap());
+    assert_eq!(server.listen(listen).unwrap_err().kind(), ErrorKind::InvalidInput, "a loop that stops opens nothing");
+}
+
 /// Lost otherwise: a stop, to clients that never end.
 #[test]
 fn when_the_grace_is_over_the_rest_is_closed() {
@@ -827,4 +1037,17 @@ fn a_parked_push_waits_until_the_popped_item_has_left() {
     slow.set_window(100);
     world.settle(&mut server);
     assert_eq!((slow.received(), parked.received()), (b"\x01a".to_vec(), b"\x00".to_vec()));
+}
+
+/// Lost otherwise: an item, if an embedder leaves too little room for a response.
+#[test]
+fn an_item_that_has_no_room_in_the_output_stays() {
+    let world = World::new();
+    let limits = Limits { output: 2, ..Limits::default() };
+    let mut server = world.serve(StackService::new(10), limits, 10, Overload::Defer);
+    world.send(b"\x05hello");
+    let pops = [world.send(b"\x80"), world.send(b"\x80")];
+    world.settle(&mut server);
+    assert_eq!(server.service().items(), 1);
+    assert!(pops.iter().all(Wire::closed), "they are told, and do not wait");
 }

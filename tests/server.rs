@@ -99,6 +99,34 @@ fn more_clients_than_descriptors_is_an_error_that_names_both() {
     assert!(text.contains("ulimit -n"), "{text}");
 }
 
+/// Lost otherwise: the same, for a number that no sum can hold.
+#[test]
+fn absurd_numbers_of_clients_are_an_error_too() {
+    let output = run(&["--listen", "127.0.0.1:0", "--max-clients", &u64::MAX.to_string()]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("ulimit -n"), "{}", stderr(&output));
+}
+
+/// Lost otherwise: somebody's file, taken for a socket that may be replaced.
+#[test]
+fn a_file_that_is_not_a_socket_is_left_alone() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "precious").unwrap();
+    let output = run(&["--listen", &format!("unix:{}", file.path().display())]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("not a socket"), "{}", stderr(&output));
+    assert_eq!(std::fs::read_to_string(file.path()).unwrap(), "precious");
+}
+
+/// Lost otherwise: servers that listen on all addresses of both kinds, on one port.
+#[test]
+fn ipv4_and_ipv6_have_their_ports_apart() {
+    let v6 = Server::spawn(pollstack(&["--listen", "[::]:0"]), 1);
+    let address = format!("0.0.0.0:{}", v6.address().port());
+    let v4 = Server::spawn(pollstack(&["--listen", &address]), 1);
+    assert_eq!(v4.lines, [format!("listening on {address}")]);
+}
+
 /// Lost otherwise: a server that keeps to a soft limit it is free to raise.
 #[test]
 fn a_soft_descriptor_limit_is_raised() {
@@ -130,12 +158,22 @@ fn sigterm_serves_who_is_there_and_exits_with_0() {
     assert!(server.wait().success());
 }
 
+/// Lost otherwise: the graceful stop, in the moment after the server has said that it is ready.
+#[test]
+fn sigterm_right_after_the_ready_line_is_a_graceful_stop() {
+    for _ in 0..20 {
+        let mut server = Server::start(&[]);
+        server.signal("TERM");
+        assert!(server.wait().success());
+    }
+}
+
 /// Lost otherwise: clients whose connection stood in the backlog when the signal came.
 #[test]
 fn who_is_in_the_backlog_at_sigterm_is_served() {
-    let mut server = Server::start(&["--grace", "30s"]);
+    let mut server = Server::start(&["--grace", "30s", "--capacity", "300"]);
     server.signal("STOP");
-    let mut clients: Vec<Client> = (0..20).map(|n| server.push(&[n])).collect();
+    let mut clients: Vec<Client> = (0..300).map(|n| server.push(&[n as u8, 1])).collect();
     server.signal("TERM");
     server.signal("CONT");
     clients.iter_mut().for_each(|client| assert_eq!(client.answer(), [0x00]));

@@ -40,11 +40,20 @@ struct Pipe {
     closed: bool,
     /// The close met unread input, and became a reset.
     destroyed: bool,
+    /// The server has closed with a reset.
+    reset: bool,
+    accepted: bool,
     watched: Option<(usize, Interest)>,
 }
 
 /// The near side: what the loop runs on.
 pub struct Fake(World);
+
+impl Fake {
+    pub fn of(world: &World) -> Fake {
+        Fake(world.clone())
+    }
+}
 
 impl World {
     pub fn new() -> World {
@@ -90,6 +99,8 @@ impl World {
             shut: false,
             closed: false,
             destroyed: false,
+            reset: false,
+            accepted: false,
             watched: None,
         };
         let wire = Wire(Rc::new(RefCell::new(pipe)), self.clone());
@@ -208,6 +219,14 @@ impl Wire {
         self.0.borrow().destroyed
     }
 
+    pub fn was_reset(&self) -> bool {
+        self.0.borrow().reset
+    }
+
+    pub fn is_accepted(&self) -> bool {
+        self.0.borrow().accepted
+    }
+
     pub fn watched(&self) -> Option<Interest> {
         self.0.borrow().watched.map(|(_, interest)| interest)
     }
@@ -261,7 +280,9 @@ impl Net for Fake {
         if let Some(error) = state.accept_errors.pop_front() {
             return Err(error.into());
         }
-        Ok((state.backlogs[*listener].pop_front().unwrap(), Peer::Unix))
+        let wire = state.backlogs[*listener].pop_front().unwrap();
+        wire.0.borrow_mut().accepted = true;
+        Ok((wire, Peer::Unix))
     }
 
     fn read(&mut self, wire: &mut Wire, buffer: &mut [u8]) -> io::Result<usize> {
@@ -338,6 +359,11 @@ impl Net for Fake {
         pipe.destroyed = !pipe.incoming.is_empty();
         pipe.closed = true;
         pipe.watched = None;
+    }
+
+    fn reset(&mut self, wire: Wire) {
+        wire.0.borrow_mut().reset = true;
+        self.close(wire);
     }
 
     fn now(&self) -> Instant {
