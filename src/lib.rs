@@ -81,6 +81,11 @@ mod service;
 pub mod signals;
 pub mod stack;
 
+/// The README's example compiles, too.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+pub struct Readme;
+
 pub use admission::{BACKLOG, Listen, MAX_CONNS, Overload};
 pub use event_loop::{EventLoop, Stats};
 pub use limits::Limits;
