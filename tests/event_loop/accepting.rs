@@ -1,0 +1,174 @@
+//! Newcomers: let in, put off, turned away; and a system without room for them.
+
+use super::*;
+
+/// Lost otherwise: the processor (a loop that tries again and again) or the service (one that
+/// never does) when the system has no descriptor left.
+#[test]
+fn without_descriptors_it_waits_for_a_close_or_a_short_time() {
+    let world = World::new();
+    let mut server = serve(&world, Probe::silent());
+    let (first, second) = (world.connect(), world.connect());
+    world.settle(&mut server);
+    for kind in [ErrorKind::Other, ErrorKind::OutOfMemory] {
+        world.fail_accepts([kind]);
+        let client = world.send(b"x");
+        let turns = world.settle(&mut server);
+        assert!(turns <= 2, "{turns} turns");
+        assert_eq!(client.unread(), 1);
+        let retry = server.timeout().expect("a time to try again, as nothing may ever close");
+        assert!(retry > Duration::ZERO && retry <= Duration::from_millis(100));
+        if kind == ErrorKind::Other {
+            first.fin();
+        } else {
+            world.pass(retry);
+            world.turn(&mut server);
+        }
+        world.settle(&mut server);
+        assert_eq!(client.unread(), 0, "accepted without a new edge of the listener");
+        assert_eq!(server.timeout(), None);
+    }
+    assert!(!second.closed(), "nobody was closed for it");
+}
+
+/// Lost otherwise: newcomers, turned away for the sake of connections that are already over.
+#[test]
+fn without_descriptors_who_lingers_goes_first() {
+    let world = World::new();
+    let mut server = serve(&world, Probe::once());
+    let lingering = world.send(&[b'x'; 70_000]);
+    world.settle(&mut server);
+    assert_eq!(server.stats().lingering, 1);
+    world.fail_accepts([ErrorKind::Other]);
+    let client = world.send(b"x");
+    world.settle(&mut server);
+    assert!(lingering.closed());
+    assert_eq!(client.received(), b".");
+}
+
+/// Lost otherwise: those behind a connection that was lost in the backlog.
+#[test]
+fn an_aborted_connection_is_skipped() {
+    let world = World::new();
+    let mut server = serve(&world, Probe::once());
+    world.fail_accepts([ErrorKind::ConnectionAborted, ErrorKind::Interrupted, ErrorKind::NetworkDown]);
+    let clients: Vec<Wire> = (0..5).map(|_| world.send(b"x")).collect();
+    world.settle(&mut server);
+    assert!(clients.iter().all(|client| client.received() == b"."));
+}
+
+/// Lost otherwise: the processor, to an accept that is refused every time and uses nothing up.
+#[test]
+fn an_error_that_stays_is_waited_out() {
+    let world = World::new();
+    let mut server = serve(&world, Probe::once());
+    world.fail_accepts([ErrorKind::PermissionDenied; 1_000]);
+    let client = world.send(b"x");
+    let mut waits = 0;
+    while client.received() != b"." {
+        world.settle(&mut server);
+        if let Some(retry) = server.timeout() {
+            world.pass(retry);
+            world.turn(&mut server);
+        }
+        waits += 1;
+        assert!(waits < 20, "it goes on in the end");
+    }
+    assert!(waits > 5, "with a pause now and then");
+}
+
+/// Lost otherwise: half of the addresses of a server that is full.
+#[test]
+fn every_address_of_a_listener_gets_its_share_of_the_places() {
+    let world = World::new();
+    let mut server = EventLoop::on(Fake::of(&world), Probe::silent(), Limits::default());
+    let both = Listen::new("127.0.0.1:1".parse().unwrap()).and("127.0.0.1:2".parse().unwrap());
+    server.listen(both.max_conns(2)).unwrap();
+    let _holder = world.connect_to(0);
+    world.settle(&mut server);
+    let queues = [0, 1].map(|door| (0..50).map(|_| world.connect_to(door)).collect::<Vec<_>>());
+    for _ in 0..40 {
+        world.settle(&mut server);
+        queues.iter().flatten().filter(|client| client.is_accepted() && !client.closed()).for_each(Wire::fin);
+    }
+    let served = queues.map(|queue| queue.iter().filter(|client| client.is_accepted()).count());
+    assert!(served[0].abs_diff(served[1]) <= 1, "{served:?}");
+}
+
+/// Lost otherwise: a client evicted a moment too early, or a newcomer turned away too late.
+#[test]
+fn the_oldest_is_evicted_only_beyond_its_age() {
+    let (world, age, tick) = (World::new(), Duration::from_secs(10), Duration::from_nanos(1));
+    let evict = Overload::EvictOldest { after: age, otherwise: b"busy".into() };
+    let mut server = world.serve(Probe::silent(), Limits::default(), 2, evict);
+    let oldest = world.connect();
+    world.settle(&mut server);
+    world.pass(tick);
+    let second = world.connect();
+    world.settle(&mut server);
+    for (passes, rejected) in [(age - tick - tick, true), (tick, true), (tick, false)] {
+        world.pass(passes);
+        let newcomer = world.connect();
+        world.settle(&mut server);
+        assert_eq!(newcomer.received(), if rejected { &b"busy"[..] } else { b"" });
+        assert_eq!(oldest.closed(), !rejected);
+    }
+    assert!(!second.closed());
+    assert_eq!(news(&server).last().unwrap(), &"#5 open");
+    assert!(news(&server).contains(&"#1 close Evicted unsent 0"));
+}
+
+/// Lost otherwise: a rejected client's reply, or more system calls than a flood of them is worth.
+#[test]
+fn a_rejection_costs_four_calls_or_lingers() {
+    let world = World::new();
+    let mut server = world.serve(Probe::silent(), Limits::default(), 1, busy());
+    let _holder = world.connect();
+    world.settle(&mut server);
+    world.calls();
+    let ready = world.send(b"x");
+    world.settle(&mut server);
+    assert_eq!(world.calls(), ["accept", "accept", "read", "write", "close"]);
+    let late = world.connect();
+    world.settle(&mut server);
+    assert_eq!(world.calls(), ["accept", "accept", "read", "write", "shut", "watch"]);
+    assert_eq!(server.stats().open, 1, "who lingers is no client");
+    late.send(b"x");
+    late.fin();
+    world.settle(&mut server);
+    assert_eq!(world.calls(), ["read", "read", "close"]);
+    for client in [&ready, &late] {
+        assert_eq!(client.received(), b"busy");
+        assert!(client.ended() && client.closed());
+    }
+    assert_eq!(server.stats().rejected, 2);
+    assert_eq!(news(&server), ["#1 open"], "the service never hears of them");
+}
+
+/// Lost otherwise: clients that a server which serves one at a time would have to refuse.
+#[test]
+fn a_deferring_listener_accepts_when_a_place_is_free() {
+    let world = World::new();
+    let mut server = world.serve(Probe::once(), Limits::default(), 1, Overload::Defer);
+    let clients: Vec<Wire> = (0..11).map(|_| world.connect()).collect();
+    world.settle(&mut server);
+    for (n, client) in clients.iter().enumerate() {
+        assert_eq!(world.waiting(), 10 - n, "one at a time");
+        client.send(b"x");
+        world.settle(&mut server);
+        assert_eq!(client.received(), b".");
+    }
+}
+
+/// Lost otherwise: the operator's way in, while the service's own listener is full.
+#[test]
+fn each_listener_counts_its_own_connections() {
+    let world = World::new();
+    let mut server = world.serve(Probe::silent(), Limits::default(), 1, busy());
+    world.listen(&mut server, 1, busy());
+    let (first, _) = (world.connect_to(0), world.connect_to(0));
+    let second = world.connect_to(1);
+    world.settle(&mut server);
+    assert_eq!((server.stats().open, server.stats().rejected), (2, 1));
+    assert!(!first.closed() && !second.closed());
+}

@@ -1,0 +1,189 @@
+//! The end of a connection: once, in order, and to the right one.
+
+use super::*;
+
+/// Lost otherwise: what a service knows about what has arrived.
+#[test]
+fn a_close_happens_once_and_counts_what_never_left() {
+    let world = World::new();
+    let mut server = serve(&world, Probe::echo());
+    let client = world.connect();
+    client.set_window(2);
+    client.send(b"abcdef");
+    world.settle(&mut server);
+    client.reset();
+    client.fin();
+    world.settle(&mut server);
+    let id = server.service().ids[0];
+    server.with(|_, cx| {
+        cx.abort(id);
+        cx.finish(id);
+    });
+    assert_eq!(news(&server), ["#1 open", "#1 close ConnectionReset unsent 4"]);
+}
+
+/// Lost otherwise: somebody else's bytes, sent to the connection that has got the slot.
+#[test]
+fn a_stale_id_reaches_nobody() {
+    let world = World::new();
+    let mut server = serve(&world, Probe::silent());
+    let first = world.connect();
+    world.settle(&mut server);
+    let key = first.key();
+    first.fin();
+    world.settle(&mut server);
+    let second = world.connect();
+    world.settle(&mut server);
+    assert_eq!(second.key(), key, "the slot is used again");
+    let stale = server.service().ids[0];
+    server.with(|_, cx| {
+        assert_eq!(cx.send(stale, b"for the first"), Err(SendError::Gone));
+        assert_eq!(cx.room(stale), 0);
+        assert!(cx.peer(stale).is_none());
+        cx.abort(stale);
+        cx.finish(stale);
+        cx.pause(stale);
+        cx.set_deadline(stale, Some(cx.now()));
+    });
+    assert_eq!(server.timeout(), None, "no deadline was set");
+    second.send(b"still here");
+    world.settle(&mut server);
+    assert_eq!(second.received(), b"");
+    assert_eq!(server.service().log.last().unwrap(), "#2 data 10 of 10");
+}
+
+/// Lost otherwise: a connection, to an event that was meant for the one before it.
+#[test]
+fn late_and_false_events_harm_nobody() {
+    let world = World::new();
+    let mut server = serve(&world, Probe::echo());
+    let client = world.connect();
+    world.settle(&mut server);
+    let all = Ready { readable: true, writable: true, read_closed: true, error: true };
+    for _ in 0..3 {
+        world.rumour(Source::Connection(client.key()), all);
+        world.rumour(Source::Connection(client.key() + 7), all);
+        world.rumour(Source::Listener(0), all);
+        world.rumour(Source::Listener(99), all);
+        world.settle(&mut server);
+    }
+    client.send(b"hello");
+    world.settle(&mut server);
+    assert_eq!(client.received(), b"hello");
+    assert_eq!(news(&server), ["#1 open", "#1 drain"]);
+}
+
+/// Lost otherwise: the loop itself, to services that close each other's connections.
+#[test]
+fn callbacks_may_end_any_connection() {
+    let world = World::new();
+    let mut server = serve(&world, Probe::silent());
+    let clients: Vec<Wire> = (0..3).map(|_| world.connect()).collect();
+    world.settle(&mut server);
+    let ids = server.service().ids.clone();
+    let all = ids.clone();
+    server.with(|probe, _| {
+        probe.on_data = Box::new(move |cx, _, input| {
+            all.iter().for_each(|id| cx.abort(*id));
+            all.iter().for_each(|id| assert_eq!(cx.send(*id, b"x"), Err(SendError::Gone)));
+            input.len()
+        });
+    });
+    clients.iter().for_each(|client| client.send(b"all of you"));
+    world.settle(&mut server);
+    let closes = server.service().log.iter().filter(|line| line.ends_with("close Aborted unsent 0")).count();
+    assert_eq!(closes, 3);
+    assert_eq!(server.stats().open, 0);
+}
+
+/// Lost otherwise: an answer, to the reset of a close over unread input.
+#[test]
+fn finish_lingers_only_over_unread_input() {
+    let world = World::new();
+    let mut server = serve(&world, Probe::once());
+    let modest = world.send(b"x");
+    world.settle(&mut server);
+    assert!(modest.closed() && !modest.destroyed(), "closed at once");
+    let greedy = world.send(&[b'x'; 100_000]);
+    world.settle(&mut server);
+    assert!(greedy.ended() && !greedy.closed(), "our half has ended");
+    assert_eq!((server.stats().open, server.stats().lingering), (0, 1));
+    assert_eq!(news(&server).last().unwrap(), &"#2 close Finished unsent 0", "for the service it has closed");
+    greedy.send(&[b'x'; 100_000]);
+    world.settle(&mut server);
+    assert_eq!(greedy.unread(), 0, "what still comes is dropped");
+    greedy.fin();
+    world.settle(&mut server);
+    assert!(greedy.closed() && !greedy.destroyed());
+    assert_eq!(greedy.received(), b".");
+}
+
+/// Lost otherwise: descriptors, to clients that linger without end, without pause, or in numbers.
+#[test]
+fn lingering_is_bounded_in_time_bytes_and_number() {
+    let world = World::new();
+    let probe = Probe::new(|cx, id, input| {
+        cx.finish_lingering(id);
+        input.len()
+    });
+    let limits = Limits { lingering: 3, ..Limits::default() };
+    let mut server = world.serve(probe, limits, 1, Overload::Defer);
+    let linger = || world.send(b"x");
+    let silent = linger();
+    world.settle(&mut server);
+    assert!(silent.ended() && !silent.closed(), "refuse lingers although all has been read");
+    assert_eq!(server.timeout(), Some(limits.linger_time));
+    world.pass(limits.linger_time);
+    world.settle(&mut server);
+    assert!(silent.closed());
+
+    let noisy = linger();
+    world.settle(&mut server);
+    for _ in 0..20 {
+        noisy.send(&[b'x'; 100_000]);
+        world.settle(&mut server);
+    }
+    assert!(noisy.closed(), "too much");
+
+    let many: Vec<Wire> = (0..5).map(|_| linger()).collect();
+    world.settle(&mut server);
+    let closed: Vec<bool> = many.iter().map(Wire::closed).collect();
+    assert_eq!(closed, [true, true, false, false, false], "the oldest go first; none takes a client's place");
+    many[4].reset();
+    world.settle(&mut server);
+    assert!(many[4].closed());
+}
+
+/// Lost otherwise: five seconds for every peer that has ended before it is answered.
+#[test]
+fn nobody_lingers_for_a_peer_that_has_ended() {
+    let world = World::new();
+    let mut probe = Probe::silent();
+    probe.on_eof = Eof::Keep;
+    let mut server = serve(&world, probe);
+    let client = world.connect();
+    client.send_and_fin(b"x");
+    world.settle(&mut server);
+    let id = server.service().ids[0];
+    server.with(|_, cx| {
+        cx.send(id, b"late answer").unwrap();
+        cx.finish_lingering(id);
+    });
+    assert_eq!(client.received(), b"late answer");
+    assert!(client.closed() && !client.was_reset());
+}
+
+/// Lost otherwise: a peer that takes what came before a failure for the whole.
+#[test]
+fn an_answer_cut_short_ends_in_a_reset() {
+    let world = World::new();
+    let mut server = serve(&world, Probe::silent());
+    let (cut, whole) = (world.connect(), world.connect());
+    world.settle(&mut server);
+    let ids = server.service().ids.clone();
+    cut.set_window(4);
+    server.with(|_, cx| ids.iter().for_each(|id| cx.send(*id, b"long answer").unwrap()));
+    server.with(|_, cx| ids.iter().for_each(|id| cx.abort(*id)));
+    assert!(cut.was_reset() && !whole.was_reset());
+    assert!(cut.closed() && whole.closed());
+}

@@ -1,0 +1,71 @@
+//! Deadlines: met under a flood, and never in vain.
+
+use super::*;
+
+/// Lost otherwise: a parked client's two seconds, which become thirty while others are busy.
+#[test]
+fn a_deadline_is_met_under_a_flood_of_newcomers() {
+    let world = World::new();
+    let mut probe = Probe::once();
+    probe.deadline = Some(Duration::from_secs(2));
+    let mut server = serve(&world, probe);
+    let parked = world.connect();
+    world.settle(&mut server);
+    assert_eq!(server.timeout(), Some(Duration::from_secs(2)));
+    (0..5_000).for_each(|_| drop(world.send(b"x")));
+    world.turn(&mut server);
+    world.pass(Duration::from_secs(2));
+    world.turn(&mut server);
+    assert!(parked.closed());
+    assert!(world.waiting() > 4_000, "while most of the flood still waits");
+    world.settle(&mut server);
+    assert_eq!(server.timeout(), None, "no deadline is left behind");
+}
+
+/// Lost otherwise: rest. A deadline that has been moved or cleared wakes nobody.
+#[test]
+fn a_moved_deadline_wakes_at_its_new_time_only() {
+    let world = World::new();
+    let mut server = serve(&world, Probe::silent());
+    let client = world.connect();
+    world.settle(&mut server);
+    let (id, second) = (server.service().ids[0], Duration::from_secs(1));
+    let mut set = |after: Option<Duration>| {
+        server.with(|_, cx| cx.set_deadline(id, after.map(|after| cx.now() + after)));
+        server.timeout()
+    };
+    assert_eq!(set(Some(second)), Some(second));
+    assert_eq!(set(Some(second * 10)), Some(second * 10));
+    assert_eq!(set(None), None);
+    assert_eq!(set(Some(second * 3)), Some(second * 3));
+    world.pass(second * 3 - Duration::from_nanos(1));
+    world.turn(&mut server);
+    assert!(!client.closed());
+    world.pass(Duration::from_nanos(1));
+    world.turn(&mut server);
+    assert_eq!(news(&server), ["#1 open", "#1 deadline", "#1 close Aborted unsent 0"]);
+}
+
+/// Lost otherwise: every other deadline, to one that is always set to a time that has passed.
+#[test]
+fn a_deadline_in_the_past_starves_no_other() {
+    let world = World::new();
+    let mut probe = Probe::silent();
+    probe.deadline = Some(Duration::from_secs(1));
+    let mut server = serve(&world, probe);
+    let clients: Vec<Wire> = (0..5).map(|_| world.connect()).collect();
+    world.settle(&mut server);
+    let first = server.service().ids[0];
+    server.with(|probe, _| {
+        probe.on_deadline =
+            Box::new(move |cx, id| if id == first { cx.set_deadline(id, Some(cx.now())) } else { cx.abort(id) });
+    });
+    world.pass(Duration::from_secs(1));
+    world.turn(&mut server);
+    assert!(clients[1..].iter().all(Wire::closed), "the others fire in the same turn");
+    let fired = |server: &EventLoop<Probe, Fake>| news(server).iter().filter(|line| **line == "#1 deadline").count();
+    assert_eq!(fired(&server), 1);
+    world.pass(Duration::from_millis(1));
+    world.turn(&mut server);
+    assert_eq!(fired(&server), 2, "and once a turn from then on");
+}

@@ -1,0 +1,48 @@
+//! What an ordinary request costs, and in which order requests are served.
+
+use super::*;
+
+/// Lost otherwise: the speed that is the point of it all.
+#[test]
+fn an_immediate_request_costs_accept_read_write_close() {
+    let world = World::new();
+    let mut server = serve(&world, Probe::once());
+    let clients: Vec<Wire> = (0..10).map(|_| world.send(b"x")).collect();
+    assert_eq!(world.settle(&mut server), 1, "one turn, and so one wait");
+    let mut expected = ["accept", "read", "write", "close"].repeat(10);
+    expected.push("accept"); // which finds nobody
+    assert_eq!(world.calls(), expected);
+    assert!(clients.iter().all(|client| client.received() == b"." && client.ended()));
+}
+
+/// Lost otherwise: the same, for connections that have to wait: one registration, for reading.
+#[test]
+fn a_request_that_comes_late_costs_one_registration() {
+    let world = World::new();
+    let mut server = serve(&world, Probe::once());
+    let client = world.connect();
+    world.settle(&mut server);
+    assert_eq!(world.calls(), ["accept", "read", "watch", "accept"]);
+    assert_eq!(client.watched(), Some(Interest::Read));
+    client.send(b"x");
+    world.settle(&mut server);
+    assert_eq!(world.calls(), ["read", "write", "close"]);
+}
+
+/// Lost otherwise: order. While others are connected, a wait lies between a newcomer's accept and
+/// its service, so that what was complete before it came goes first, although the loop learns of
+/// it later.
+#[test]
+fn a_request_complete_earlier_is_served_before_a_newcomer() {
+    let world = World::new();
+    let mut server = serve(&world, Probe::silent());
+    let early = world.connect();
+    world.settle(&mut server);
+    // The loop's wait has returned; now both come, and the accept of that turn finds the second.
+    early.send(b"early");
+    let _late = world.send(b"late");
+    server.ready(Source::Listener(0), Ready { readable: true, ..Ready::default() });
+    server.turn();
+    world.settle(&mut server);
+    assert_eq!(server.service().log, ["#1 open", "#1 data 5 of 5", "#2 open", "#2 data 4 of 4"]);
+}

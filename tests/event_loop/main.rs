@@ -1,0 +1,133 @@
+//! The loop's own promises, in situations that a real kernel hardly ever produces. The network is
+//! in memory and the clock is moved by hand, so every test is the same each time.
+#![cfg(unix)]
+
+mod accepting;
+mod closing;
+mod deadlines;
+mod fake;
+mod hot_path;
+mod reading;
+mod sending;
+mod stack;
+mod stopping;
+
+use fake::{Fake, Wire, World};
+use pollstack::net::{Interest, Ready, Source};
+use pollstack::stack::{StackService, wire};
+use pollstack::{
+    Cause, Closed, ConnId, Context, Eof, EventLoop, Limits, Listen, ListenerId, Overload, SendError, Service,
+};
+use std::io::ErrorKind;
+use std::io::Write;
+use std::rc::Rc;
+use std::time::Duration;
+
+type OnData = Box<dyn FnMut(&mut Context<'_>, ConnId, &[u8]) -> usize>;
+type Then = Box<dyn FnMut(&mut Context<'_>, ConnId)>;
+
+/// A service that writes down what it is told, and does as the test says.
+struct Probe {
+    log: Vec<String>,
+    ids: Vec<ConnId>,
+    on_data: OnData,
+    on_drain: Then,
+    on_deadline: Then,
+    on_eof: Eof,
+    deadline: Option<Duration>,
+}
+
+impl Probe {
+    fn new(on_data: impl FnMut(&mut Context<'_>, ConnId, &[u8]) -> usize + 'static) -> Probe {
+        Probe {
+            log: Vec::new(),
+            ids: Vec::new(),
+            on_data: Box::new(on_data),
+            on_drain: Box::new(|_, _| {}),
+            on_deadline: Box::new(|cx, id| cx.abort(id)),
+            on_eof: Eof::Finish,
+            deadline: None,
+        }
+    }
+
+    /// Takes everything and answers nothing.
+    fn silent() -> Probe {
+        Probe::new(|_, _, input| input.len())
+    }
+
+    fn echo() -> Probe {
+        let mut probe = Probe::new(|cx, id, input| {
+            let fits = input.len().min(cx.room(id));
+            cx.send(id, &input[..fits]).unwrap();
+            fits
+        });
+        probe.on_drain = Box::new(|cx, id| cx.resume(id));
+        probe
+    }
+
+    /// Answers with one byte, and is done.
+    fn once() -> Probe {
+        Probe::new(|cx, id, input| {
+            cx.send(id, b".").unwrap();
+            cx.finish(id);
+            input.len()
+        })
+    }
+}
+
+impl Service for Probe {
+    type Conn = ();
+
+    fn on_open(&mut self, cx: &mut Context<'_>, id: ConnId, _: ListenerId) {
+        self.log.push(format!("{id} open"));
+        self.ids.push(id);
+        cx.set_deadline(id, self.deadline.map(|after| cx.now() + after));
+    }
+
+    fn on_data(&mut self, cx: &mut Context<'_>, id: ConnId, (): &mut (), input: &[u8]) -> usize {
+        let taken = (self.on_data)(cx, id, input);
+        self.log.push(format!("{id} data {} of {}", taken, input.len()));
+        taken
+    }
+
+    fn on_eof(&mut self, _: &mut Context<'_>, id: ConnId, (): &mut ()) -> Eof {
+        self.log.push(format!("{id} eof"));
+        self.on_eof
+    }
+
+    fn on_drain(&mut self, cx: &mut Context<'_>, id: ConnId, (): &mut ()) {
+        self.log.push(format!("{id} drain"));
+        (self.on_drain)(cx, id);
+    }
+
+    fn on_deadline(&mut self, cx: &mut Context<'_>, id: ConnId, (): &mut ()) {
+        self.log.push(format!("{id} deadline"));
+        (self.on_deadline)(cx, id);
+    }
+
+    fn on_close(&mut self, cx: &mut Context<'_>, id: ConnId, (): (), closed: Closed) {
+        assert!(!cx.is_open(id), "a closed connection is gone");
+        let cause = match closed.cause {
+            Cause::Failed(error) => format!("{:?}", error.kind()),
+            cause => format!("{cause:?}"),
+        };
+        self.log.push(format!("{id} close {cause} unsent {}", closed.unsent));
+    }
+
+    fn on_shutdown(&mut self, _: &mut Context<'_>) {
+        self.log.push("shutdown".to_owned());
+    }
+}
+
+fn serve(world: &World, probe: Probe) -> EventLoop<Probe, Fake> {
+    world.serve(probe, Limits::default(), 1000, Overload::Defer)
+}
+
+/// The log, without the lines about data.
+fn news(event_loop: &EventLoop<Probe, Fake>) -> Vec<&str> {
+    event_loop.service().log.iter().map(String::as_str).filter(|line| !line.contains("data")).collect()
+}
+
+fn busy() -> Overload {
+    Overload::Reject(b"busy".into())
+}

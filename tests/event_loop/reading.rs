@@ -1,0 +1,196 @@
+//! Input: what is offered, what waits, what is too much.
+
+use super::*;
+
+/// Lost otherwise: the end of a client that sends its last bytes and its FIN together. After a
+/// short read nothing but the event says that there is an end behind the data.
+#[test]
+fn an_end_behind_data_is_seen_without_an_edge_of_its_own() {
+    let world = World::new();
+    let mut server = serve(&world, Probe::silent());
+    let client = world.connect();
+    world.settle(&mut server);
+    client.send_and_fin(b"last");
+    world.settle(&mut server);
+    assert_eq!(news(&server), ["#1 open", "#1 eof", "#1 close Finished unsent 0"]);
+}
+
+/// Lost otherwise: messages that the network cuts up. What is not taken is offered again in one
+/// piece with what follows.
+#[test]
+fn input_that_is_left_is_offered_again_with_more() {
+    let world = World::new();
+    let mut server = serve(&world, Probe::new(|_, _, input| if input.len() < 4 { 0 } else { 3 }));
+    let client = world.connect();
+    for byte in b"abcdef" {
+        client.send(&[*byte]);
+        world.settle(&mut server);
+    }
+    let data: Vec<_> = server.service().log.iter().skip(1).map(|line| line.trim_start_matches("#1 data ")).collect();
+    assert_eq!(data, ["0 of 1", "0 of 2", "0 of 3", "3 of 4", "0 of 1", "0 of 2", "0 of 3"]);
+}
+
+/// Lost otherwise: memory, to a client that sends faster than its service takes.
+#[test]
+fn a_paused_connection_is_not_read_and_resumes_without_an_event() {
+    let world = World::new();
+    let mut server = serve(
+        &world,
+        Probe::new(|cx, id, input| {
+            cx.pause(id);
+            input.len().min(1)
+        }),
+    );
+    let client = world.send(b"abc");
+    world.settle(&mut server);
+    client.send(&[b'x'; 1_000_000]);
+    world.settle(&mut server);
+    assert_eq!(client.unread(), 1_000_000, "a paused connection is not read");
+    for _ in 0..3 {
+        let id = server.service().ids[0];
+        server.with(|_, cx| cx.resume(id));
+        world.settle(&mut server);
+    }
+    assert_eq!(server.service().log[1..4], ["#1 data 1 of 3", "#1 data 1 of 2", "#1 data 1 of 1"]);
+    assert!(server.service().log[4].contains("data 1 of 65536"), "and then it reads on: {}", server.service().log[4]);
+}
+
+/// Lost otherwise: places, to clients that have gone while they were not being read.
+#[test]
+fn a_reset_is_noticed_while_paused() {
+    let world = World::new();
+    let mut server = serve(
+        &world,
+        Probe::new(|cx, id, _| {
+            cx.pause(id);
+            0
+        }),
+    );
+    let client = world.send(b"abc");
+    world.settle(&mut server);
+    client.reset();
+    world.settle(&mut server);
+    assert_eq!(news(&server), ["#1 open", "#1 close ConnectionReset unsent 0"]);
+}
+
+/// Lost otherwise: memory, to a client that sends a message without end.
+#[test]
+fn a_full_input_buffer_that_nobody_empties_ends_the_connection() {
+    let world = World::new();
+    let mut server = serve(&world, Probe::new(|_, _, _| 0));
+    let client = world.send(&[b'x'; 1_000_000]);
+    world.settle(&mut server);
+    assert_eq!(news(&server), ["#1 open", "#1 close InputFull unsent 0"]);
+    assert!(client.unread() > 900_000, "no more was read than the limit");
+}
+
+/// Lost otherwise: bulk transfers through an echo, whose input is full because its output is.
+#[test]
+fn backpressure_holds_and_lets_go() {
+    let world = World::new();
+    let mut server = serve(&world, Probe::echo());
+    let data: Vec<u8> = (0..1_000_000u32).map(|n| (n % 251) as u8).collect();
+    let client = world.connect();
+    client.set_window(0);
+    client.send(&data);
+    world.settle(&mut server);
+    assert!(client.unread() > 800_000, "reading stops while nothing can be written");
+    let mut echoed = Vec::new();
+    while echoed.len() < data.len() {
+        client.set_window(9_999);
+        world.settle(&mut server);
+        let more = client.received();
+        assert!(!more.is_empty(), "it goes on whenever there is room");
+        echoed.extend(more);
+    }
+    assert!(echoed == data);
+}
+
+/// Lost otherwise: everybody else, to one client that never stops sending.
+#[test]
+fn a_busy_connection_has_a_bounded_turn() {
+    let world = World::new();
+    let mut server = serve(&world, Probe::silent());
+    let flood = world.connect();
+    world.settle(&mut server);
+    flood.send(&vec![b'x'; 10_000_000]);
+    let quiet = world.send(b"quiet");
+    world.turn(&mut server);
+    assert!(flood.unread() > 9_000_000, "one turn is bounded");
+    world.turn(&mut server);
+    assert_eq!(quiet.unread(), 0, "the other is served in the next turn");
+    assert!(flood.unread() > 9_000_000);
+    world.settle(&mut server);
+    assert_eq!(flood.unread(), 0, "and the rest needs no further event");
+}
+
+/// Lost otherwise: everybody else, to a service that sends more whenever it may.
+#[test]
+fn a_service_that_always_sends_more_has_a_bounded_turn() {
+    let world = World::new();
+    let mut probe = Probe::echo();
+    probe.on_drain = Box::new(|cx, id| cx.send(id, b"!").unwrap());
+    let mut server = serve(&world, probe);
+    let client = world.send(b"go");
+    for _ in 0..3 {
+        world.turn(&mut server);
+        let received = client.received().len();
+        assert!((1..=1024).contains(&received), "{received} writes in one turn");
+    }
+}
+
+/// Lost otherwise: a request, to a signal that interrupts a system call.
+#[test]
+fn interrupted_calls_are_repeated() {
+    let world = World::new();
+    let mut server = serve(&world, Probe::once());
+    world.fail_accepts([ErrorKind::Interrupted; 3]);
+    let client = world.connect();
+    client.interrupt(5);
+    client.send(b"x");
+    world.settle(&mut server);
+    assert_eq!(client.received(), b".");
+}
+
+/// Lost otherwise: the tail of what a peer sends, if it ends its half while its input is held back
+/// by its output.
+#[test]
+fn an_end_waits_for_input_that_is_held_back() {
+    let world = World::new();
+    let mut server = serve(&world, Probe::echo());
+    let data: Vec<u8> = (0..100_000u32).map(|n| (n % 251) as u8).collect();
+    let client = world.connect();
+    client.set_window(0);
+    client.send_and_fin(&data);
+    let mut echoed = Vec::new();
+    for _ in 0..200 {
+        world.settle(&mut server);
+        echoed.extend(client.received());
+        client.set_window(999);
+    }
+    assert!(echoed == data, "{} of {} bytes", echoed.len(), data.len());
+    assert!(client.ended());
+}
+
+/// Lost otherwise: a message exactly as long as the limit, whose sender then ends its half.
+#[test]
+fn a_full_input_with_nothing_but_the_end_behind_it_is_no_overflow() {
+    let world = World::new();
+    let limits = Limits { input: 8, ..Limits::default() };
+    let mut server = world.serve(Probe::new(|_, _, _| 0), limits, 1, Overload::Defer);
+    let client = world.connect();
+    client.send_and_fin(b"12345678");
+    world.settle(&mut server);
+    assert_eq!(news(&server), ["#1 open", "#1 eof", "#1 close Finished unsent 0"]);
+}
+
+/// Lost otherwise: a loop with senseless limits would spin for ever.
+#[test]
+fn limits_of_zero_still_let_something_be_done() {
+    let world = World::new();
+    let limits = Limits { input: 0, turn: 0, accepts: 0, lingering: 0, ..Limits::default() };
+    let mut server = world.serve(Probe::once(), limits, 10, Overload::Defer);
+    let clients = [world.send(b"x"), world.send(b"xyz")];
+    world.settle(&mut server);
+    assert!(clients.iter().all(|client| client.received() == b"." && client.closed()));
+}

@@ -1,0 +1,91 @@
+//! Output: short writes, limits, and the order of its pieces.
+
+use super::*;
+
+/// Lost otherwise: the tail of an answer, to a socket that takes it in pieces.
+#[test]
+fn a_short_write_waits_for_room_and_goes_on() {
+    let world = World::new();
+    let mut server = serve(&world, Probe::echo());
+    let client = world.connect();
+    client.set_window(3);
+    client.send(b"abcdefgh");
+    world.settle(&mut server);
+    assert_eq!(client.watched(), Some(Interest::ReadWrite), "asked for only after a short write");
+    assert_eq!(news(&server), ["#1 open"], "not drained yet");
+    client.set_window(3);
+    world.settle(&mut server);
+    client.set_window(3);
+    world.settle(&mut server);
+    assert_eq!(client.received(), b"abcdefgh");
+    assert_eq!(news(&server), ["#1 open", "#1 drain"], "drained once");
+}
+
+/// Lost otherwise: memory, and messages cut in two.
+#[test]
+fn send_takes_all_or_nothing_within_the_limit() {
+    let world = World::new();
+    let limits = Limits { output: 10, ..Limits::default() };
+    let mut server = world.serve(Probe::silent(), limits, 10, Overload::Defer);
+    let client = world.connect();
+    world.settle(&mut server);
+    client.set_window(0);
+    let id = server.service().ids[0];
+    server.with(|_, cx| {
+        assert_eq!(cx.room(id), 10);
+        assert_eq!(cx.send(id, b"123456789AB"), Err(SendError::Full));
+        assert_eq!(cx.send(id, b"1234567890"), Ok(()));
+        assert_eq!(cx.room(id), 0);
+        assert_eq!(cx.send(id, b"x"), Err(SendError::Full));
+        assert_eq!(cx.send_shared(id, &Rc::from(&b"x"[..])), Err(SendError::Full));
+        let file = Rc::new(tempfile::tempfile().unwrap());
+        assert_eq!(cx.send_file(id, &file, 0, 1), Err(SendError::Full));
+        assert_eq!(cx.send(id, b""), Ok(()));
+    });
+    client.set_window(100);
+    world.settle(&mut server);
+    assert_eq!(client.received(), b"1234567890");
+    assert_eq!(news(&server), ["#1 open", "#1 drain"]);
+}
+
+/// Lost otherwise: the order of an answer that is made of several kinds of pieces.
+#[test]
+fn bytes_shared_buffers_and_files_go_out_in_order() {
+    let world = World::new();
+    let mut server = serve(&world, Probe::silent());
+    let client = world.connect();
+    world.settle(&mut server);
+    let mut file = tempfile::tempfile().unwrap();
+    file.write_all(b"0123456789").unwrap();
+    let (file, shared, id) = (Rc::new(file), Rc::from(&b"<shared>"[..]), server.service().ids[0]);
+    client.set_window(0);
+    server.with(|_, cx| {
+        cx.send(id, b"head ").unwrap();
+        cx.send_shared(id, &shared).unwrap();
+        cx.send(id, b" body ").unwrap();
+        cx.send_file(id, &file, 3, 4).unwrap();
+        cx.send(id, b" tail").unwrap();
+        cx.finish(id);
+    });
+    for _ in 0..20 {
+        client.set_window(2);
+        world.settle(&mut server);
+    }
+    assert!(client.closed());
+    assert_eq!(client.received(), b"head <shared> body 3456 tail");
+    assert_eq!(Rc::strong_count(&shared), 1, "the buffer is let go");
+}
+
+/// Lost otherwise: a peer that takes a part of a file for the whole.
+#[test]
+fn a_file_that_ends_early_fails_the_connection() {
+    let world = World::new();
+    let mut server = serve(&world, Probe::silent());
+    let _client = world.connect();
+    world.settle(&mut server);
+    let mut file = tempfile::tempfile().unwrap();
+    file.write_all(b"short").unwrap();
+    let (file, id) = (Rc::new(file), server.service().ids[0]);
+    server.with(|_, cx| cx.send_file(id, &file, 0, 100).unwrap());
+    assert_eq!(news(&server), ["#1 open", "#1 close UnexpectedEof unsent 95"]);
+}

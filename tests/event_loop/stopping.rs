@@ -1,0 +1,101 @@
+//! The end of a loop.
+
+use super::*;
+
+/// Lost otherwise: requests under way at a stop, and those waiting in the backlog.
+#[test]
+fn a_stop_serves_who_is_there_and_then_ends() {
+    let world = World::new();
+    let mut server = serve(&world, Probe::once());
+    let slow = world.connect();
+    world.settle(&mut server);
+    let waiting = world.send(b"x");
+    server.stop(Duration::from_secs(5));
+    world.settle(&mut server);
+    assert_eq!(waiting.received(), b".", "it came before the stop");
+    assert!(!server.is_stopped());
+    assert_eq!(server.timeout(), Some(Duration::from_secs(5)));
+    slow.send(b"x");
+    world.settle(&mut server);
+    assert!(server.is_stopped());
+    assert_eq!(slow.received(), b".");
+    assert_eq!(news(&server)[3], "shutdown");
+}
+
+/// Lost otherwise: everybody in a long backlog, and those of whom the loop has not heard yet.
+#[test]
+fn a_stop_serves_the_whole_backlog() {
+    let world = World::new();
+    let mut server = serve(&world, Probe::once());
+    let clients: Vec<Wire> = (0..1_000).map(|_| world.send(b"x")).collect();
+    server.stop(Duration::from_secs(5));
+    while !server.is_stopped() {
+        assert_eq!(server.timeout(), Some(Duration::ZERO));
+        server.turn(); // no event is handed over
+    }
+    assert!(clients.iter().all(|client| client.received() == b"."));
+}
+
+/// Lost otherwise: a stop, to newcomers who never cease to come.
+#[test]
+fn a_flood_does_not_hold_up_a_stop() {
+    let world = World::new();
+    let mut server = serve(&world, Probe::once());
+    server.stop(Duration::from_secs(5));
+    for _ in 0..100 {
+        (0..200).for_each(|_| drop(world.send(b"x")));
+        world.turn(&mut server);
+    }
+    assert!(server.is_stopped());
+    assert!(world.waiting() > 0);
+}
+
+/// Lost otherwise: a quick restart, to clients that have their answer and stay.
+#[test]
+fn who_lingers_holds_up_a_stop_for_a_moment_only() {
+    let world = World::new();
+    let mut server = world.serve(Probe::silent(), Limits::default(), 0, busy());
+    let rejected = world.connect();
+    world.settle(&mut server);
+    assert!(rejected.ended() && !rejected.closed());
+    server.stop(Duration::from_secs(60));
+    world.settle(&mut server);
+    let last = server.timeout().unwrap();
+    assert!(last <= Duration::from_millis(250), "{last:?}");
+    world.pass(last);
+    world.turn(&mut server);
+    assert!(server.is_stopped());
+}
+
+/// Lost otherwise: an operator's second thoughts.
+#[test]
+fn a_later_stop_can_only_be_sooner() {
+    let world = World::new();
+    let mut server = serve(&world, Probe::silent());
+    let _client = world.connect();
+    world.settle(&mut server);
+    server.stop(Duration::from_secs(5));
+    server.stop(Duration::from_secs(50));
+    world.settle(&mut server);
+    assert_eq!(server.timeout(), Some(Duration::from_secs(5)));
+    server.stop(Duration::from_secs(1));
+    world.settle(&mut server);
+    assert_eq!(server.timeout(), Some(Duration::from_secs(1)));
+    let listen = Listen::new("127.0.0.1:1".parse().unwrap());
+    assert_eq!(server.listen(listen).unwrap_err().kind(), ErrorKind::InvalidInput, "a loop that stops opens nothing");
+}
+
+/// Lost otherwise: a stop, to clients that never end.
+#[test]
+fn when_the_grace_is_over_the_rest_is_closed() {
+    let world = World::new();
+    let mut server = serve(&world, Probe::silent());
+    let client = world.connect();
+    world.settle(&mut server);
+    server.stop(Duration::from_secs(5));
+    world.settle(&mut server);
+    world.pass(Duration::from_secs(5));
+    world.turn(&mut server);
+    assert!(client.closed() && server.is_stopped());
+    assert_eq!(news(&server), ["#1 open", "shutdown", "#1 close Shutdown unsent 0"]);
+}
