@@ -286,8 +286,10 @@ fn system_calls(requests: usize) {
 
 fn idle_system_calls(time: Duration) {
     let server = Server::start(&[]);
+    let descriptors = server.descriptors();
     let parked: Vec<TcpStream> = (0..10).map(|n| send(server.address(), POP, n)).collect();
     server.barrier();
+    common::wait_until("only they are there", || (server.descriptors() == descriptors + 10).then_some(()));
     server.wait_until_asleep();
     let Some(strace) = Strace::attach(server.pid()) else { return };
     thread::sleep(time);

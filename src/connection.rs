@@ -399,3 +399,21 @@ impl Table {
         connection.discarded < self.limits.linger_bytes
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Were this to fail, sixteen connections that once sent much would cost that memory for good.
+    #[test]
+    fn a_large_output_buffer_is_not_kept() {
+        let limits = Limits { output: 4 * SPARE_BYTES, ..Limits::default() };
+        let mut table = Table::new(limits, Instant::now());
+        for (serial, size) in [(1, SPARE_BYTES + 1), (2, 100)] {
+            let key = table.connections.insert(Connection::new(serial, Peer::Unix, 0));
+            table.send(ConnId { serial, key }, size, |output| output.push_bytes(&vec![0; size])).unwrap();
+            table.reclaim_output(key);
+            assert_eq!(table.spare.len(), usize::from(size <= SPARE_BYTES));
+        }
+    }
+}

@@ -254,8 +254,10 @@ fn without_descriptors_it_rests_and_goes_on_when_some_are_back() {
 #[test]
 fn an_idle_server_sleeps() {
     let server = Server::start(&["--evict-after", "1ms"]);
+    let descriptors = server.descriptors();
     let clients: Vec<Client> = (0..20).map(|n| if n % 2 == 0 { server.pop() } else { server.send(&[9, 9]) }).collect();
     server.barrier();
+    wait_until("only they are there", || (server.descriptors() == descriptors + 20).then_some(()));
     server.wait_until_asleep();
     let (cpu, sleeps) = (server.cpu(), server.sleeps());
     std::thread::sleep(Duration::from_secs(1)); // nothing happens, so there is nothing to wait for

@@ -451,11 +451,17 @@ fn nobody_is_evicted_without_a_newcomer_who_needs_the_place() {
 /// Lost otherwise: more clients than a newcomer's place needs.
 #[test]
 fn only_the_oldest_is_evicted_and_one_for_each_newcomer() {
-    let server = Server::start(&["--evict-after", "1ms", "--max-clients", "5"]);
+    let server = Server::start(&["--evict-after", "5ms", "--max-clients", "5"]);
     let mut clients: Vec<Client> = (0..5).map(|_| server.pop()).collect();
     for evicted in 0..5 {
-        thread::sleep(Duration::from_millis(20)); // until all are surely older than a millisecond
-        clients.push(server.connect());
+        // A newcomer is rejected as long as the oldest is too young.
+        let newcomer = wait_until("a newcomer is let in", || {
+            let mut newcomer = server.connect();
+            let oldest = &mut clients[evicted];
+            wait_until("one of the two goes", || (!newcomer.is_waiting() || !oldest.is_waiting()).then_some(()));
+            newcomer.is_waiting().then_some(newcomer)
+        });
+        clients.push(newcomer);
         assert_eq!(clients[evicted].answer(), NOTHING, "the oldest gives way");
         assert!(clients[evicted + 1..].iter_mut().all(Client::is_waiting), "nobody else does");
     }
