@@ -7,7 +7,7 @@
 //!
 //! ```text
 //! cargo run --release --example embed
-//! printf '\005hello' | nc -N 127.0.0.1 8080 | xxd
+//! printf '\005hello' | nc 127.0.0.1 8080 | xxd
 //! echo | nc -u -w1 127.0.0.1 8081
 //! ```
 

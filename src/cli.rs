@@ -38,12 +38,12 @@ pub(crate) struct Options {
     ///
     /// Nobody is closed for age without a newcomer who finds all places taken.
     #[arg(long, value_name = "AGE", env = "POLLSTACK_EVICT_AFTER", default_value = "10s")]
-    #[arg(value_parser = humantime::parse_duration, help_heading = "Limits")]
+    #[arg(value_parser = duration, help_heading = "Limits")]
     pub(crate) evict_after: Duration,
 
     /// How long the clients that are there may still take when the server stops
     #[arg(long, value_name = "TIME", env = "POLLSTACK_GRACE", default_value = "5s")]
-    #[arg(value_parser = humantime::parse_duration, help_heading = "Shutdown")]
+    #[arg(value_parser = duration, help_heading = "Shutdown")]
     pub(crate) grace: Duration,
 }
 
@@ -58,8 +58,12 @@ The first lines on standard output say where the server listens, one address a l
   listening on 127.0.0.1:8080
 
 Try it:
-  printf '\\005hello' | nc -N 127.0.0.1 8080 | xxd    push (answer 00)
-  printf '\\200' | nc 127.0.0.1 8080                  pop  (answer 05, hello)";
+  printf '\\005hello' | nc 127.0.0.1 8080 | xxd    push (answer 00)
+  printf '\\200' | nc 127.0.0.1 8080 | xxd         pop  (answer 05, hello)";
+
+fn duration(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text).map_err(|error| format!("{error}; write 10s, 500ms or 2m"))
+}
 
 fn positive(text: &str) -> Result<usize, String> {
     match text.parse() {

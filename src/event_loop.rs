@@ -83,6 +83,8 @@ struct Door<Listener> {
     /// The admission it counts with.
     admission: usize,
     backlog: u32,
+    /// How many connections in a row were lost in the backlog.
+    lost: usize,
     /// Somebody may be waiting. Cleared only by `WouldBlock`.
     ready: bool,
 }
@@ -103,9 +105,11 @@ enum Life {
         until: Option<Instant>,
         turns: usize,
     },
-    /// No listener is open any more; `until` is the end of the grace period, if it has one.
+    /// No listener is open any more; `until` is the end of the grace period, if it has one, or,
+    /// once `only_lingering` are left, of what they are given.
     Draining {
         until: Option<Instant>,
+        only_lingering: bool,
     },
     Stopped,
 }
@@ -174,7 +178,9 @@ impl<S: Service, N: Net> EventLoop<S, N> {
         let known = self.doors.len();
         for address in &listen.addresses {
             match self.net.listen(address, listen.backlog, self.doors.len()) {
-                Ok(listener) => self.doors.push(Door { listener, admission, backlog: listen.backlog, ready: false }),
+                Ok(listener) => {
+                    self.doors.push(Door { listener, admission, backlog: listen.backlog, lost: 0, ready: false })
+                }
                 Err(error) => {
                     self.close_doors(known);
                     return Err(io::Error::new(error.kind(), ListenError { address: address.clone(), error }));
@@ -215,8 +221,8 @@ impl<S: Service, N: Net> EventLoop<S, N> {
         Stats { open, lingering: self.lingering.len(), ..self.stats }
     }
 
-    /// Asks the loop to stop: it accepts whom it finds waiting, closes its listeners, tells the
-    /// service, and has [stopped](Self::is_stopped) when the last connection has closed, or when
+    /// Asks the loop to stop: it accepts whom it finds waiting and has a place for, closes its
+    /// listeners, tells the service, and has [stopped](Self::is_stopped) when the last connection has closed, or when
     /// `grace` is over and the rest has been closed. A later call can shorten the grace.
     pub fn stop(&mut self, grace: Duration) {
         self.table.ask_to_stop(grace);
@@ -234,7 +240,7 @@ impl<S: Service, N: Net> EventLoop<S, N> {
             return Some(Duration::ZERO);
         }
         let grace_ends = match self.life {
-            Life::LastCall { until, .. } | Life::Draining { until } => until,
+            Life::LastCall { until, .. } | Life::Draining { until, .. } => until,
             Life::Running | Life::Stopped => None,
         };
         let next = [self.table.deadlines.soonest(), self.exhausted_until, grace_ends].into_iter().flatten().min()?;

@@ -36,10 +36,9 @@ pub const LINGER_TIME: Duration = Duration::from_secs(5);
 /// How much a lingering connection may still send before it is cut off.
 pub const LINGER_BYTES: usize = 1024 * 1024;
 
-/// A first read of fewer bytes than this is taken for a whole request when a newcomer is turned
-/// away; who sends more at once may be about to send yet more. It is less than the smallest
-/// packet that is sent because it is full.
-pub(crate) const SMALL_REQUEST: usize = 512;
+/// How many connections in a row may be lost in the backlog before the error is taken for one
+/// that stays.
+pub(crate) const LOST_IN_A_ROW: usize = 128;
 
 /// How long nothing is accepted after the system ran out of descriptors or memory, unless a
 /// connection closes first. Ten tries a second cost nothing and keep the wait short.

@@ -74,6 +74,14 @@ pub trait Service {
     /// from here on.
     fn on_close(&mut self, _cx: &mut Context<'_>, _id: ConnId, _conn: Self::Conn, _closed: Closed) {}
 
+    /// Whether `input`, which is what a newcomer has sent whom the listener turns away, is all
+    /// that is to come of it for now. Then the newcomer can be closed as soon as it has its reply;
+    /// otherwise, and unless a service knows better, the close [lingers](Context::finish_lingering)
+    /// until the rest has come, which costs a few system calls more.
+    fn is_complete(&self, _listener: ListenerId, _input: &[u8]) -> bool {
+        false
+    }
+
     /// The loop has been asked to stop: nobody is accepted any more, and who is still there when
     /// the grace period is over will be closed. The time to say goodbye, or to hurry.
     fn on_shutdown(&mut self, _cx: &mut Context<'_>) {}
@@ -241,7 +249,8 @@ impl<'a> Context<'a> {
     }
 
     /// Closes at once; what has not gone out is lost, and counted in [`Closed::unsent`]. If there
-    /// is any, the peer's stream ends in a reset: it must not take a part for the whole.
+    /// is any, the peer's stream ends in a reset, where streams have one (TCP): it must not take a
+    /// part for the whole.
     pub fn abort(&mut self, id: ConnId) {
         self.table.change(id, |connection| connection.doomed = true);
     }
@@ -251,7 +260,8 @@ impl<'a> Context<'a> {
         self.table.change(id, |connection| connection.paused = true);
     }
 
-    /// Goes on reading, and offers again what input is left.
+    /// Goes on reading, and offers again what input is left. Not to be called from
+    /// [`Service::on_data`] for the connection that it is about: that would be for ever.
     pub fn resume(&mut self, id: ConnId) {
         self.table.change(id, |connection| {
             connection.paused = false;

@@ -158,7 +158,9 @@ fn a_handle_stops_the_loop_from_another_thread() {
     let client = Client::new(address).patience(PATIENCE);
     client.push(b"a").unwrap();
     client.push(b"b").unwrap();
-    handle.stop(Duration::from_secs(5)).unwrap();
+    let _silent = TcpStream::connect(address).unwrap(); // and so the whole grace would be waited for
+    handle.stop(Duration::from_millis(50)).unwrap();
+    handle.stop(Duration::from_secs(3600)).unwrap();
     assert_eq!(server.join().unwrap(), (2, 0), "it stops, and its state can be looked at");
     assert!(matches!(client.pop(), Err(ClientError::Io(_))), "nobody listens any more");
 }

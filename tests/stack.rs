@@ -369,6 +369,19 @@ fn rejected_clients_may_send_late() {
     rejected.iter_mut().for_each(|client| assert_eq!(client.answer(), BUSY));
 }
 
+/// Lost otherwise: the same, for those whose request comes in pieces.
+#[test]
+fn rejected_clients_may_send_slowly() {
+    let server = Server::start(&["--max-clients", "1"]);
+    let _holder = server.connect();
+    server.barrier();
+    for _ in 0..500 {
+        let mut client = server.send(&[5]);
+        let _ = client.stream().write_all(b"hello"); // which may well come after the answer
+        assert_eq!(client.answer(), BUSY);
+    }
+}
+
 /// Lost otherwise: the server, to a thousand clients that say nothing.
 #[test]
 fn of_a_thousand_silent_clients_a_hundred_are_held_and_the_rest_read_busy() {

@@ -3,7 +3,7 @@
 use super::{Door, End, EventLoop, Newcomer};
 use crate::admission::Verdict;
 use crate::connection::Connection;
-use crate::limits::{EXHAUSTED_RETRY, SMALL_REQUEST};
+use crate::limits::{EXHAUSTED_RETRY, LOST_IN_A_ROW};
 use crate::net::{Interest, Net, Peer};
 use crate::service::{Cause, ConnId, Context, ListenerId, Service};
 use std::io::{self, ErrorKind, IoSlice};
@@ -50,7 +50,6 @@ impl<S: Service, N: Net> EventLoop<S, N> {
     }
 
     fn accept_from(&mut self, index: usize) {
-        let mut lost = 0;
         for _ in 0..self.table.limits.accepts {
             if !self.may_accept(&self.doors[index]) {
                 return;
@@ -59,6 +58,7 @@ impl<S: Service, N: Net> EventLoop<S, N> {
             match self.net.accept(&mut door.listener) {
                 Ok((stream, peer)) => {
                     let admission = door.admission;
+                    door.lost = 0;
                     self.next_door = index + 1;
                     self.admissions[admission].expect();
                     if self.table.connections.is_empty() && self.newcomers.is_empty() {
@@ -69,12 +69,14 @@ impl<S: Service, N: Net> EventLoop<S, N> {
                 }
                 Err(error) => match error.kind() {
                     ErrorKind::WouldBlock => door.ready = false,
-                    // Unless it is the same for all of them.
-                    kind if concerns_one_connection(kind) && lost + 1 < self.table.limits.accepts => {
-                        lost += 1;
+                    kind if concerns_one_connection(kind) && door.lost < LOST_IN_A_ROW => {
+                        door.lost += 1;
                         log::debug!("a connection was lost in the backlog: {error}");
                     }
-                    _ => self.exhausted(&error),
+                    _ => {
+                        door.lost = 0;
+                        self.exhausted(&error);
+                    }
                 },
             }
         }
@@ -104,9 +106,9 @@ impl<S: Service, N: Net> EventLoop<S, N> {
         }
     }
 
-    /// Turns a newcomer away with what its listener says. The service never hears of it.
+    /// Turns a newcomer away with what its listener says. For the service it was never there.
     ///
-    /// What it has sent already is read first. If that was a request, nothing is left unread and
+    /// What it has sent already is read first. If that was its request, nothing is left unread and
     /// it can be closed; if its request is still to come, or still coming, a close would meet it
     /// with a reset that could destroy the reply.
     fn reject(&mut self, listener: usize, stream: N::Stream, peer: Peer) {
@@ -118,9 +120,18 @@ impl<S: Service, N: Net> EventLoop<S, N> {
             // An empty socket takes a reply of this size whole; if it does not, there is nobody to tell.
             let _ = self.net.write(&mut end.stream, &[IoSlice::new(self.admissions[listener].reply())]);
         }
-        match arrived {
-            Ok(Some(0..SMALL_REQUEST)) | Err(_) => self.close(key, Cause::Finished),
-            Ok(_) => self.stay_behind(key),
+        let over = match arrived {
+            Ok(Some(0)) | Err(_) => true,
+            Ok(Some(n)) => {
+                let drained = self.table.connections[key].is_drained();
+                drained && self.service.is_complete(ListenerId(listener), &self.scratch[..n])
+            }
+            Ok(None) => false,
+        };
+        if over {
+            self.close(key, Cause::Finished);
+        } else {
+            self.stay_behind(key);
         }
         self.table.queue_if_runnable(key);
     }

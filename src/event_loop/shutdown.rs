@@ -16,6 +16,7 @@ impl<S: Service, N: Net> EventLoop<S, N> {
         match self.life {
             Life::Running => self.table.stop.is_some(),
             Life::LastCall { .. } => true,
+            Life::Draining { only_lingering: false, .. } if self.nobody_is_in() => true,
             Life::Draining { .. } => self.table.stop.is_some() || self.table.connections.is_empty(),
             Life::Stopped => false,
         }
@@ -33,7 +34,7 @@ impl<S: Service, N: Net> EventLoop<S, N> {
                 let turns = longest.div_ceil(self.table.limits.accepts);
                 self.life = Life::LastCall { until: asked, turns };
             }
-            Life::LastCall { until, .. } | Life::Draining { until } => *until = sooner(*until, asked),
+            Life::LastCall { until, .. } | Life::Draining { until, .. } => *until = sooner(*until, asked),
             Life::Stopped => {}
         }
     }
@@ -49,22 +50,27 @@ impl<S: Service, N: Net> EventLoop<S, N> {
                 self.life = Life::LastCall { until, turns: turns - 1 };
             }
         }
-        if let Life::Draining { mut until } = self.life {
-            if self.admissions.iter().all(Admission::is_empty) {
+        if let Life::Draining { mut until, mut only_lingering } = self.life {
+            if !only_lingering && self.nobody_is_in() {
+                only_lingering = true;
                 until = sooner(until, now.checked_add(LAST_LINGER));
             }
             if until.is_some_and(|until| until <= now) {
                 self.close_all();
             }
             let over = self.table.connections.is_empty();
-            self.life = if over { Life::Stopped } else { Life::Draining { until } };
+            self.life = if over { Life::Stopped } else { Life::Draining { until, only_lingering } };
         }
+    }
+
+    fn nobody_is_in(&self) -> bool {
+        self.admissions.iter().all(Admission::is_empty)
     }
 
     fn end_accepting(&mut self, until: Option<Instant>) {
         self.greet_newcomers();
         self.close_doors(0);
-        self.life = Life::Draining { until };
+        self.life = Life::Draining { until, only_lingering: false };
         self.service.on_shutdown(&mut Context::new(&mut self.table));
         self.settle();
     }

@@ -81,7 +81,8 @@ impl Handle {
     /// # Errors
     /// The system's, if the loop cannot be woken.
     pub fn stop(&self, grace: Duration) -> io::Result<()> {
-        *self.stop.lock().unwrap_or_else(PoisonError::into_inner) = Some(grace);
+        let mut asked = self.stop.lock().unwrap_or_else(PoisonError::into_inner);
+        *asked = Some(asked.map_or(grace, |earlier| earlier.min(grace)));
         self.waker.wake()
     }
 

@@ -177,6 +177,11 @@ impl Service for StackService {
         self.decide(cx);
     }
 
+    /// A client that is turned away has sent its request, and will hardly send more.
+    fn is_complete(&self, _listener: ListenerId, input: &[u8]) -> bool {
+        matches!(wire::parse(input), Parsed::Request(_, len) if len == input.len())
+    }
+
     fn on_shutdown(&mut self, cx: &mut Context<'_>) {
         self.draining = true;
         self.decide(cx);

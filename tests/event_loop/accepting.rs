@@ -51,10 +51,14 @@ fn without_descriptors_who_lingers_goes_first() {
 fn an_aborted_connection_is_skipped() {
     let world = World::new();
     let mut server = serve(&world, Probe::once());
-    world.fail_accepts([ErrorKind::ConnectionAborted, ErrorKind::Interrupted, ErrorKind::NetworkDown]);
-    let clients: Vec<Wire> = (0..5).map(|_| world.send(b"x")).collect();
-    world.settle(&mut server);
-    assert!(clients.iter().all(|client| client.received() == b"."));
+    let mut modest = world.serve(Probe::once(), Limits { accepts: 1, ..Limits::default() }, 10, Overload::Defer);
+    for server in [&mut server, &mut modest] {
+        world.fail_accepts([ErrorKind::ConnectionAborted, ErrorKind::Interrupted, ErrorKind::NetworkDown]);
+        let clients: Vec<Wire> = (0..5).map(|_| world.send(b"x")).collect();
+        world.settle(server);
+        assert!(clients.iter().all(|client| client.received() == b"."));
+        assert_eq!(server.timeout(), None, "without a pause");
+    }
 }
 
 /// Lost otherwise: the processor, to an accept that is refused every time and uses nothing up.
@@ -129,6 +133,12 @@ fn a_rejection_costs_four_calls_or_lingers() {
     let ready = world.send(b"x");
     world.settle(&mut server);
     assert_eq!(world.calls(), ["accept", "accept", "read", "write", "close"]);
+    let part = world.send(b"the first part");
+    world.settle(&mut server);
+    assert_eq!(world.calls(), ["accept", "accept", "read", "write", "shut", "watch"]);
+    part.fin();
+    world.settle(&mut server);
+    assert_eq!(world.calls(), ["read", "close"]);
     let late = world.connect();
     world.settle(&mut server);
     assert_eq!(world.calls(), ["accept", "accept", "read", "write", "shut", "watch"]);
@@ -137,11 +147,11 @@ fn a_rejection_costs_four_calls_or_lingers() {
     late.fin();
     world.settle(&mut server);
     assert_eq!(world.calls(), ["read", "read", "close"]);
-    for client in [&ready, &late] {
+    for client in [&ready, &part, &late] {
         assert_eq!(client.received(), b"busy");
         assert!(client.ended() && client.closed());
     }
-    assert_eq!(server.stats().rejected, 2);
+    assert_eq!(server.stats().rejected, 3);
     assert_eq!(news(&server), ["#1 open"], "the service never hears of them");
 }
 

@@ -114,6 +114,10 @@ impl Service for Probe {
         self.log.push(format!("{id} close {cause} unsent {}", closed.unsent));
     }
 
+    fn is_complete(&self, _: ListenerId, input: &[u8]) -> bool {
+        input == b"x"
+    }
+
     fn on_shutdown(&mut self, _: &mut Context<'_>) {
         self.log.push("shutdown".to_owned());
     }

@@ -99,3 +99,18 @@ fn when_the_grace_is_over_the_rest_is_closed() {
     assert!(client.closed() && server.is_stopped());
     assert_eq!(news(&server), ["#1 open", "shutdown", "#1 close Shutdown unsent 0"]);
 }
+
+/// Lost otherwise: the same, when the last connection is finished from outside of a turn.
+#[test]
+fn a_stop_that_waits_for_lingering_connections_only_is_due_at_once() {
+    let world = World::new();
+    let mut server = serve(&world, Probe::silent());
+    let _client = world.connect();
+    world.settle(&mut server);
+    server.stop(Duration::from_secs(60));
+    world.settle(&mut server);
+    let id = server.service().ids[0];
+    server.with(|_, cx| cx.finish_lingering(id));
+    world.settle(&mut server);
+    assert!(server.timeout().unwrap() <= Duration::from_millis(250));
+}
