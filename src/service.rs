@@ -209,7 +209,7 @@ impl<'a> Context<'a> {
     /// # Errors
     /// As [`send`](Self::send).
     pub fn send_file(&mut self, id: ConnId, file: &Rc<File>, offset: u64, len: u64) -> Result<(), SendError> {
-        self.table.send(id, 1, |output| output.push_file(file, offset, len))
+        self.table.send(id, usize::from(len > 0), |output| output.push_file(file, offset, len))
     }
 
     /// How many bytes can be sent now: [`Limits::output`](crate::Limits::output) less what the

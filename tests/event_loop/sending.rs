@@ -64,6 +64,7 @@ fn bytes_shared_buffers_and_files_go_out_in_order() {
         cx.send_shared(id, &shared).unwrap();
         cx.send(id, b" body ").unwrap();
         cx.send_file(id, &file, 3, 4).unwrap();
+        cx.send_file(id, &file, 3, 0).unwrap();
         cx.send(id, b" tail").unwrap();
         cx.finish(id);
     });
