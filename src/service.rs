@@ -230,8 +230,8 @@ impl<'a> Context<'a> {
 
     /// Closes once everything sent has gone out. To be called when the peer's last message has
     /// come in whole; input is not delivered any more. If there is something unread even so, the
-    /// close lingers as in [`finish_lingering`](Self::finish_lingering): closing over unread input would make the
-    /// kernel send a reset, which can destroy the answer on its way.
+    /// close lingers, as that of [`finish_lingering`](Self::finish_lingering): closing over unread
+    /// input would make the kernel send a reset, which can destroy the answer on its way.
     ///
     /// A peer that does not read keeps its place until it does; a
     /// [deadline](Self::set_deadline) stays in force and can end that.
