@@ -6,9 +6,9 @@
 //! cargo bench --bench floor -- --counts   only what is counted; fails if it is more than it should be
 //! ```
 //!
-//! It starts the release binary and a blocking accept, read, write, close loop, sends both the
-//! same requests, in turns (A B B A), and prints the ratio of the processor time that the two
-//! servers used for a request. Times mean little on a shared machine; ratios of the same run and
+//! It starts the release binary, a blocking accept, read, write, close loop, and the same loop
+//! waiting for events, sends all the same requests, in turns (A B B A), and prints the ratio of the
+//! processor time that the servers used for a request. Times mean little on a shared machine; ratios of the same run and
 //! counts do. System calls are counted with strace, processors are pinned with taskset and chrt;
 //! what is not installed is left out with a word. Linux only.
 
@@ -19,21 +19,27 @@ use common::{Server, pollstack};
 use std::collections::VecDeque;
 use std::env;
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
 const CLIENTS: usize = 64;
+/// The arguments with which this program is a floor.
+const BLOCKING: &str = "--blocking-floor";
+const EVENTS: &str = "--event-floor";
 const PUSH: &[u8] = b"\x05hello";
 const POP: &[u8] = b"\x80";
 
 fn main() {
     let arguments: Vec<String> = env::args().skip(1).collect();
     let has = |name: &str| arguments.iter().any(|argument| argument == name);
-    if has("--serve-floor") {
-        return floor();
+    if has(BLOCKING) {
+        return blocking_floor();
+    }
+    if has(EVENTS) {
+        return event_floor().expect("an event loop");
     }
     if !cfg!(target_os = "linux") {
         return println!("floor: Linux only");
@@ -50,25 +56,61 @@ fn main() {
 
 // ---- the servers --------------------------------------------------------------------------------
 
-/// The floor: accept, read, write, close, and a stack. It cannot park, evict, refuse or wait for
-/// anybody, and takes the first read for the request.
-fn floor() {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    println!("listening on {}", listener.local_addr().expect("an address"));
-    let (mut stack, mut buffer) = (Vec::new(), [0; 64 * 1024]);
-    while let Ok((mut stream, _)) = listener.accept() {
-        match stream.read(&mut buffer) {
-            Ok(1..) if buffer[0] >= 0x80 => {
-                let item: [u8; 128] = stack.pop().unwrap_or([0; 128]);
+/// What both floors do: read, write, close, and a stack. They cannot park, evict or refuse
+/// anybody, and take the first read for the request.
+struct Floor {
+    stack: Vec<[u8; 128]>,
+    buffer: Vec<u8>,
+}
+
+impl Floor {
+    fn new() -> Floor {
+        Floor { stack: Vec::new(), buffer: vec![0; 64 * 1024] }
+    }
+
+    fn serve(&mut self, mut stream: TcpStream) {
+        match stream.read(&mut self.buffer) {
+            Ok(1..) if self.buffer[0] >= 0x80 => {
+                let item = self.stack.pop().unwrap_or([0; 128]);
                 let _ = stream.write(&item[..=usize::from(item[0])]);
             }
             Ok(n @ 1..=128) => {
                 let mut item = [0; 128];
-                item[..n].copy_from_slice(&buffer[..n]);
-                stack.push(item);
+                item[..n].copy_from_slice(&self.buffer[..n]);
+                self.stack.push(item);
                 let _ = stream.write(&[0]);
             }
             _ => {}
+        }
+    }
+}
+
+fn floor_listener() -> TcpListener {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    println!("listening on {}", listener.local_addr().expect("an address"));
+    listener
+}
+
+/// The floor: it waits in accept, and can wait for nothing else.
+fn blocking_floor() {
+    let (listener, mut floor) = (floor_listener(), Floor::new());
+    while let Ok((stream, _)) = listener.accept() {
+        floor.serve(stream);
+    }
+}
+
+/// The floor of loops that wait for events, as all do that have more than one thing to wait for.
+fn event_floor() -> io::Result<()> {
+    let (listener, mut floor) = (floor_listener(), Floor::new());
+    listener.set_nonblocking(true)?;
+    let mut source = mio::net::TcpListener::from_std(listener.try_clone()?);
+    let mut poll = mio::Poll::new()?;
+    let mut events = mio::Events::with_capacity(16);
+    poll.registry().register(&mut source, mio::Token(0), mio::Interest::READABLE)?;
+    loop {
+        poll.poll(&mut events, None)?;
+        while let Ok((stream, _)) = listener.accept() {
+            floor.serve(stream); // which is a blocking one
         }
     }
 }
@@ -102,9 +144,9 @@ impl Placement {
         Server::spawn(self.command(&pollstack(&["--listen", "127.0.0.1:0"])), 1)
     }
 
-    fn floor(self) -> Server {
+    fn floor(self, which: &str) -> Server {
         let mut program = Command::new(env::current_exe().expect("the path of this program"));
-        program.arg("--serve-floor");
+        program.arg(which);
         Server::spawn(self.command(&program), 1)
     }
 }
@@ -157,7 +199,7 @@ fn processor_time(pairs: usize) {
     const REQUESTS: usize = 20_000;
     let before = Validity::read();
     println!("processor time of the server for a request, {CLIENTS} clients, push and pop in turn,");
-    println!("{pairs} pairs (A B B A) of {REQUESTS} requests; median, and the middle half:");
+    println!("{pairs} rounds (A B B A) of {REQUESTS} requests each; median, and the middle half:");
     for placement in [Placement::Saturated, Placement::TwoCores] {
         let (name, client) = match placement {
             Placement::Saturated => ("saturated", "one core"),
@@ -167,33 +209,38 @@ fn processor_time(pairs: usize) {
             return println!("  left out: chrt and taskset (util-linux) are not installed");
         }
         let _ = Command::new("taskset").args(["-pc", "0", &std::process::id().to_string()]).output();
-        let servers = [placement.pollstack(), placement.floor(), placement.floor()];
-        servers.iter().for_each(|server| half_fill(server.address()));
-        servers.iter().for_each(|server| closed_loop(server.address(), REQUESTS, CLIENTS));
+        let ours = placement.pollstack();
+        let floors = [BLOCKING, BLOCKING, EVENTS].map(|which| placement.floor(which));
+        for server in floors.iter().chain([&ours]) {
+            half_fill(server.address());
+            closed_loop(server.address(), REQUESTS, CLIENTS);
+        }
         let time = |server: &Server| {
             let before = server.cpu();
             closed_loop(server.address(), REQUESTS, CLIENTS);
             (server.cpu() - before).as_secs_f64() * 1e6 / REQUESTS as f64
         };
-        let (mut ours, mut floors, mut ratios, mut noise) = (vec![], vec![], vec![], vec![]);
+        let (mut times, mut to_blocking, mut to_events, mut noise) = (vec![], vec![], vec![], vec![]);
         for pair in 0..pairs {
-            let (a, b) = if pair % 2 == 0 {
-                let a = time(&servers[0]);
-                (a, time(&servers[1]))
-            } else {
-                let b = time(&servers[1]);
-                (time(&servers[0]), b)
-            };
-            noise.push(time(&servers[2]) / b);
-            ratios.push(a / b);
-            ours.push(a);
-            floors.push(b);
+            let mut order = [&ours, &floors[0], &floors[1], &floors[2]];
+            if pair % 2 == 1 {
+                order.reverse();
+            }
+            let mut figures = order.map(time);
+            if pair % 2 == 1 {
+                figures.reverse();
+            }
+            let [own, blocking, other, events] = figures;
+            times.push(own);
+            to_blocking.push(own / blocking);
+            to_events.push(own / events);
+            noise.push(other / blocking);
         }
         println!(
-            "  {name}: {:.2} us, the floor {:.2} us, ratio {}; floor to floor {}  ({client})",
-            middle(&mut ours)[1],
-            middle(&mut floors)[1],
-            spread(&mut ratios),
+            "  {name}: {:.2} us; {} times the blocking floor, {} times the event floor; floor to floor {}  ({client})",
+            middle(&mut times)[1],
+            spread(&mut to_blocking),
+            spread(&mut to_events),
             spread(&mut noise)
         );
     }
