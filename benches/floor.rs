@@ -353,16 +353,16 @@ fn many_connections() {
     println!("parked clients: resident bytes of the server for each, and what a newcomer costs that evicts one:");
     for count in [100, 1_000, 10_000] {
         let clients = count.to_string();
-        let server = Server::start(&["--max-clients", &clients, "--evict-after", "1ms"]);
+        let server = Server::start(&["--max-clients", &clients, "--evict-after", "1ns"]);
         (0..200).for_each(|n| finish(send(server.address(), request(n).0, n), request(n).1));
-        let empty = resident(&server);
+        let (empty, descriptors) = (resident(&server), server.descriptors());
         let mut ring: VecDeque<TcpStream> = (0..count).map(|n| send(server.address(), POP, n)).collect();
         let start = Instant::now();
-        let open = common::wait_until("all are in", || {
-            let open = server.descriptors();
-            (open >= count || start.elapsed() > Duration::from_secs(5)).then_some(open)
+        let all_in = common::wait_until("all are in", || {
+            let all_in = server.descriptors() == descriptors + count;
+            (all_in || start.elapsed() > Duration::from_secs(5)).then_some(all_in)
         });
-        if open < count {
+        if !all_in {
             println!("  {count}: left out, the descriptor limit is too low");
             continue;
         }
