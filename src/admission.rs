@@ -108,8 +108,8 @@ impl Admission {
         Admission { capacity: listen.max_conns, overload: listen.overload.clone(), admitted: Queue::new(), expected: 0 }
     }
 
-    /// A newcomer has been accepted; [`judge`](Self::judge) is to follow.
-    pub(crate) fn expect(&mut self) {
+    /// Counts a newcomer that has been accepted; [`judge`](Self::judge) is to follow.
+    pub(crate) fn count_newcomer(&mut self) {
         self.expected += 1;
     }
 
@@ -210,7 +210,7 @@ mod tests {
     fn defers_at_capacity_and_not_below() {
         let mut door = Admission::new(&Listen::new("127.0.0.1:0".parse().unwrap()).max_conns(1));
         assert!(door.may_accept());
-        door.expect();
+        door.count_newcomer();
         assert!(!door.may_accept(), "the one on its way takes the place");
         assert_eq!(door.judge(Instant::now()), Verdict::Admit);
         let place = door.enter(0, Instant::now());

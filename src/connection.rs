@@ -44,7 +44,7 @@ pub(crate) struct Connection {
     /// The end has been read.
     eof: bool,
     /// The service has been told of the end.
-    told_eof: bool,
+    pub(crate) told_eof: bool,
     /// There may be room to write. Cleared only by a short write or `WouldBlock`.
     pub(crate) writable: bool,
     /// The socket may be in error.
@@ -170,11 +170,6 @@ impl Connection {
         }
     }
 
-    /// Whether the service is to be told of the end now, for the first time.
-    pub(crate) fn tell_eof(&mut self) -> bool {
-        !std::mem::replace(&mut self.told_eof, true)
-    }
-
     /// Whether nothing more can come from the peer.
     pub(crate) fn has_ended(&self) -> bool {
         self.eof
@@ -194,6 +189,7 @@ impl Connection {
         self.phase == Phase::Open && !self.doomed
     }
 
+    /// Has the loop look at it before anything else happens.
     fn mark_dirty(&mut self, key: usize, dirty: &mut VecDeque<usize>) {
         if !self.dirty {
             self.dirty = true;
@@ -217,7 +213,7 @@ impl Connection {
         limits.output.saturating_sub(self.output().map_or(0, Output::held))
     }
 
-    /// What it may still move in this turn.
+    /// Whether it may still move something in this turn.
     pub(crate) fn has_budget(&mut self, turn: u64, limits: &Limits) -> bool {
         if self.turn != turn {
             self.turn = turn;
@@ -321,11 +317,6 @@ impl Table {
         self.connections.remove(key).output().map_or(0, Output::unsent)
     }
 
-    /// Has the loop look at a connection before anything else happens.
-    pub(crate) fn mark_dirty(&mut self, key: usize) {
-        self.connections[key].mark_dirty(key, &mut self.dirty);
-    }
-
     /// The next connection that the last callback changed.
     pub(crate) fn next_dirty(&mut self) -> Option<usize> {
         let key = self.dirty.pop_front()?;
@@ -359,7 +350,7 @@ impl Table {
         let Some(connection) = self.connections.get_mut(key) else { return false };
         connection.queued = true;
         if connection.can_write() {
-            self.mark_dirty(key);
+            connection.mark_dirty(key, &mut self.dirty);
         }
         true
     }

@@ -60,7 +60,7 @@ impl<S: Service, N: Net> EventLoop<S, N> {
                     let admission = door.admission;
                     door.lost = 0;
                     self.next_door = index + 1;
-                    self.admissions[admission].expect();
+                    self.admissions[admission].count_newcomer();
                     if self.table.connections.is_empty() && self.newcomers.is_empty() {
                         self.greet(stream, peer, admission); // nobody can be ahead of it
                     } else {

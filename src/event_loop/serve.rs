@@ -115,9 +115,7 @@ impl<S: Service, N: Net> EventLoop<S, N> {
     }
 
     fn end_of_input(&mut self, key: usize) {
-        if !self.table.connections[key].tell_eof() {
-            return;
-        }
+        self.table.connections[key].told_eof = true;
         self.call(key, |service, cx, id, conn| match service.on_eof(cx, id, conn) {
             Eof::Keep => {}
             Eof::Finish => cx.finish(id),
