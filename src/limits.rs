@@ -44,8 +44,8 @@ pub(crate) const LOST_IN_A_ROW: usize = 128;
 /// connection closes first. Ten tries a second cost nothing and keep the wait short.
 pub(crate) const EXHAUSTED_RETRY: Duration = Duration::from_millis(100);
 
-/// The bounds of one loop. All are finite, so its memory is bounded by configuration: no more
-/// than `input + output` bytes for each open connection, and a fixed part.
+/// The bounds of one loop. All are finite, so its memory is bounded by configuration: a few times
+/// `input + output` bytes for each open connection, as buffers grow in steps, and a fixed part.
 ///
 /// ```
 /// use pollstack::Limits;
