@@ -62,6 +62,8 @@ pub(crate) struct Connection {
     spent: usize,
     /// Bytes dropped while it lingers.
     discarded: usize,
+    /// When the kernel last took something of its output.
+    pub(crate) last_taken: Option<Instant>,
 
     /// Received and not consumed. Empty, and without memory, on nearly all connections.
     pub(crate) input: Vec<u8>,
@@ -121,6 +123,7 @@ impl Connection {
             turn: 0,
             spent: 0,
             discarded: 0,
+            last_taken: None,
             input: Vec::new(),
             output: None,
         }

@@ -34,7 +34,7 @@ use crate::queue::Queue;
 use crate::service::{Cause, Context, ListenerId, Service};
 use std::collections::VecDeque;
 use std::fmt;
-use std::io;
+use std::io::{self, ErrorKind};
 use std::time::{Duration, Instant};
 
 /// A connection loop: it owns the connections of a [`Service`] on a [`Net`].
@@ -163,7 +163,7 @@ impl<S: Service, N: Net> EventLoop<S, N> {
     /// [`Net`] cannot tell so many connections apart, or if the loop is stopping.
     pub fn listen(&mut self, listen: Listen) -> io::Result<ListenerId> {
         if !matches!(self.life, Life::Running) || self.table.stop.is_some() {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "the loop has been asked to stop"));
+            return Err(io::Error::new(ErrorKind::InvalidInput, "the loop has been asked to stop"));
         }
         let asked: usize = self.admissions.iter().map(Admission::capacity).sum();
         let asked = asked.saturating_add(listen.max_conns).saturating_add(self.table.limits.lingering);
@@ -172,7 +172,7 @@ impl<S: Service, N: Net> EventLoop<S, N> {
             let names = self.net.max_connections();
             let text =
                 format!("{asked} connections, lingering ones included, are more than the {names} tokens for them");
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+            return Err(io::Error::new(ErrorKind::InvalidInput, text));
         }
         let admission = self.admissions.len();
         let known = self.doors.len();
@@ -306,7 +306,7 @@ impl<S: Service, N: Net> EventLoop<S, N> {
     }
 }
 
-/// An address that could not be listened on, and why.
+/// An address that could not be listened on, why, and what can be done about it.
 #[derive(Debug)]
 struct ListenError {
     address: Address,
@@ -315,7 +315,13 @@ struct ListenError {
 
 impl fmt::Display for ListenError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "cannot listen on {}: {}", self.address, self.error)
+        let remedy = match self.error.kind() {
+            ErrorKind::AddrInUse => "; is another server running there? Stop it, or take another address",
+            ErrorKind::AddrNotAvailable => "; it has to be an address of this machine, 0.0.0.0 or [::] for all",
+            ErrorKind::PermissionDenied => "; ports below 1024 and protected folders need privileges",
+            _ => "",
+        };
+        write!(f, "cannot listen on {}: {}{remedy}", self.address, self.error)
     }
 }
 

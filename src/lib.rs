@@ -49,8 +49,12 @@
 //! | [`stack`] | the flagship: a bounded blocking LIFO stack; its protocol, its waiting lines, its service |
 //! | [`client`] | a blocking client of the stack server |
 #![cfg_attr(all(unix, feature = "signals"), doc = "| [`signals`] | running a loop until SIGTERM or SIGINT |")]
+#![cfg_attr(
+    feature = "descriptors",
+    doc = "| [`descriptors`] | room for connections: the process's limit of open descriptors |"
+)]
 //!
-//! Arrows point one way: `main` → `cli`, `signals`, `stack` → `service` ← `event_loop` →
+//! Arrows point one way: `main` → `cli`, `signals`, `descriptors`, `stack` → `service` ← `event_loop` →
 //! `connection`, `admission`, `deadline`, `net`. Only `net/mio.rs` names mio, and only it reads
 //! the clock.
 //!
@@ -71,6 +75,8 @@ mod admission;
 pub mod client;
 mod connection;
 mod deadline;
+#[cfg(feature = "descriptors")]
+pub mod descriptors;
 mod event_loop;
 pub mod limits;
 pub mod net;

@@ -6,18 +6,10 @@ use clap::Parser;
 use cli::Options;
 use pollstack::net::Address;
 use pollstack::stack::{StackService, wire};
-use pollstack::{EventLoop, Limits, Listen, Overload};
+use pollstack::{EventLoop, Listen, Overload, descriptors};
 use std::error::Error;
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, Write};
 use std::process::ExitCode;
-
-/// Descriptors beside the clients': the standard streams, the poll, the waker, the signals, and
-/// some for whatever the process was started with.
-const OTHER_DESCRIPTORS: u64 = 24;
-
-/// Without at least so many descriptors for connections that linger, clients that are turned away
-/// while still sending could lose their busy byte.
-const MIN_LINGERING: u64 = 8;
 
 fn main() -> ExitCode {
     let options = Options::parse();
@@ -32,9 +24,10 @@ fn main() -> ExitCode {
 }
 
 fn serve(options: Options) -> Result<(), Box<dyn Error>> {
-    let limits = Limits { lingering: descriptors_to_linger(&options)?, ..Limits::default() };
+    let limits = descriptors::reserve(options.max_clients, options.listen.len())
+        .map_err(|error| format!("--max-clients {}: {error}", options.max_clients))?;
     let mut server = EventLoop::with_limits(StackService::new(options.capacity), limits)?;
-    let listener = server.listen(listen(&options)?).map_err(|error| explain(&error))?;
+    let listener = server.listen(listen(&options)?)?;
     let addresses = server.addresses(listener)?;
     run(&mut server, &addresses, &options)?;
     log::info!("stopped; {:?}, {} items dropped", server.stats(), server.service().items());
@@ -70,35 +63,4 @@ fn run(server: &mut EventLoop<StackService>, addresses: &[Address], options: &Op
 fn run(server: &mut EventLoop<StackService>, addresses: &[Address], _options: &Options) -> io::Result<()> {
     announce(addresses);
     server.run()
-}
-
-/// Adds to an error of the system what can be done about it.
-fn explain(error: &io::Error) -> String {
-    let remedy = match error.kind() {
-        ErrorKind::AddrInUse => "; is another pollstack running? Stop it, or give another --listen",
-        ErrorKind::AddrNotAvailable => "; --listen takes an address of this machine, 0.0.0.0 or [::] for all",
-        ErrorKind::PermissionDenied => "; ports below 1024 and protected folders need privileges",
-        _ => "",
-    };
-    format!("{error}{remedy}")
-}
-
-/// Raises the descriptor limit to what the clients need, as far as it goes. Returns how many
-/// descriptors are left for connections that linger.
-fn descriptors_to_linger(options: &Options) -> Result<usize, Box<dyn Error>> {
-    let usual = Limits::default().lingering;
-    let others = options.listen.len() as u64 + OTHER_DESCRIPTORS;
-    let needed = others.saturating_add(options.max_clients as u64);
-    let limit = rlimit::increase_nofile_limit(needed.saturating_add(usual as u64))?;
-    match limit.checked_sub(needed) {
-        Some(rest) if rest >= MIN_LINGERING => Ok(usual.min(rest.try_into().unwrap_or(usual))),
-        _ => Err(format!(
-            "--max-clients {} needs {} descriptors, but this process may open {limit}; \
-             ask for at most {} clients or raise the limit (ulimit -n)",
-            options.max_clients,
-            needed.saturating_add(MIN_LINGERING),
-            limit.saturating_sub(others + MIN_LINGERING),
-        )
-        .into()),
-    }
 }

@@ -218,6 +218,12 @@ impl<'a> Context<'a> {
         self.table.open(id).map_or(0, |connection| connection.room(&self.table.limits))
     }
 
+    /// When the kernel last took something of what was sent to the connection; `None` if it never
+    /// has. A peer that has not read for long shows here, and one that reads slowly does not.
+    pub fn last_taken(&self, id: ConnId) -> Option<Instant> {
+        self.table.get(id).and_then(|connection| connection.last_taken)
+    }
+
     /// Whether the connection is still there to be sent to.
     pub fn is_open(&self, id: ConnId) -> bool {
         self.table.open(id).is_some()

@@ -2,18 +2,18 @@
 //! beside sources of their own.
 #![cfg(unix)]
 
+mod common;
+
+use common::{PATIENCE, Server, example};
 use mio::{Events, Poll};
 use pollstack::client::{Client, ClientError};
 use pollstack::net::{Address, FOREIGN_TOKENS};
 use pollstack::stack::StackService;
 use pollstack::{ConnId, Context, EventLoop, Limits, Listen, ListenerId, Overload, Service};
-use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
-use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::Duration;
-
-const PATIENCE: Duration = Duration::from_secs(30);
 
 fn listen() -> Listen {
     Listen::new("127.0.0.1:0".parse().unwrap())
@@ -223,41 +223,11 @@ fn the_client_says_why() {
 
 // ---- the examples -------------------------------------------------------------------------------
 
-/// An example as a child process; killed when dropped.
-struct Example {
-    child: Child,
-    line: String,
-}
-
-impl Example {
-    fn start(name: &str, args: &[&str]) -> Example {
-        let tests = std::env::current_exe().unwrap();
-        let path = tests.ancestors().nth(2).unwrap().join("examples").join(name);
-        let mut child = Command::new(&path).args(args).stdout(Stdio::piped()).spawn().unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        Example { child, line }
-    }
-
-    /// The address behind `words` in the ready line.
-    fn address(&self, words: &str) -> SocketAddr {
-        let rest = self.line.split_once(words).unwrap_or_else(|| panic!("{words} in {}", self.line)).1;
-        rest.split([',', '\n']).next().unwrap().trim().parse().unwrap()
-    }
-}
-
-impl Drop for Example {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
 /// Lost otherwise: the first thing a reader tries.
 #[test]
 fn the_echo_example_echoes_more_than_any_buffer_holds() {
-    let echo = Example::start("echo", &["127.0.0.1:0"]);
-    let stream = TcpStream::connect(echo.address("listening on ")).unwrap();
+    let echo = Server::spawn(example("echo", &["127.0.0.1:0"]), 1);
+    let stream = TcpStream::connect(echo.address()).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     let data: Vec<u8> = (0..20_000_000u32).map(|n| (n % 251) as u8).collect();
     let (mut reader, sent) = (stream.try_clone().unwrap(), data.clone());
@@ -274,15 +244,15 @@ fn the_echo_example_echoes_more_than_any_buffer_holds() {
 /// Lost otherwise: the pattern that embedders copy.
 #[test]
 fn the_embed_example_serves_the_stack_beside_its_own_socket() {
-    let embed = Example::start("embed", &["127.0.0.1:0", "127.0.0.1:0"]);
-    let client = Client::new(embed.address("listening on ")).patience(PATIENCE);
+    let embed = Server::spawn(example("embed", &["127.0.0.1:0", "127.0.0.1:0"]), 1);
+    let client = Client::new(embed.address()).patience(PATIENCE);
     client.push(b"one").unwrap();
     client.push(b"two").unwrap();
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     socket.set_read_timeout(Some(PATIENCE)).unwrap();
     let mut answer = [0; 200];
     for (expected, pop) in [("2 items", true), ("1 items", false)] {
-        socket.send_to(b"?", embed.address("udp ")).unwrap();
+        socket.send_to(b"?", embed.address_behind("udp ")).unwrap();
         let n = socket.recv(&mut answer).unwrap();
         let text = String::from_utf8_lossy(&answer[..n]);
         assert!(text.starts_with(expected), "{text}");

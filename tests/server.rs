@@ -20,14 +20,14 @@ fn stdout(output: &Output) -> String {
 /// Lost otherwise: an operator who has to read the source.
 #[test]
 fn help_and_version_tell_what_it_is() {
-    let help = run(&["--help"]);
+    let help = run(pollstack(&["--help"]));
     assert!(help.status.success());
     for word in ["--listen", "--capacity", "--max-clients", "--evict-after", "--backlog", "--grace", "POLLSTACK_LISTEN"]
     {
         assert!(stdout(&help).contains(word), "--help lacks {word}:\n{}", stdout(&help));
     }
     assert!(stdout(&help).lines().all(|line| line.len() <= 100), "lines fit a terminal");
-    assert_eq!(stdout(&run(&["--version"])), format!("pollstack {}\n", env!("CARGO_PKG_VERSION")));
+    assert_eq!(stdout(&run(pollstack(&["--version"]))), format!("pollstack {}\n", env!("CARGO_PKG_VERSION")));
 }
 
 /// Lost otherwise: scripts that tell wrong usage (2) from a failure (1), and people who are not
@@ -42,7 +42,7 @@ fn a_bad_argument_is_named_and_exits_with_2() {
         (["--evict-after", "soon"], "'soon'"),
         (["--backlog", "-1"], "-1"),
     ] {
-        let output = run(&args);
+        let output = run(pollstack(&args));
         assert_eq!(output.status.code(), Some(2), "{args:?}");
         assert!(stderr(&output).contains(names), "{args:?}: {}", stderr(&output));
     }
@@ -53,12 +53,12 @@ fn a_bad_argument_is_named_and_exits_with_2() {
 fn an_address_in_use_is_named_with_a_remedy() {
     let server = Server::start(&[]);
     let address = server.address().to_string();
-    let output = run(&["--listen", &address]);
+    let output = run(pollstack(&["--listen", &address]));
     assert_eq!(output.status.code(), Some(1));
     let text = stderr(&output);
     assert_eq!(text.lines().count(), 1, "{text}");
     assert!(text.contains(&format!("cannot listen on {address}")), "{text}");
-    assert!(text.contains("is another pollstack running?"), "{text}");
+    assert!(text.contains("is another server running there?"), "{text}");
     server.stored(b"unharmed");
 }
 
@@ -66,7 +66,7 @@ fn an_address_in_use_is_named_with_a_remedy() {
 #[test]
 fn an_address_that_cannot_be_had_is_named() {
     for address in ["192.0.2.1:0", "unix:/no/such/folder/stack.sock"] {
-        let output = run(&["--listen", address]);
+        let output = run(pollstack(&["--listen", address]));
         assert_eq!(output.status.code(), Some(1));
         assert!(stderr(&output).contains(address), "{}", stderr(&output));
     }
@@ -92,7 +92,7 @@ fn options_can_come_from_the_environment() {
 fn more_clients_than_descriptors_is_an_error_that_names_both() {
     let (_, hard) = rlimit::Resource::NOFILE.get().unwrap();
     let clients = (hard + 1).to_string();
-    let output = run(&["--listen", "127.0.0.1:0", "--max-clients", &clients]);
+    let output = run(pollstack(&["--listen", "127.0.0.1:0", "--max-clients", &clients]));
     assert_eq!(output.status.code(), Some(1));
     let text = stderr(&output);
     assert!(text.contains(&clients) && text.contains(&format!("may open {hard}")), "{text}");
@@ -102,7 +102,7 @@ fn more_clients_than_descriptors_is_an_error_that_names_both() {
 /// Lost otherwise: the same, for a number that no sum can hold.
 #[test]
 fn absurd_numbers_of_clients_are_an_error_too() {
-    let output = run(&["--listen", "127.0.0.1:0", "--max-clients", &u64::MAX.to_string()]);
+    let output = run(pollstack(&["--listen", "127.0.0.1:0", "--max-clients", &u64::MAX.to_string()]));
     assert_eq!(output.status.code(), Some(1));
     assert!(stderr(&output).contains("ulimit -n"), "{}", stderr(&output));
 }
@@ -112,7 +112,7 @@ fn absurd_numbers_of_clients_are_an_error_too() {
 fn a_file_that_is_not_a_socket_is_left_alone() {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), "precious").unwrap();
-    let output = run(&["--listen", &format!("unix:{}", file.path().display())]);
+    let output = run(pollstack(&["--listen", &format!("unix:{}", file.path().display())]));
     assert_eq!(output.status.code(), Some(1));
     assert!(stderr(&output).contains("not a socket"), "{}", stderr(&output));
     assert_eq!(std::fs::read_to_string(file.path()).unwrap(), "precious");
@@ -124,7 +124,7 @@ fn ipv4_and_ipv6_have_their_ports_apart() {
     let v6 = Server::spawn(pollstack(&["--listen", "[::]:0"]), 1);
     let address = format!("0.0.0.0:{}", v6.address().port());
     let v4 = Server::spawn(pollstack(&["--listen", &address]), 1);
-    assert_eq!(v4.lines, [format!("listening on {address}")]);
+    assert_eq!(v4.ready, [format!("listening on {address}")]);
 }
 
 /// Lost otherwise: a server that keeps to a soft limit it is free to raise.

@@ -487,7 +487,7 @@ fn only_the_oldest_is_evicted_and_one_for_each_newcomer() {
 fn all_addresses_share_one_stack_and_one_limit() {
     let args = ["--listen", "127.0.0.1:0", "--listen", "[::1]:0", "--max-clients", "1"];
     let server = Server::spawn(common::pollstack(&args), 2);
-    let address = server.lines[1].strip_prefix("listening on ").unwrap();
+    let address = server.ready[1].strip_prefix("listening on ").unwrap();
     assert!(address.starts_with("[::1]:"), "{address}");
     let connect = || Client::new(std::net::TcpStream::connect(address).unwrap());
     let mut v6 = connect();
@@ -508,7 +508,7 @@ fn a_unix_socket_serves_is_removed_and_replaced() {
     let path = folder.path().join("stack.sock");
     let address = format!("unix:{}", path.display());
     let mut server = Server::spawn(common::pollstack(&["--listen", &address]), 1);
-    assert_eq!(server.lines, [format!("listening on {address}")]);
+    assert_eq!(server.ready, [format!("listening on {address}")]);
     let ask = |request: &[u8]| {
         let mut stream = UnixStream::connect(&path).unwrap();
         stream.write_all(request).unwrap();
@@ -518,7 +518,7 @@ fn a_unix_socket_serves_is_removed_and_replaced() {
     };
     assert_eq!(ask(&push(b"item")), STORED);
     assert_eq!(ask(&[0x80]), push(b"item"));
-    let refused = common::run(&["--listen", &address]);
+    let refused = common::run(common::pollstack(&["--listen", &address]));
     assert!(!refused.status.success(), "a socket in use is not taken over");
     assert_eq!(ask(&push(b"item")), STORED, "nor is it removed");
 

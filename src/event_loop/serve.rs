@@ -161,6 +161,7 @@ impl<S: Service, N: Net> EventLoop<S, N> {
                 Ok((n, all)) => {
                     let emptied = output.is_empty();
                     connection.writable = all || !N::SHORT_MEANS_DRAINED;
+                    connection.last_taken = Some(self.table.now);
                     connection.spend(n);
                     if emptied {
                         self.table.reclaim_output(key);

@@ -6,6 +6,7 @@ use socket2::SockRef;
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -24,10 +25,13 @@ pub fn no_fork() -> MutexGuard<'static, ()> {
 /// A running server; killed when dropped.
 pub struct Server {
     child: Child,
-    pub lines: Vec<String>,
+    /// What it said when it was ready.
+    pub ready: Vec<String>,
+    stdout: Mutex<Receiver<String>>,
 }
 
 /// The server's command, with none of the variables that would configure it.
+#[cfg(feature = "cli")]
 pub fn pollstack(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_pollstack"));
     for name in ["LISTEN", "CAPACITY", "MAX_CLIENTS", "EVICT_AFTER", "BACKLOG", "GRACE"] {
@@ -37,42 +41,61 @@ pub fn pollstack(args: &[&str]) -> Command {
     command
 }
 
+/// The command of an example; `cargo test` has built it.
+pub fn example(name: &str, args: &[&str]) -> Command {
+    let test = std::env::current_exe().unwrap();
+    let path = test.ancestors().nth(2).unwrap().join("examples").join(name);
+    assert!(path.exists(), "{} is missing; run `cargo build --examples`", path.display());
+    let mut command = Command::new(path);
+    command.env_remove("RUST_LOG").args(args).stdin(Stdio::null());
+    command
+}
+
 /// Runs a server that is expected to exit by itself.
-pub fn run(args: &[&str]) -> Output {
+pub fn run(mut command: Command) -> Output {
     let child = {
         let _guard = no_fork();
-        pollstack(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
     };
     child.wait_with_output().unwrap()
 }
 
 impl Server {
     /// Starts a server on a free port and waits until it is ready.
+    #[cfg(feature = "cli")]
     pub fn start(args: &[&str]) -> Server {
         let mut all = vec!["--listen", "127.0.0.1:0"];
         all.extend(args);
         Server::spawn(pollstack(&all), 1)
     }
 
-    /// Starts `command` and waits until it has said `lines` times where it listens.
+    /// Starts `command` and waits until it has said `lines` lines.
     pub fn spawn(mut command: Command, lines: usize) -> Server {
         let mut child = {
             let _guard = no_fork();
             command.stdout(Stdio::piped()).spawn().expect("the server starts")
         };
-        let mut stdout = BufReader::new(child.stdout.take().unwrap());
-        let mut read_line = || {
-            let mut line = String::new();
-            stdout.read_line(&mut line).unwrap();
-            line.trim_end().to_owned()
-        };
-        let lines = (0..lines).map(|_| read_line()).collect();
-        Server { child, lines }
+        let lines_of = BufReader::new(child.stdout.take().unwrap()).lines();
+        let (sender, stdout) = channel();
+        thread::spawn(move || lines_of.map_while(Result::ok).try_for_each(|line| sender.send(line)));
+        let mut server = Server { child, ready: Vec::new(), stdout: Mutex::new(stdout) };
+        server.ready = (0..lines).map(|_| server.line()).collect();
+        server
     }
 
-    /// The address in the ready line.
+    /// The next line on its standard output.
+    pub fn line(&self) -> String {
+        self.stdout.lock().unwrap().recv_timeout(PATIENCE).expect("the server says something")
+    }
+
+    /// The address in what it said when it was ready.
     pub fn address(&self) -> SocketAddr {
-        self.lines[0].strip_prefix("listening on ").expect("a ready line").parse().unwrap()
+        self.address_behind("listening on ")
+    }
+
+    pub fn address_behind(&self, words: &str) -> SocketAddr {
+        let rest = self.ready.iter().find_map(|line| line.split_once(words)).expect("an address").1;
+        rest.split(',').next().unwrap().parse().unwrap()
     }
 
     pub fn pid(&self) -> u32 {
@@ -124,6 +147,13 @@ impl Server {
     /// Waits for the server to exit.
     pub fn wait(&mut self) -> ExitStatus {
         wait_until("the server exits", || self.child.try_wait().unwrap())
+    }
+
+    /// The most memory that has been resident, in bytes.
+    pub fn peak_memory(&self) -> u64 {
+        let text = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let line = text.lines().find(|line| line.starts_with("VmHWM")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
     }
 
     /// The processor time it has used.

@@ -90,3 +90,27 @@ fn a_file_that_ends_early_fails_the_connection() {
     server.with(|_, cx| cx.send_file(id, &file, 0, 100).unwrap());
     assert_eq!(news(&server), ["#1 open", "#1 close UnexpectedEof unsent 95"]);
 }
+
+/// Lost otherwise: the difference between a peer that reads slowly and one that does not read.
+#[test]
+fn a_service_can_tell_when_the_kernel_last_took_something() {
+    let world = World::new();
+    let mut server = serve(&world, Probe::silent());
+    let client = world.connect();
+    world.settle(&mut server);
+    client.set_window(3);
+    let (id, second, start) = (server.service().ids[0], Duration::from_secs(1), server.with(|_, cx| cx.now()));
+    assert_eq!(server.with(|_, cx| cx.last_taken(id)), None, "nothing has been sent");
+    world.pass(second);
+    server.with(|_, cx| cx.send(id, b"abcdef").unwrap());
+    assert_eq!(server.with(|_, cx| cx.last_taken(id)), Some(start + second));
+    world.pass(second);
+    server.with(|_, cx| cx.send(id, b"ghi").unwrap());
+    assert_eq!(server.with(|_, cx| cx.last_taken(id)), Some(start + second), "it takes no more");
+    client.set_window(1);
+    world.settle(&mut server);
+    assert_eq!(server.with(|_, cx| cx.last_taken(id)), Some(start + second * 2), "one byte is something");
+    client.reset();
+    world.settle(&mut server);
+    assert_eq!(server.with(|_, cx| cx.last_taken(id)), None, "it is gone");
+}
