@@ -236,6 +236,12 @@ impl Drop for Client {
     }
 }
 
+impl Read for Client {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        self.stream().read(buffer)
+    }
+}
+
 impl Client {
     pub fn new(stream: TcpStream) -> Client {
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
