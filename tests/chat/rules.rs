@@ -84,7 +84,8 @@ fn pr6_a_second_login_is_refused_and_changes_nothing() {
 fn pr7_anything_else_before_the_login_is_refused_and_closed() {
     let server = start(&[]);
     let mut ann = User::log_in(&server, "ann");
-    for line in ["LIST", "LIST x", "SEND ann hi", "SEND", "GET / HTTP/1.1", "", " ", "hello-from bob", "HELLO-FROMbob"] {
+    for line in ["LIST", "LIST x", "SEND ann hi", "SEND", "GET / HTTP/1.1", "", " ", "hello-from bob", "HELLO-FROMbob"]
+    {
         let mut stranger = User::connect(&server);
         stranger.ask(line, "BAD-RQST-HDR");
         stranger.is_let_go();
@@ -187,7 +188,8 @@ fn pr12_pr14_answers_come_in_the_order_of_the_requests() {
     let server = start(&[]);
     let (mut ann, mut bob) = (User::log_in(&server, "ann"), User::log_in(&server, "bob"));
     ann.client().send(b"SEND bob 1\nSEND nobody 2\nLIST\nSEND\nSEND bob 3\nLIST x\nSEND bob 4\n");
-    for line in ["SEND-OK", "BAD-DEST-USER", "LIST-OK ann,bob", "BAD-RQST-BODY", "SEND-OK", "BAD-RQST-BODY", "SEND-OK"] {
+    for line in ["SEND-OK", "BAD-DEST-USER", "LIST-OK ann,bob", "BAD-RQST-BODY", "SEND-OK", "BAD-RQST-BODY", "SEND-OK"]
+    {
         ann.hears(line);
     }
     for text in ["1", "3", "4"] {

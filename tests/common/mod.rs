@@ -5,11 +5,12 @@
 use socket2::SockRef;
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 /// Far longer than anything takes that works.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -41,14 +42,27 @@ pub fn pollstack(args: &[&str]) -> Command {
     command
 }
 
-/// The command of an example; `cargo test` has built it.
+/// The command of an example. `cargo test` has built it, but `cargo test --test NAME` has not.
 pub fn example(name: &str, args: &[&str]) -> Command {
     let test = std::env::current_exe().unwrap();
     let path = test.ancestors().nth(2).unwrap().join("examples").join(name);
-    assert!(path.exists(), "{} is missing; run `cargo build --examples`", path.display());
+    let built = path.metadata().and_then(|file| file.modified()).ok();
+    let sources = ["src".to_owned(), format!("examples/{name}"), format!("examples/{name}.rs")];
+    let changed = sources.iter().filter_map(|source| last_change(&Path::new(env!("CARGO_MANIFEST_DIR")).join(source)));
+    assert!(
+        built >= changed.max(),
+        "{} is not up to date; run `cargo build --examples`, in the profile of this test",
+        path.display()
+    );
     let mut command = Command::new(path);
     command.env_remove("RUST_LOG").args(args).stdin(Stdio::null());
     command
+}
+
+/// When a file, or one in a folder, was changed last.
+fn last_change(path: &Path) -> Option<SystemTime> {
+    let inside = std::fs::read_dir(path).into_iter().flatten().filter_map(|entry| last_change(&entry.ok()?.path()));
+    inside.chain(path.metadata().ok().filter(|file| file.is_file()).and_then(|file| file.modified().ok())).max()
 }
 
 /// Runs a server that is expected to exit by itself.
