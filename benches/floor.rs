@@ -14,8 +14,10 @@
 
 #[path = "../tests/common/mod.rs"]
 mod common;
+mod figures;
 
 use common::{Server, pollstack};
+use figures::{middle, spread};
 use std::collections::VecDeque;
 use std::env;
 use std::fs;
@@ -245,17 +247,6 @@ fn processor_time(pairs: usize) {
         );
     }
     before.report();
-}
-
-/// The quartiles.
-fn middle(figures: &mut [f64]) -> [f64; 3] {
-    figures.sort_by(f64::total_cmp);
-    [1, 2, 3].map(|quarter| figures[figures.len() * quarter / 4])
-}
-
-fn spread(figures: &mut [f64]) -> String {
-    let [low, median, high] = middle(figures);
-    format!("{median:.3} ({low:.3} to {high:.3})")
 }
 
 // ---- system calls -------------------------------------------------------------------------------
