@@ -3,7 +3,6 @@
 //! than one thing to wait for, and `nc -l >/dev/null`.
 //!
 //! ```text
-//! cargo build --release --examples
 //! cargo bench --bench uploads               4 GiB a file, about a minute and a half
 //! cargo bench --bench uploads -- --quick    1 GiB a file, fewer rounds
 //! ```
@@ -49,6 +48,10 @@ fn main() {
     }
     let (size, rounds) = if has("--quick") { (GIB, 5) } else { (4 * GIB, 15) };
     let _ = Command::new("taskset").args(["-pc", "0", &std::process::id().to_string()]).output();
+    // Benchmarks are built without the examples.
+    let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let built = Command::new(cargo).args(["build", "--quiet", "--release", "--locked", "--example", "accio"]).status();
+    assert!(built.is_ok_and(|status| status.success()), "the example is built");
     let accio = Server::spawn(pinned(&example("accio", &["0"])), 1);
     let floors = [BLOCKING, BLOCKING, EVENTS].map(|which| {
         let mut program = Command::new(env::current_exe().expect("the path of this program"));
