@@ -177,6 +177,50 @@ fn senders_who_are_held_back_take_turns() {
     assert!(heard.values().all(|count| *count > 10), "{heard:?}");
 }
 
+/// Lost otherwise: answers, when there is no room for them. It is left by messages from others, and
+/// nobody is asked more than there is room to answer.
+#[test]
+fn there_is_always_room_for_the_answers() {
+    let mut room = Room::new();
+    let (ann, bob, carl) = (room.log_in("ann"), room.log_in("bob"), room.log_in("carl"));
+    (ann.set_window(0), carl.set_window(0));
+    ann.send(b"SEND carl hello\n".repeat(60).as_slice());
+    room.settle();
+    for (times, size) in [(2, 60_000), (20, 1000)] {
+        bob.send(format!("SEND ann {}\n", "x".repeat(size)).repeat(times).as_bytes());
+    }
+    room.settle();
+    carl.set_window(2000);
+    room.settle();
+    assert_eq!(text(&carl), "DELIVERY ann hello\n".repeat(60));
+    ann.set_window(usize::MAX);
+    room.settle();
+    assert_eq!(text(&ann).matches("SEND-OK\n").count(), 60);
+
+    ann.set_window(0);
+    ann.send(b"SEND nobody x\n".repeat(20_000).as_slice());
+    room.settle();
+    assert!(ann.unread() > 0, "it is held back");
+    ann.set_window(usize::MAX);
+    room.settle();
+    assert_eq!(text(&ann), "BAD-DEST-USER\n".repeat(20_000));
+}
+
+/// Lost otherwise: memory, to one who asks on and on while an early answer is open.
+#[test]
+fn the_answers_that_wait_are_bounded() {
+    let mut room = Room::new();
+    let (ann, slow) = (room.log_in("ann"), room.log_in("slow"));
+    slow.set_window(0);
+    ann.send(b"SEND slow x\n");
+    ann.send(b"SEND nobody x\n".repeat(20_000).as_slice());
+    room.settle();
+    assert!(ann.unread() > 0, "it is held back");
+    slow.set_window(100);
+    room.settle();
+    assert_eq!(text(&ann), format!("SEND-OK\n{}", "BAD-DEST-USER\n".repeat(20_000)));
+}
+
 /// Lost otherwise: a stop that takes its whole grace period, or answers that were due.
 #[test]
 fn a_stop_answers_first() {
