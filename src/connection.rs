@@ -320,6 +320,14 @@ impl Table {
         self.connections.remove(key).output().map_or(0, Output::unsent)
     }
 
+    /// Has what waits for the kernel offered to it once more, whatever is known of its room.
+    pub(crate) fn try_to_write(&mut self, key: usize) {
+        if let Some(connection) = self.connections.get_mut(key).filter(|connection| connection.output.is_some()) {
+            connection.writable = true;
+            connection.mark_dirty(key, &mut self.dirty);
+        }
+    }
+
     /// The next connection that the last callback changed.
     pub(crate) fn next_dirty(&mut self) -> Option<usize> {
         let key = self.dirty.pop_front()?;

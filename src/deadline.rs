@@ -67,14 +67,19 @@ impl Deadlines {
         None
     }
 
-    /// Takes the connection whose deadline passed first, at or before `now`. Its deadline is
-    /// cleared: it fires once.
-    pub(crate) fn pop_passed(&mut self, now: Instant) -> Option<usize> {
+    /// The connection whose deadline passed first, at or before `now`.
+    pub(crate) fn first_passed(&mut self, now: Instant) -> Option<usize> {
         self.soonest().filter(|at| *at <= now)?;
-        let Reverse((_, key)) = self.heap.pop()?;
-        self.timers[key] = Timer::default();
-        self.set -= 1;
-        Some(key)
+        self.heap.peek().map(|&Reverse((_, key))| key)
+    }
+
+    /// Clears the deadline of `key` if it has passed, at or before `now`; whether it has.
+    pub(crate) fn take_passed(&mut self, key: usize, now: Instant) -> bool {
+        let passed = self.timers.get(key).and_then(|timer| timer.deadline).is_some_and(|at| at <= now);
+        if passed {
+            self.set(key, None);
+        }
+        passed
     }
 
     /// Deadlines moved *earlier* leave void entries behind; they may not outnumber the live ones
@@ -119,7 +124,8 @@ mod tests {
                     None => model.remove(&key),
                 };
                 now += Duration::from_nanos(passes);
-                while let Some(key) = deadlines.pop_passed(now) {
+                while let Some(key) = deadlines.first_passed(now) {
+                    prop_assert!(deadlines.take_passed(key, now) && !deadlines.take_passed(key, now));
                     let at = model.remove(&key);
                     prop_assert!(at.is_some_and(|at| at <= now), "{} fired at {:?}, set to {:?}", key, now, at);
                 }

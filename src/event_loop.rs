@@ -294,14 +294,24 @@ impl<S: Service, N: Net> EventLoop<S, N> {
 
     /// Fires what has passed. None is set anew to a time that has passed, so this ends.
     fn fire_deadlines(&mut self) {
-        while let Some(key) = self.table.deadlines.pop_passed(self.table.now) {
-            match self.table.connections[key].phase {
-                Phase::Lingering => self.close(key, Cause::Finished),
-                Phase::Open | Phase::Finishing | Phase::FinishingLingering => {
-                    self.call(key, |service, cx, id, conn| service.on_deadline(cx, id, conn));
-                }
-            }
+        while let Some(key) = self.table.deadlines.first_passed(self.table.now) {
+            // A kernel tells of room only when there is much of it; a peer that reads slowly must
+            // not be taken for one that does not read. What is written now may move the deadline.
+            self.table.try_to_write(key);
             self.settle();
+            if self.table.deadlines.take_passed(key, self.table.now) {
+                self.fire(key);
+                self.settle();
+            }
+        }
+    }
+
+    fn fire(&mut self, key: usize) {
+        match self.table.connections[key].phase {
+            Phase::Lingering => self.close(key, Cause::Finished),
+            Phase::Open | Phase::Finishing | Phase::FinishingLingering => {
+                self.call(key, |service, cx, id, conn| service.on_deadline(cx, id, conn));
+            }
         }
     }
 }

@@ -65,7 +65,9 @@ pub trait Service {
     /// [`Context::finish`] has been: [`on_close`](Service::on_close) says the same then.
     fn on_drain(&mut self, _cx: &mut Context<'_>, _id: ConnId, _conn: &mut Self::Conn) {}
 
-    /// The deadline set with [`Context::set_deadline`] has passed. It is cleared.
+    /// The deadline set with [`Context::set_deadline`] has passed. It is cleared. What waited for
+    /// the kernel has just been offered to it once more; if [`on_drain`](Self::on_drain) has moved
+    /// or cleared the deadline, this is not called.
     fn on_deadline(&mut self, cx: &mut Context<'_>, id: ConnId, _conn: &mut Self::Conn) {
         cx.abort(id);
     }
@@ -219,7 +221,9 @@ impl<'a> Context<'a> {
     }
 
     /// When the kernel last took something of what was sent to the connection; `None` if it never
-    /// has. A peer that has not read for long shows here, and one that reads slowly does not.
+    /// has. A peer that does not read shows here. One that reads slowly hardly does: kernels tell
+    /// of room only when a good part of their buffer is free, but they are asked once more before
+    /// a [deadline](Self::set_deadline) passes.
     pub fn last_taken(&self, id: ConnId) -> Option<Instant> {
         self.table.get(id).and_then(|connection| connection.last_taken)
     }

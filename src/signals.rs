@@ -3,9 +3,11 @@
 use crate::event_loop::EventLoop;
 use crate::net::Mio;
 use crate::service::Service;
+use signal_hook::flag;
 use signal_hook_mio::v1_0::Signals;
 use std::io;
-use std::process;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 pub use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
@@ -17,7 +19,7 @@ const SIGNALS: usize = 0;
 /// more.
 ///
 /// They come through the loop's own poll, as any event: no thread, and nothing that runs inside a
-/// signal handler but a write to a pipe.
+/// signal handler but a write to a pipe, or the exit.
 ///
 /// ```no_run
 /// # fn serve<S: pollstack::Service>(mut event_loop: pollstack::EventLoop<S>) -> std::io::Result<()> {
@@ -38,27 +40,28 @@ impl StopSignals {
     /// # Errors
     /// The system's, if the signals cannot be taken over.
     pub fn new<S: Service>(event_loop: &EventLoop<S, Mio>, signals: &[i32]) -> io::Result<Self> {
+        let stopping = Arc::new(AtomicBool::new(false));
+        for &signal in signals {
+            // In this order, so that the first time this does nothing.
+            flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&stopping))?;
+            flag::register(signal, Arc::clone(&stopping))?;
+        }
         let mut signals = Signals::new(signals)?;
         event_loop.register(&mut signals, SIGNALS)?;
         Ok(StopSignals(signals))
     }
 
     /// Runs the loop until a signal arrives, then gives its connections the period `grace` to come
-    /// to an end. If another signal arrives before that, the process exits at once, with status
-    /// 128 and the number of the signal, as a shell reports a process that a signal has killed.
+    /// to an end. If another signal arrives before that, the process exits at once, even if the
+    /// service does not return, with status 128 and the number of the signal, as a shell reports a
+    /// process that a signal has killed.
     ///
     /// # Errors
     /// As [`EventLoop::run`].
     pub fn run<S: Service>(mut self, event_loop: &mut EventLoop<S, Mio>, grace: Duration) -> io::Result<()> {
-        let mut stopping = false;
         event_loop.run_with(|event_loop, _| {
             for signal in self.0.pending() {
-                if stopping {
-                    log::warn!("signal {signal} while stopping: exiting at once");
-                    process::exit(128 + signal);
-                }
                 log::info!("signal {signal}: stopping within {grace:?}");
-                stopping = true;
                 event_loop.stop(grace);
             }
         })

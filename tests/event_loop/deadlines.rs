@@ -69,3 +69,42 @@ fn a_deadline_in_the_past_starves_no_other() {
     world.turn(&mut server);
     assert_eq!(fired(&server), 2, "and once a turn from then on");
 }
+
+/// Lost otherwise: peers that read slowly, taken for some that do not read. A kernel tells of room
+/// only when there is much of it, so it is asked before a deadline passes.
+#[test]
+fn what_waits_is_offered_once_more_before_a_deadline_passes() {
+    let (world, second) = (World::new(), Duration::from_secs(1));
+    let mut probe = Probe::silent();
+    probe.on_deadline = Box::new(move |cx, id| {
+        let passed = cx.last_taken(id).is_none_or(|at| at + second <= cx.now());
+        if passed { cx.abort(id) } else { cx.set_deadline(id, Some(cx.now() + second)) }
+    });
+    probe.on_drain = Box::new(|cx, id| cx.set_deadline(id, None));
+    let mut server = serve(&world, probe);
+    let (slow, dead, quick) = (world.connect(), world.connect(), world.connect());
+    world.settle(&mut server);
+    [&slow, &dead, &quick].iter().for_each(|client| client.set_window_silently(0));
+    let ids = server.service().ids.clone();
+    server.with(|_, cx| {
+        for id in ids {
+            cx.send(id, b"abc").unwrap();
+            cx.set_deadline(id, Some(cx.now() + second));
+        }
+    });
+    slow.set_window_silently(1);
+    quick.set_window_silently(9);
+    world.pass(second);
+    world.turn(&mut server);
+    assert_eq!((slow.received(), quick.received()), (b"a".to_vec(), b"abc".to_vec()));
+    assert!(dead.closed() && !slow.closed());
+    let told = news(&server);
+    assert_eq!(told[3..], ["#1 deadline", "#2 deadline", "#2 close Aborted unsent 3", "#3 drain"]);
+    slow.set_window_silently(1);
+    world.pass(second);
+    world.turn(&mut server);
+    world.pass(second);
+    world.turn(&mut server);
+    assert_eq!(slow.received(), b"b");
+    assert!(slow.closed() && !quick.closed());
+}
