@@ -25,12 +25,12 @@ const MIN_LINGERING: u64 = 8;
 /// ```
 pub fn reserve(conns: usize, open: usize) -> Result<Limits, TooMany> {
     let usual = Limits::default();
-    let others = OTHERS.saturating_add(MIN_LINGERING).saturating_add(open as u64);
-    let needed = others.saturating_add(conns as u64);
+    let others = OTHERS + MIN_LINGERING;
+    let needed = others.saturating_add(open as u64).saturating_add(conns as u64);
     let wanted = needed.saturating_add(usual.lingering as u64);
     // A system that does not say what it allows will say so when a connection is accepted.
     let limit = rlimit::increase_nofile_limit(wanted).unwrap_or(wanted);
-    let rest = limit.checked_sub(needed).ok_or(TooMany { conns, others, limit })?;
+    let rest = limit.checked_sub(needed).ok_or(TooMany { conns, needed, limit })?;
     let lingering = usize::try_from(rest + MIN_LINGERING).unwrap_or(usize::MAX);
     Ok(Limits { lingering: usual.lingering.min(lingering), ..usual })
 }
@@ -39,19 +39,17 @@ pub fn reserve(conns: usize, open: usize) -> Result<Limits, TooMany> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TooMany {
     conns: usize,
-    others: u64,
+    needed: u64,
     limit: u64,
 }
 
 impl fmt::Display for TooMany {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let TooMany { conns, others, limit } = self;
-        let needed = others.saturating_add(*conns as u64);
-        let possible = limit.saturating_sub(*others);
+        let TooMany { conns, needed, limit } = self;
         write!(
             f,
             "{conns} connections need {needed} descriptors, but this process may open {limit}; \
-             ask for at most {possible} or raise the limit (ulimit -n)"
+             ask for fewer or raise the limit (ulimit -n)"
         )
     }
 }

@@ -98,7 +98,7 @@ fn serve(options: &Options) -> Result<(), Box<dyn Error>> {
     let clients = options.parallel.get();
     let files = if folder.is_some() { clients } else { 0 };
     let limits = descriptors::reserve(clients, files.saturating_add(options.listen.len()))
-        .map_err(|error| format!("--parallel: {error}"))?;
+        .map_err(|error| format!("--parallel {clients}: {error}"))?;
     let accio = Accio::new(options.timeout, folder, options.digest, io::stdout());
     let mut server = EventLoop::with_limits(accio, Limits { turn: TURN_BYTES, ..limits })?;
     let all_interfaces = Listen::new(Address::Tcp((Ipv4Addr::UNSPECIFIED, options.port).into()));

@@ -34,8 +34,8 @@ const STRANGERS: usize = 64;
 #[command(version, after_help = "Try it:\n  nc 127.0.0.1 5378    HELLO-FROM ann, LIST, SEND ann hello")]
 struct Options {
     /// Listen on this IP address, or on unix:PATH
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1")]
-    address: String,
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1", value_parser = address)]
+    address: Address,
 
     /// Listen on this port; 0 takes a free one
     #[arg(long, default_value_t = 5378)]
@@ -68,23 +68,28 @@ fn main() -> ExitCode {
 
 fn serve(options: &Options) -> Result<(), Box<dyn Error>> {
     let conns = options.max_users.saturating_add(STRANGERS);
-    let limits = descriptors::reserve(conns, 0).map_err(|error| format!("--max-users: {error}"))?;
+    let limits =
+        descriptors::reserve(conns, 0).map_err(|error| format!("--max-users {}: {error}", options.max_users))?;
     let chat = Chat::new(options.max_users, options.timeout);
     let limits = chat.limits(limits);
     let mut server = EventLoop::with_limits(chat, limits)?;
-    let listen = Listen::new(address(options)?).max_conns(conns).overload(Overload::Reject(protocol::BUSY.into()));
+    let address = match &options.address {
+        Address::Tcp(address) => SocketAddr::new(address.ip(), options.port).into(),
+        Address::Unix(_) => options.address.clone(),
+    };
+    let listen = Listen::new(address).max_conns(conns).overload(Overload::Reject(protocol::BUSY.into()));
     let listener = server.listen(listen)?;
     let signals = StopSignals::new(&server, &[SIGINT, SIGTERM])?;
     announce(&server.addresses(listener)?);
     Ok(signals.run(&mut server, options.grace)?)
 }
 
-fn address(options: &Options) -> Result<Address, String> {
-    let text = &options.address;
+/// An address whose port is still to come.
+fn address(text: &str) -> Result<Address, String> {
     match text.parse::<IpAddr>() {
-        Ok(ip) => Ok(SocketAddr::new(ip, options.port).into()),
-        Err(_) if text.starts_with("unix:") => text.parse().map_err(|error| format!("--address: {error}")),
-        Err(_) => Err(format!("--address: `{text}` is not an address; write an IP address or unix:PATH")),
+        Ok(ip) => Ok(SocketAddr::new(ip, 0).into()),
+        Err(_) if text.starts_with("unix:") => text.parse().map_err(|error| format!("{error}")),
+        Err(_) => Err("write an IP address or unix:PATH".to_owned()),
     }
 }
 

@@ -86,12 +86,16 @@ impl Chat {
         Limits { input: MAX_LINE + 2, output: self.room, ..limits }
     }
 
+    /// Whether a client may ask for more: there is room for its answer, and the messages to it have
+    /// gone out. Those wait for all its output to go, so it must not go on adding to that itself.
+    fn may_ask(&self, cx: &Context<'_>, id: ConnId) -> bool {
+        let client = &self.clients[&id];
+        client.unanswered.len() < MAX_UNANSWERED && client.deliveries.is_empty() && cx.room(id) >= ANSWERS
+    }
+
     /// Does what a line asks for.
     fn request(&mut self, cx: &mut Context<'_>, id: ConnId, line: &[u8]) -> Result<(), Later> {
         let client = &self.clients[&id];
-        if client.unanswered.len() == MAX_UNANSWERED || cx.room(id) < ANSWERS {
-            return Err(Later);
-        }
         let (header, body) = protocol::cut(line);
         let answer = match (header, &client.name) {
             (b"HELLO-FROM", None) => return self.log_in(cx, id, body),
@@ -178,7 +182,7 @@ impl Chat {
     }
 
     /// Answers a client's requests up to the first whose outcome is open. There is room for that:
-    /// messages have left it.
+    /// messages have left it. When the answers have gone out, it can ask for more.
     fn answer(&mut self, cx: &mut Context<'_>, id: ConnId) {
         while let Some(&Answer::Known(answer)) = self.client(id).unanswered.front() {
             let client = self.client(id);
@@ -217,7 +221,6 @@ impl Chat {
             let answer = if end <= taken { SEND_OK } else { BAD_DEST_USER };
             client.unanswered[(number - client.answered) as usize] = Answer::Known(answer);
             self.answer(cx, sender);
-            cx.resume(sender);
         }
     }
 
@@ -243,9 +246,10 @@ impl Service for Chat {
             return input.len();
         }
         let (result, len) = match protocol::front(input, searched) {
+            Front::Part => return 0,
+            _ if !self.may_ask(cx, id) => (Err(Later), 0),
             Front::Line(line, len) => (self.request(cx, id, line), len),
             Front::TooLong => (self.refuse(cx, id, BAD_RQST_BODY), input.len()),
-            Front::Part => return 0,
         };
         match result {
             Ok(()) => {
@@ -259,7 +263,8 @@ impl Service for Chat {
         }
     }
 
-    /// A client that hangs up is logged out. It may still read the answers to what it has asked.
+    /// A client that hangs up is logged out, once all that it has sent before is dealt with. It may
+    /// still read the answers to that.
     fn on_eof(&mut self, cx: &mut Context<'_>, id: ConnId, _: &mut usize) -> Eof {
         self.leave(cx, id);
         Eof::Keep
@@ -292,6 +297,7 @@ impl Service for Chat {
         }
         self.settle(cx, client.deliveries, client.sent - closed.unsent);
         client.held_back.iter().for_each(|id| cx.resume(*id));
+        self.clients.values_mut().for_each(|client| client.held_back.retain(|held| *held != id));
     }
 
     /// One who is turned away has sent a request, and waits for the answer.

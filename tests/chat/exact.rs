@@ -2,6 +2,7 @@
 //! clock is moved by hand.
 
 use crate::fake::{Fake, Wire, World};
+use crate::protocol::{self, Front, MAX_LINE};
 use crate::service::Chat;
 use pollstack::{EventLoop, Limits, Overload};
 use proptest::prelude::*;
@@ -134,6 +135,118 @@ fn ten_seconds_without_taking_anything_are_too_long() {
     assert!(bob.closed());
     assert_eq!(text(&ann), "BAD-DEST-USER\n");
     assert_eq!(room.server.timeout(), None, "nothing is left to wait for");
+}
+
+/// Lost otherwise: the same patience, to senders who keep on sending to one who takes nothing.
+#[test]
+fn more_messages_do_not_give_more_time() {
+    let mut room = Room::new();
+    let (ann, bob) = (room.log_in("ann"), room.log_in("bob"));
+    bob.set_window(0);
+    for _ in 0..2 {
+        assert!(!bob.closed());
+        ann.send(b"SEND bob hello\n");
+        room.settle();
+        room.pass(TIMEOUT / 2);
+    }
+    assert!(bob.closed());
+}
+
+/// Lost otherwise: the confirmation of what has arrived, to a recipient who keeps its own output
+/// from ever running empty.
+#[test]
+fn a_recipient_cannot_put_off_the_answers_of_its_senders() {
+    let mut room = Room::new();
+    let (ann, bob) = (room.log_in("ann"), room.log_in("bob"));
+    bob.set_window(0);
+    ann.send(b"SEND bob hello\n");
+    room.settle();
+    for _ in 0..10 {
+        bob.send(b"LIST\n");
+        bob.set_window("LIST-OK ann,bob\n".len());
+        room.settle();
+    }
+    assert_eq!(text(&ann), "SEND-OK\n");
+}
+
+/// Lost otherwise: the login of somebody else, or answers nobody has asked for, to what comes behind
+/// a line that has been refused.
+#[test]
+fn nothing_counts_behind_an_endless_line() {
+    let mut room = Room::new();
+    let (ann, bob) = (room.log_in("ann"), room.log_in("bob"));
+    bob.set_window(0);
+    ann.send(b"SEND bob hello\n");
+    room.settle();
+    ann.send(&[b'x'; 70_000]);
+    room.settle();
+    ann.send(b"\nHELLO-FROM eve\nLIST\n");
+    room.settle();
+    bob.set_window(1000);
+    room.settle();
+    assert_eq!(text(&ann), "SEND-OK\nBAD-RQST-BODY\n");
+    assert!(ann.ended());
+}
+
+/// Lost otherwise: the answers of those who have no more to ask, in a pipeline; and the end of what
+/// they have sent. The end comes behind it.
+#[test]
+fn a_hang_up_comes_behind_what_was_sent_before() {
+    let mut room = Room::new();
+    let (ann, bob, carl) = (room.log_in("ann"), room.log_in("bob"), room.log_in("carl"));
+    bob.set_window(0);
+    let big = format!("SEND bob {}\n", "x".repeat(60_000));
+    ann.send_and_fin(big.repeat(4).as_bytes());
+    room.settle();
+    carl.send(b"LIST\n");
+    room.settle();
+    assert_eq!(text(&carl), "LIST-OK ann,bob,carl\n", "she has messages to send");
+    bob.set_window(big.len() * 3);
+    room.settle();
+    carl.send(b"LIST\n");
+    room.settle();
+    assert_eq!(text(&carl), "LIST-OK bob,carl\n", "all are on their way");
+    assert_eq!(text(&ann), "SEND-OK\n".repeat(2));
+    bob.set_window(usize::MAX);
+    room.settle();
+    assert_eq!(text(&ann), "SEND-OK\n".repeat(2));
+    assert!(ann.ended());
+}
+
+/// Lost otherwise: senders who have nothing else under way, when the one they wait for goes.
+#[test]
+fn who_is_held_back_is_told_when_the_recipient_goes() {
+    let mut room = Room::new();
+    let (ann, bob, carl) = (room.log_in("ann"), room.log_in("bob"), room.log_in("carl"));
+    bob.set_window(0);
+    ann.send(format!("SEND bob {}\n", "x".repeat(65_000)).repeat(2).as_bytes());
+    room.settle();
+    carl.send(format!("SEND bob {}\n", "x".repeat(60_000)).as_bytes());
+    room.settle();
+    bob.reset();
+    room.settle();
+    assert_eq!(text(&carl), "BAD-DEST-USER\n");
+}
+
+/// Lost otherwise: the server's time, to a line that comes byte by byte and is searched from its
+/// start each time; and a line whose `\r` and `\n` come apart at the very limit.
+#[test]
+fn the_longest_line_may_come_byte_by_byte() {
+    let mut room = Room::new();
+    let (ann, bob) = (room.log_in("ann"), room.log_in("bob"));
+    let line = [b"SEND bob ", &vec![b'x'; MAX_LINE - b"SEND bob ".len()][..], b"\r\n"].concat();
+    for byte in &line {
+        ann.send(&[*byte]);
+        room.world.turn(&mut room.server);
+    }
+    room.settle();
+    assert_eq!(text(&ann), "SEND-OK\n");
+    assert_eq!(text(&bob).len(), b"DELIVERY ann ".len() + MAX_LINE - b"SEND bob ".len() + 1);
+    let mut searched = 0;
+    for end in [1, 10, MAX_LINE + 1] {
+        assert_eq!(protocol::front(&line[..end], &mut searched), Front::Part);
+        assert_eq!(searched, end, "it is not searched again");
+    }
 }
 
 /// Lost otherwise: places for users, or the time to type one's name.

@@ -15,7 +15,7 @@ mod rules;
 mod service;
 
 use common::{Client, PATIENCE, Server, example, run, wait_until};
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::SocketAddr;
 use std::thread;
 

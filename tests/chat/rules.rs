@@ -155,7 +155,9 @@ fn pr15_tr1_sixteen_users_and_no_more() {
     drop(User::log_in(&server, "late"));
     let small = start(&["--max-users", "1"]);
     let _only = User::log_in(&small, "only");
-    User::connect(&small).ask("HELLO-FROM late", "BUSY");
+    for (name, answer) in [("late", "BUSY"), ("only", "IN-USE"), ("a,b", "BAD-RQST-BODY")] {
+        User::connect(&small).ask(&format!("HELLO-FROM {name}"), answer);
+    }
 }
 
 /// Lost otherwise (PR16): a client's place, to a header that the server does not know.
@@ -303,7 +305,7 @@ fn bad_options_are_named() {
         (["--max-users", "0"], 2, "at least 1"),
         (["--max-users", "99999999"], 1, "--max-users"),
         (["--timeout", "soon"], 2, "soon"),
-        (["--address", "localhost"], 1, "write an IP address or unix:PATH"),
+        (["--address", "localhost"], 2, "write an IP address or unix:PATH"),
         (["--address", "192.0.2.1"], 1, "has to be an address of this machine"),
         (["--port", &port], 1, "is another server running there?"),
     ] {
