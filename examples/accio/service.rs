@@ -7,10 +7,10 @@
 //! client: confirm-accio-again\r\n\r\n, the file, FIN
 //! ```
 
-use crate::upload::{Folder, Upload};
+use crate::upload::{Folder, Received, Upload};
 use pollstack::{Closed, ConnId, Context, Eof, ListenerId, Service};
 use std::collections::BTreeSet;
-use std::io::Write;
+use std::io::{self, Write};
 use std::time::Duration;
 
 const ACCIO: &[u8] = b"accio\r\n";
@@ -29,6 +29,8 @@ pub(crate) struct Accio<W> {
     results: W,
     /// The clients that have not begun with their file.
     greeted: BTreeSet<ConnId>,
+    /// The last file could not be saved, and it has been said why.
+    failing: bool,
 }
 
 /// One connection.
@@ -51,7 +53,7 @@ impl<W: Write> Accio<W> {
     /// A server that gives up clients after `timeout` without a byte, and writes what it has
     /// received to `results`.
     pub(crate) fn new(timeout: Duration, folder: Option<Folder>, digest: bool, results: W) -> Self {
-        Accio { timeout, folder, digest, results, greeted: BTreeSet::new() }
+        Accio { timeout, folder, digest, results, greeted: BTreeSet::new(), failing: false }
     }
 
     /// Takes what has come of a confirmation: nothing but that may come.
@@ -87,23 +89,36 @@ impl<W: Write> Accio<W> {
     fn receive(&mut self, cx: &mut Context<'_>, id: ConnId, client: &mut Client, input: &[u8]) -> usize {
         let written = client.upload.as_mut().map_or(Ok(()), |upload| upload.write(input));
         if let Err(error) = written {
-            log::error!("{id}: cannot save what it sends: {error}");
+            self.complain(id, &error);
             cx.abort(id);
         }
         input.len()
     }
 
-    /// What has become of a connection's file, as it is reported.
-    fn result(id: ConnId, client: Client) -> Option<String> {
+    /// Says why a file cannot be saved; only once for files in a row that cannot.
+    fn complain(&mut self, id: ConnId, error: &io::Error) {
+        let level = if self.failing { log::Level::Debug } else { log::Level::Error };
+        log::log!(level, "{id}: its file cannot be saved: {error}");
+        self.failing = true;
+    }
+
+    /// Brings a connection's file to its end; what it was, if it is whole.
+    fn conclude(&mut self, id: ConnId, client: Client) -> Option<Received> {
         let upload = client.upload?;
         let result = match client.stage {
-            Stage::Complete => upload.finish().map(|received| Some(received.to_string())),
+            Stage::Complete => upload.finish().map(Some),
             Stage::Greeted | Stage::GreetedAgain | Stage::Sending => upload.fail().map(|()| None),
         };
-        result.unwrap_or_else(|error| {
-            log::error!("{id}: cannot save its file: {error}");
-            None
-        })
+        match result {
+            Ok(received) => {
+                self.failing &= received.is_none();
+                received
+            }
+            Err(error) => {
+                self.complain(id, &error);
+                None
+            }
+        }
     }
 }
 
@@ -119,7 +134,7 @@ impl<W: Write> Service for Accio<W> {
                 self.greeted.insert(id);
             }
             Err(error) => {
-                log::error!("{id}: there is nowhere to save its file: {error}");
+                self.complain(id, error);
                 cx.abort(id);
             }
         }
@@ -148,7 +163,7 @@ impl<W: Write> Service for Accio<W> {
     fn on_close(&mut self, _: &mut Context<'_>, id: ConnId, client: Client, closed: Closed) {
         self.greeted.remove(&id);
         log::debug!("{id}: {:?}", closed.cause);
-        let line = Self::result(id, client).unwrap_or_else(|| "ERROR".to_owned());
+        let line = self.conclude(id, client).map_or_else(|| "ERROR".to_owned(), |received| received.to_string());
         let written = writeln!(self.results, "{line}").and_then(|()| self.results.flush());
         if let Err(error) = written {
             log::error!("{id}: cannot report {line}: {error}");

@@ -58,14 +58,18 @@ fn a_file_that_fails_holds_the_word_error() {
 #[test]
 fn files_that_are_there_are_not_overwritten() {
     let folder = tempfile::tempdir().unwrap();
-    fs::write(folder.path().join("7.file"), "seven").unwrap();
+    let others = ["7.file", "2.file", "18446744073709551615.file"];
+    others.iter().for_each(|name| fs::write(folder.path().join(name), "there").unwrap());
     fs::write(folder.path().join("note.file"), "a note").unwrap();
     let server = start(&["--save", folder.path().to_str().unwrap()]);
     assert_eq!(upload(&server, b"eight"), "5");
     fs::write(folder.path().join("9.file"), "nine").unwrap(); // by somebody else, meanwhile
     assert_eq!(upload(&server, b"lost"), "ERROR");
-    let files = named(&[("7.file", b"seven"), ("8.file", b"eight"), ("9.file", b"nine"), ("note.file", b"a note")]);
-    assert_eq!(content(folder.path()), files);
+    let there: &[u8] = b"there";
+    let new = [("8.file", &b"eight"[..]), ("9.file", b"nine"), ("note.file", b"a note")];
+    let mut files: Vec<_> = others.map(|name| (name, there)).into_iter().chain(new).collect();
+    files.sort();
+    assert_eq!(content(folder.path()), named(&files));
 }
 
 /// Lost otherwise: the server, to the first file that does not fit. A limit on the size of files
@@ -73,16 +77,43 @@ fn files_that_are_there_are_not_overwritten() {
 #[test]
 fn a_full_disk_is_an_error_for_one_file() {
     let folder = tempfile::tempdir().unwrap();
-    let accio = example("accio", &["0", "--save", folder.path().to_str().unwrap()]);
+    let accio = example("accio", &["0", "--timeout", "1h", "--save", folder.path().to_str().unwrap()]);
     let mut command = std::process::Command::new("sh");
     command.args(["-c", "trap '' XFSZ; ulimit -f 8; exec \"$0\" \"$@\""]).arg(accio.get_program());
     command.args(accio.get_args()).env_remove("RUST_LOG").stderr(std::process::Stdio::null());
     let server = Server::spawn(command, 1);
-    let client = confirmed(&server);
-    let _ = client.stream().write_all(&[b'x'; 1_000_000]);
+    let mut client = confirmed(&server);
+    client.send(&[b'x'; 5000]); // and it is silent: the server does not wait for it to be
     assert_eq!(server.line(), "ERROR");
     assert_eq!(upload(&server, b"small"), "5");
     assert_eq!(content(folder.path()), named(&[("1.file", b"ERROR"), ("2.file", b"small")]));
+}
+
+/// Lost otherwise: the next client's place, when the folder goes, and the files when it is back.
+#[test]
+fn a_folder_that_goes_is_an_error_for_as_long_as_it_is_gone() {
+    let (server, folder) = saving(&["--timeout", "1h"]);
+    assert_eq!(upload(&server, b"one"), "3");
+    let moved = folder.path().with_extension("moved");
+    fs::rename(folder.path(), &moved).unwrap();
+    for _ in 0..2 {
+        let _client = connect(&server);
+        assert_eq!(server.line(), "ERROR");
+    }
+    fs::rename(&moved, folder.path()).unwrap();
+    assert_eq!(upload(&server, b"four"), "4");
+    assert_eq!(content(folder.path()), named(&[("1.file", b"one"), ("4.file", b"four")]));
+}
+
+/// Lost otherwise: files that nobody but the server's user can read, whatever the umask says.
+#[test]
+fn files_have_the_usual_permissions() {
+    use std::os::unix::fs::PermissionsExt;
+    let (server, folder) = saving(&[]);
+    upload(&server, b"x");
+    fs::write(folder.path().join("usual"), "x").unwrap();
+    let mode = |name: &str| fs::metadata(folder.path().join(name)).unwrap().permissions().mode();
+    assert_eq!(mode("1.file"), mode("usual"));
 }
 
 /// Lost otherwise: a check that what came is what was sent.

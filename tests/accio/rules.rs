@@ -182,6 +182,7 @@ fn a_bad_port_is_an_error_in_one_line() {
         (&["0", "--parallel", "0"], 2, "'0'"),
         (&["0", "--parallel", "99999999"], 1, "--parallel"),
         (&["0", "--save", "/no/such/folder"], 1, "--save /no/such/folder: No such file"),
+        (&["0", "--save", "/proc"], 1, "--save /proc: "),
         (&["0", "--listen", "localhost:1"], 2, "IP:PORT"),
         (&[&port], 1, "is another server running there?"),
     ] {

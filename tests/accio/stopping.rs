@@ -1,6 +1,7 @@
 //! Signals, in every situation: the exit status is 0.
 
 use super::*;
+use std::io::{BufRead, BufReader};
 use std::time::Instant;
 
 const SIGNALS: [&str; 3] = ["QUIT", "TERM", "INT"];
@@ -13,7 +14,7 @@ fn a_signal_ends_it_with_status_0() {
         idle.signal(signal);
         assert_eq!(idle.wait().code(), Some(0), "idle, SIG{signal}");
 
-        let mut server = start(&["--grace", "1h"]);
+        let mut server = start(&["--grace", "1h", "--timeout", "1h"]);
         let mut client = connect(&server);
         greeted(&mut client);
         let _waiting = connect(&server);
@@ -54,4 +55,32 @@ fn the_grace_period_ends_a_transfer() {
         assert_eq!(server.wait().code(), Some(0));
         assert!(start.elapsed() < PATIENCE / 2);
     }
+}
+
+/// Lost otherwise: the end of a server that hangs, here because nobody reads what it prints. The
+/// second signal needs nobody's help.
+#[test]
+fn a_second_signal_ends_even_a_server_that_hangs() {
+    let mut child = {
+        let _guard = common::no_fork();
+        example("accio", &["0"]).stdout(std::process::Stdio::piped()).spawn().unwrap()
+    };
+    let (mut stdout, mut line) = (BufReader::new(child.stdout.take().unwrap()), String::new());
+    stdout.read_line(&mut line).unwrap();
+    let port: u16 = line.trim().rsplit(':').next().unwrap().parse().unwrap();
+    let wchan = || std::fs::read_to_string(format!("/proc/{}/wchan", child.id())).unwrap();
+    while !wchan().contains("pipe") {
+        // Each leaves a line in the pipe, until it is full.
+        let stream = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
+        let _ = (&stream).write_all(b"?");
+    }
+    let signal = || {
+        let _guard = common::no_fork();
+        let status = std::process::Command::new("kill").args(["-TERM", &child.id().to_string()]).status();
+        assert!(status.unwrap().success());
+    };
+    signal();
+    signal();
+    let status = wait_until("it exits", || child.try_wait().unwrap());
+    assert_eq!(status.code(), Some(128 + 15));
 }

@@ -296,7 +296,8 @@ fn senders_who_are_held_back_take_turns() {
 fn there_is_always_room_for_the_answers() {
     let mut room = Room::new();
     let (ann, bob, carl) = (room.log_in("ann"), room.log_in("bob"), room.log_in("carl"));
-    (ann.set_window(0), carl.set_window(0));
+    ann.set_window(0);
+    carl.set_window(0);
     ann.send(b"SEND carl hello\n".repeat(60).as_slice());
     room.settle();
     for (times, size) in [(2, 60_000), (20, 1000)] {
