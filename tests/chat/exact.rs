@@ -352,6 +352,30 @@ fn a_stop_answers_first() {
     assert!(ann.ended() && bob.ended());
 }
 
+/// Lost otherwise: the last word, to a reset. Who may still be sending is not closed on.
+#[test]
+fn the_last_word_is_not_lost_to_what_still_comes() {
+    let mut room = Room::new();
+    let stranger = room.world.send(b"LIST\n");
+    room.settle();
+    assert!(stranger.ended() && !stranger.closed());
+    stranger.send_and_fin(b"LIST\n");
+    room.settle();
+    assert!(stranger.closed() && !stranger.destroyed());
+    assert_eq!(text(&stranger), "BAD-RQST-HDR\n");
+
+    let (world, chat) = (World::new(), Chat::new(1, TIMEOUT));
+    let mut server = world.serve(chat, Limits::default(), 1, Overload::Reject(protocol::BUSY.into()));
+    let _only = world.connect();
+    world.settle(&mut server);
+    for (request, at_once) in [(&b"HELLO-FROM ann\n"[..], true), (b"HELLO-FR", false)] {
+        let late = world.send(request);
+        world.settle(&mut server);
+        assert_eq!(text(&late), "BUSY\n");
+        assert_eq!(late.closed(), at_once, "whether a part of a request is still to come");
+    }
+}
+
 #[derive(Clone, Debug)]
 enum Act {
     /// Who, to whom, how long.
