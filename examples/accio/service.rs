@@ -149,15 +149,12 @@ impl<W: Write> Service for Accio<W> {
         }
     }
 
-    /// The end of the stream is the end of the file, if there is one by then.
+    /// The end of the stream is the end of the file, if that has begun.
     fn on_eof(&mut self, _: &mut Context<'_>, _: ConnId, client: &mut Client) -> Eof {
-        match client.stage {
-            Stage::Greeted | Stage::GreetedAgain => Eof::Abort,
-            Stage::Sending | Stage::Complete => {
-                client.stage = Stage::Complete;
-                Eof::Finish
-            }
+        if let Stage::Sending = client.stage {
+            client.stage = Stage::Complete;
         }
+        Eof::Finish
     }
 
     fn on_close(&mut self, _: &mut Context<'_>, id: ConnId, client: Client, closed: Closed) {
