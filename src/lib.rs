@@ -85,6 +85,8 @@ pub mod queue;
 mod service;
 #[cfg(all(unix, feature = "signals"))]
 pub mod signals;
+#[cfg(feature = "sim")]
+pub mod sim;
 pub mod stack;
 
 /// The README's example compiles, too.

@@ -118,7 +118,9 @@ impl<S: Service, N: Net> EventLoop<S, N> {
         let arrived = self.receive(key, self.scratch.len());
         if let Some(Some(end)) = self.ends.get_mut(key) {
             // An empty socket takes a reply of this size whole; if it does not, there is nobody to tell.
-            let _ = self.net.write(&mut end.stream, &[IoSlice::new(self.admissions[listener].reply())]);
+            let reply = [IoSlice::new(self.admissions[listener].reply())];
+            let mut write = || self.net.write(&mut end.stream, &reply);
+            while write().is_err_and(|error| error.kind() == ErrorKind::Interrupted) {}
         }
         let over = match arrived {
             Ok(Some(0)) | Err(_) => true,

@@ -1,0 +1,305 @@
+//! The stack, as simple as it can be said: lists, and no loop.
+
+use crate::report::{Check, require};
+use pollstack::sim::{Entry, Event};
+use std::collections::VecDeque;
+use std::time::Duration;
+
+pub(crate) struct Model {
+    capacity: usize,
+    max_clients: usize,
+    evict_after: Duration,
+    stack: Vec<Vec<u8>>,
+    /// Items on their way out. Their room is theirs until they have left.
+    leaving: usize,
+    pushes: VecDeque<usize>,
+    pops: VecDeque<usize>,
+    /// Who is in, in the order in which they came.
+    admitted: VecDeque<usize>,
+    clients: Vec<Known>,
+    /// Somebody has been evicted, and the newcomer is still to come.
+    evicting: bool,
+}
+
+/// What is known of a client.
+struct Known {
+    stage: Stage,
+    input: Vec<u8>,
+    since: Duration,
+    /// What it has to be sent, and how much of that has been.
+    answer: Vec<u8>,
+    written: usize,
+    /// What it gets.
+    item: Option<Vec<u8>>,
+    failed: bool,
+    closes: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Backlog,
+    Accepted,
+    Reading,
+    Pushing,
+    Popping,
+    /// Its answer is decided.
+    Answered,
+    /// It has sent what is no request.
+    Refused,
+    /// It was turned away.
+    Rejected,
+    /// It has hung up before it had its answer.
+    Cancelled,
+    /// It is closed for the server.
+    Gone,
+}
+
+impl Model {
+    pub(crate) fn new(capacity: usize, max_clients: usize, evict_after: Duration) -> Model {
+        Model {
+            capacity,
+            max_clients,
+            evict_after,
+            stack: Vec::new(),
+            leaving: 0,
+            pushes: VecDeque::new(),
+            pops: VecDeque::new(),
+            admitted: VecDeque::new(),
+            clients: Vec::new(),
+            evicting: false,
+        }
+    }
+
+    pub(crate) fn items(&self) -> usize {
+        self.stack.len()
+    }
+
+    pub(crate) fn parked(&self) -> (usize, usize) {
+        (self.pushes.len(), self.pops.len())
+    }
+
+    pub(crate) fn admitted(&self) -> usize {
+        self.admitted.len()
+    }
+
+    /// What a client is to read in all.
+    pub(crate) fn answer(&self, client: usize) -> &[u8] {
+        self.clients.get(client).map_or(&[], |known| &known.answer)
+    }
+
+    /// Whether the server has sent a client all, and has closed.
+    pub(crate) fn is_answered(&self, client: usize) -> bool {
+        self.clients
+            .get(client)
+            .is_some_and(|known| known.stage == Stage::Gone && !known.answer.is_empty() && known.is_sent())
+    }
+
+    /// How long the oldest client is still safe.
+    pub(crate) fn until_old_age(&self, now: Duration) -> Option<Duration> {
+        let oldest = &self.clients[*self.admitted.front()?];
+        (oldest.since + self.evict_after).checked_sub(now)
+    }
+
+    /// Follows what happens between a client and the server.
+    pub(crate) fn hear(&mut self, Entry { at, client, event }: &Entry) -> Check {
+        let client = *client;
+        match event {
+            Event::Connected => {
+                self.clients.push(Known::new());
+                return Ok(());
+            }
+            Event::Sent(_) | Event::Ended | Event::Aborted => return Ok(()), // only the server's view counts
+            Event::Accepted => return self.enter(client, Stage::Backlog, Stage::Accepted),
+            Event::Lost => return self.enter(client, Stage::Backlog, Stage::Gone),
+            _ if self.clients[client].stage == Stage::Accepted => self.greet(client, *at)?,
+            _ => {}
+        }
+        match event {
+            Event::Read(bytes) if bytes.is_empty() => self.cancel(client),
+            Event::Read(bytes) => self.read(client, bytes),
+            Event::Wrote(bytes) => self.wrote(client, bytes)?,
+            Event::Failed(_) => {
+                self.clients[client].failed = true;
+                self.cancel(client);
+            }
+            Event::Shut => self.leave(client, *at)?,
+            Event::Closed | Event::Reset => {
+                self.clients[client].closes += 1;
+                require(self.clients[client].closes == 1, || format!("client {client} is closed twice"))?;
+                self.leave(client, *at)?;
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn enter(&mut self, client: usize, from: Stage, to: Stage) -> Check {
+        let stage = std::mem::replace(&mut self.clients[client].stage, to);
+        require(stage == from, || format!("client {client} is {to:?}, but was {stage:?}"))
+    }
+
+    /// The server looks at a newcomer for the first time.
+    fn greet(&mut self, client: usize, at: Duration) -> Check {
+        if self.admitted.len() < self.max_clients {
+            self.clients[client].stage = Stage::Reading;
+            self.clients[client].since = at;
+            self.admitted.push_back(client);
+            self.evicting = false;
+            return Ok(());
+        }
+        let age = self.age_of_oldest(at);
+        require(age <= self.evict_after, || format!("client {client} is turned away, but the oldest is {age:?} old"))?;
+        self.clients[client].stage = Stage::Rejected;
+        self.clients[client].answer = vec![0xFF];
+        Ok(())
+    }
+
+    fn age_of_oldest(&self, at: Duration) -> Duration {
+        self.admitted.front().map_or(Duration::ZERO, |oldest| at - self.clients[*oldest].since)
+    }
+
+    fn read(&mut self, client: usize, bytes: &[u8]) {
+        let known = &mut self.clients[client];
+        if known.stage != Stage::Reading {
+            return;
+        }
+        known.input.extend(bytes);
+        let header = usize::from(known.input[0]);
+        match header {
+            0 => known.stage = Stage::Refused,
+            1..128 if known.input.len() > header => {
+                known.item = Some(known.input[1..=header].to_vec());
+                known.stage = Stage::Pushing;
+                self.pushes.push_back(client);
+            }
+            1..128 => {}
+            _ => {
+                known.stage = Stage::Popping;
+                self.pops.push_back(client);
+            }
+        }
+        self.decide();
+    }
+
+    fn decide(&mut self) {
+        loop {
+            if self.stack.len() + self.leaving < self.capacity && !self.pushes.is_empty() {
+                let Some(client) = self.pushes.pop_front() else { return };
+                let known = &mut self.clients[client];
+                self.stack.extend(known.item.take());
+                known.answer = vec![0];
+                known.stage = Stage::Answered;
+            } else if !self.stack.is_empty() && !self.pops.is_empty() {
+                let Some(client) = self.pops.pop_front() else { return };
+                let known = &mut self.clients[client];
+                known.item = self.stack.pop();
+                let item = known.item.as_deref().unwrap_or_default();
+                known.answer = [&[item.len() as u8], item].concat();
+                known.stage = Stage::Answered;
+                self.leaving += 1;
+            } else {
+                return;
+            }
+        }
+    }
+
+    /// The server knows that a client has gone. If it has no answer yet, it will get none.
+    fn cancel(&mut self, client: usize) {
+        if matches!(self.clients[client].stage, Stage::Reading | Stage::Pushing | Stage::Popping) {
+            self.clients[client].stage = Stage::Cancelled;
+            self.pushes.retain(|parked| *parked != client);
+            self.pops.retain(|parked| *parked != client);
+            self.decide();
+        }
+    }
+
+    fn wrote(&mut self, client: usize, bytes: &[u8]) -> Check {
+        let known = &mut self.clients[client];
+        let right = known.answer[known.written..].starts_with(bytes);
+        require(right, || format!("client {client} is sent {bytes:?}, not {:?}", &known.answer[known.written..]))?;
+        known.written += bytes.len();
+        Ok(())
+    }
+
+    /// The server has closed a client, or lets it linger.
+    fn leave(&mut self, client: usize, at: Duration) -> Check {
+        let known = &mut self.clients[client];
+        let (stage, sent, failed) = (known.stage, known.is_sent(), known.failed);
+        match stage {
+            Stage::Gone => return Ok(()), // it has lingered
+            Stage::Reading | Stage::Pushing | Stage::Popping => self.evict(client, at)?,
+            Stage::Answered if !sent && !failed => self.evict(client, at)?,
+            Stage::Answered => {}
+            Stage::Rejected => {
+                require(sent || failed, || format!("client {client} is turned away without a word"))?;
+            }
+            Stage::Refused | Stage::Cancelled => {}
+            Stage::Backlog | Stage::Accepted => return Err(format!("client {client} is closed unseen").into()),
+        }
+        let known = &mut self.clients[client];
+        known.stage = Stage::Gone;
+        if let (Stage::Answered, Some(item)) = (stage, known.item.take()) {
+            self.leaving -= 1;
+            self.stack.extend((!sent).then_some(item));
+        }
+        self.admitted.retain(|admitted| *admitted != client);
+        self.decide();
+        Ok(())
+    }
+
+    /// A client that has not got its answer is closed: that may only be for a newcomer, and for old age.
+    fn evict(&mut self, client: usize, at: Duration) -> Check {
+        let age = self.age_of_oldest(at);
+        let newcomer = self.clients.iter().any(|known| known.stage == Stage::Accepted);
+        let oldest = self.admitted.front() == Some(&client);
+        let full = self.admitted.len() == self.max_clients;
+        let right = newcomer && oldest && full && age > self.evict_after && !self.evicting;
+        self.evicting = true;
+        self.cancel(client);
+        require(right, || {
+            format!("client {client} is evicted: oldest: {oldest}, {age:?} old; full: {full}, a newcomer: {newcomer}")
+        })
+    }
+
+    pub(crate) fn ends_a_turn(&self) -> Check {
+        require(!self.evicting, || "somebody was evicted for nobody".to_owned())
+    }
+
+    /// Nothing can be done, all has been read, and nothing goes wrong: nobody waits who need not.
+    pub(crate) fn is_at_rest(&self) -> Check {
+        for (client, known) in self.clients.iter().enumerate() {
+            let waits = matches!(known.stage, Stage::Backlog | Stage::Accepted | Stage::Answered | Stage::Refused);
+            require(!waits, || format!("client {client} is {:?} at rest", known.stage))?;
+        }
+        Ok(())
+    }
+
+    /// Everybody has gone.
+    pub(crate) fn is_over(&self) -> Check {
+        require(self.leaving == 0 && self.parked() == (0, 0), || "somebody still waits".to_owned())?;
+        for (client, known) in self.clients.iter().enumerate() {
+            let over = known.stage == Stage::Gone;
+            require(over, || format!("client {client} is {:?} in the end", known.stage))?;
+        }
+        Ok(())
+    }
+}
+
+impl Known {
+    fn new() -> Known {
+        Known {
+            stage: Stage::Backlog,
+            input: Vec::new(),
+            since: Duration::ZERO,
+            answer: Vec::new(),
+            written: 0,
+            item: None,
+            failed: false,
+            closes: 0,
+        }
+    }
+
+    fn is_sent(&self) -> bool {
+        self.written == self.answer.len()
+    }
+}

@@ -1,0 +1,54 @@
+//! What a run has seen, and how it says that something is wrong.
+
+use pollstack::sim::{Entry, Event, Fault, World};
+use std::error::Error;
+
+/// Whether all is as it should be.
+pub(crate) type Check = Result<(), Box<dyn Error>>;
+
+/// Fails with `text` unless `holds`.
+pub(crate) fn require(holds: bool, text: impl FnOnce() -> String) -> Check {
+    if holds { Ok(()) } else { Err(text().into()) }
+}
+
+/// What has been seen in the worlds so far.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Report {
+    pub(crate) worlds: u64,
+    pub(crate) connections: u64,
+    pub(crate) events: u64,
+    pub(crate) fired: [u64; Fault::ALL.len()],
+    /// What has happened in the world of now.
+    history: Vec<Entry>,
+}
+
+impl Report {
+    /// What has happened since the last time.
+    pub(crate) fn listen(&mut self, world: &World) -> &[Entry] {
+        let known = self.history.len();
+        self.history.extend(world.take_log());
+        &self.history[known..]
+    }
+
+    /// Counts a world that is over.
+    pub(crate) fn close(&mut self, world: &World) {
+        self.worlds += 1;
+        self.events += self.history.len() as u64;
+        self.connections += self.history.iter().filter(|entry| entry.event == Event::Connected).count() as u64;
+        self.fired.iter_mut().zip(world.faults_fired()).for_each(|(sum, (_, n))| *sum += n);
+        self.history.clear();
+    }
+
+    /// What has happened in the world of now, to be read.
+    pub(crate) fn story(&mut self, world: &World) -> String {
+        self.listen(world);
+        self.history.iter().map(|entry| format!("{entry}\n")).collect()
+    }
+
+    pub(crate) fn add(&mut self, other: &Report) {
+        self.worlds += other.worlds;
+        self.events += other.events;
+        self.connections += other.connections;
+        self.fired.iter_mut().zip(other.fired).for_each(|(sum, n)| *sum += n);
+    }
+}

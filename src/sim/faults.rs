@@ -1,0 +1,71 @@
+//! What can go wrong without anybody's fault.
+
+/// A kind of fault. What clients do wrong, they are told to by the test.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// A read brings a part of what there is; the rest arrives right behind it.
+    ShortRead,
+    /// A write takes a part of what there is room for; the rest of the room comes right behind it.
+    ShortWrite,
+    /// A call finds nothing to do; what it is for arrives right behind it.
+    WouldBlock,
+    /// A call is interrupted by a signal.
+    Interrupted,
+    /// A connection is lost in the backlog.
+    LostAccept,
+    /// An accept finds no descriptor to spare.
+    NoDescriptors,
+    /// An event that is not true, or about somebody who has gone.
+    SpuriousEvent,
+    /// Events come in another order than their causes.
+    ReorderedEvents,
+    /// A wait returns a part of the events; the others come with the next.
+    TruncatedEvents,
+}
+
+impl Fault {
+    /// All of them.
+    pub const ALL: [Fault; 9] = [
+        Fault::ShortRead,
+        Fault::ShortWrite,
+        Fault::WouldBlock,
+        Fault::Interrupted,
+        Fault::LostAccept,
+        Fault::NoDescriptors,
+        Fault::SpuriousEvent,
+        Fault::ReorderedEvents,
+        Fault::TruncatedEvents,
+    ];
+}
+
+/// How often each kind of fault is made: once in so many occasions, or never.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Faults([u32; Fault::ALL.len()]);
+
+impl Faults {
+    /// Some kinds of faults, now and then or all the time, but accepts do not fail. Which, `seed`
+    /// decides: a world with a few kinds of faults shows more than one with all.
+    pub fn random(seed: u64) -> Faults {
+        Fault::ALL[..].iter().fold(Faults::some(seed), |faults, fault| match fault {
+            Fault::LostAccept | Fault::NoDescriptors => faults.with(*fault, 0),
+            _ => faults,
+        })
+    }
+
+    /// The same, and accepts may fail, too.
+    pub fn some(seed: u64) -> Faults {
+        let mut random = fastrand::Rng::with_seed(seed);
+        Faults(std::array::from_fn(|_| [0, 0, 0, 2, 5, 20, 100][random.usize(..7)]))
+    }
+
+    /// These, and `fault` once in `n` occasions; never if that is 0.
+    pub fn with(mut self, fault: Fault, n: u32) -> Faults {
+        self.0[fault as usize] = n;
+        self
+    }
+
+    /// Once in how many occasions a fault is made; 0 is never.
+    pub fn one_in(&self, fault: Fault) -> u32 {
+        self.0[fault as usize]
+    }
+}

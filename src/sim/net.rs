@@ -1,0 +1,195 @@
+//! The network as the loop sees it.
+
+use super::{Backlog, Event, Fault, State, World};
+use crate::net::{Address, Interest, Net, Peer};
+use std::cell::RefMut;
+use std::fs::File;
+use std::io::{self, ErrorKind, IoSlice, Read, Seek, SeekFrom};
+use std::time::Instant;
+
+/// The simulated operating system of a [`World`].
+#[derive(Debug)]
+pub struct Sim(World);
+
+/// A listening socket.
+#[derive(Debug)]
+pub struct Listener {
+    index: usize,
+    address: Address,
+}
+
+/// The server's end of a connection.
+#[derive(Debug)]
+pub struct Stream {
+    number: usize,
+}
+
+impl Sim {
+    pub(super) fn new(world: World) -> Sim {
+        Sim(world)
+    }
+
+    fn state(&self) -> RefMut<'_, State> {
+        self.0.0.borrow_mut()
+    }
+
+    /// The faults of calls on a stream. Whoever is told to wait has an edge to wait for.
+    fn call(&self, number: usize) -> io::Result<RefMut<'_, State>> {
+        let mut state = self.state();
+        if state.fault(Fault::Interrupted) {
+            return Err(ErrorKind::Interrupted.into());
+        }
+        if state.wires[number].is_watched() && state.fault(Fault::WouldBlock) {
+            state.wire_edge(number);
+            return Err(ErrorKind::WouldBlock.into());
+        }
+        Ok(state)
+    }
+
+    /// Writes what there is room for of `bytes`.
+    fn take(&self, number: usize, bytes: &[u8]) -> io::Result<usize> {
+        let mut state = self.call(number)?;
+        let room =
+            state.wires[number].writable().inspect_err(|error| state.log(number, Event::Failed(error.kind())))?;
+        let mut n = room.min(bytes.len());
+        let short = n > 1 && state.wires[number].is_watched() && state.fault(Fault::ShortWrite);
+        if short {
+            n = state.part(n);
+        }
+        state.wires[number].write(&bytes[..n], bytes.len());
+        if short {
+            state.wire_edge(number);
+        }
+        if n == 0 && !bytes.is_empty() {
+            return Err(ErrorKind::WouldBlock.into());
+        }
+        state.log(number, Event::Wrote(bytes[..n].to_vec()));
+        Ok(n)
+    }
+}
+
+impl Net for Sim {
+    type Listener = Listener;
+    type Stream = Stream;
+
+    const SHORT_MEANS_DRAINED: bool = true;
+
+    fn listen(&mut self, address: &Address, _: u32, index: usize) -> io::Result<Listener> {
+        let mut state = self.state();
+        let backlog = Backlog { open: true, ..Backlog::default() };
+        if index < state.listeners.len() {
+            state.listeners[index] = backlog;
+        } else {
+            state.listeners.push(backlog);
+        }
+        Ok(Listener { index, address: address.clone() })
+    }
+
+    fn local_address(&self, listener: &Listener) -> io::Result<Address> {
+        Ok(listener.address.clone())
+    }
+
+    fn accept(&mut self, listener: &mut Listener) -> io::Result<(Stream, Peer)> {
+        let mut state = self.state();
+        if state.listeners[listener.index].waiting.is_empty() {
+            return Err(ErrorKind::WouldBlock.into());
+        }
+        if state.fault(Fault::Interrupted) {
+            return Err(ErrorKind::Interrupted.into());
+        }
+        if state.fault(Fault::NoDescriptors) {
+            return Err(io::Error::other("no descriptors")); // EMFILE has no kind of its own
+        }
+        let Some(number) = state.listeners[listener.index].waiting.pop_front() else {
+            return Err(ErrorKind::WouldBlock.into());
+        };
+        if state.fault(Fault::LostAccept) {
+            state.wires[number].refuse();
+            state.log(number, Event::Lost);
+            return Err(ErrorKind::ConnectionAborted.into());
+        }
+        state.wires[number].accept();
+        state.log(number, Event::Accepted);
+        Ok((Stream { number }, Peer::Unix))
+    }
+
+    fn read(&mut self, stream: &mut Stream, buffer: &mut [u8]) -> io::Result<usize> {
+        let number = stream.number;
+        let mut state = self.call(number)?;
+        let readable = state.wires[number].readable();
+        let mut n = match readable {
+            Err(error) => {
+                let waits = error.kind() == ErrorKind::WouldBlock;
+                state.log(number, if waits { Event::Waits } else { Event::Failed(error.kind()) });
+                return Err(error);
+            }
+            Ok(n) => n.min(buffer.len()),
+        };
+        let short = n > 1 && state.fault(Fault::ShortRead);
+        if short {
+            n = state.part(n);
+        }
+        let (bytes, more) = state.wires[number].read(n);
+        buffer[..n].copy_from_slice(&bytes);
+        if short || more {
+            state.wire_edge(number);
+        }
+        state.log(number, Event::Read(bytes));
+        Ok(n)
+    }
+
+    fn write(&mut self, stream: &mut Stream, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        let bytes: Vec<u8> = slices.iter().flat_map(|slice| slice.iter().copied()).collect();
+        self.take(stream.number, &bytes)
+    }
+
+    fn send_file(&mut self, stream: &mut Stream, file: &File, offset: u64, len: usize) -> io::Result<usize> {
+        let (mut file, mut bytes) = (file, Vec::new());
+        file.seek(SeekFrom::Start(offset))?;
+        file.take(len as u64).read_to_end(&mut bytes)?;
+        if bytes.is_empty() { Ok(0) } else { self.take(stream.number, &bytes) }
+    }
+
+    fn shut(&mut self, stream: &mut Stream) -> io::Result<()> {
+        let mut state = self.state();
+        state.log(stream.number, Event::Shut);
+        state.wires[stream.number].shut()
+    }
+
+    fn watch(&mut self, stream: &mut Stream, key: usize, _: Option<Interest>, interest: Interest) -> io::Result<()> {
+        let mut state = self.state();
+        if state.wires[stream.number].watch(key, interest) {
+            state.wire_edge(stream.number);
+        }
+        Ok(())
+    }
+
+    fn take_error(&mut self, stream: &mut Stream) -> Option<io::Error> {
+        let mut state = self.state();
+        let error = state.wires[stream.number].take_error()?;
+        state.log(stream.number, Event::Failed(error.kind()));
+        Some(error)
+    }
+
+    fn close(&mut self, stream: Stream) {
+        let mut state = self.state();
+        state.log(stream.number, Event::Closed);
+        state.wires[stream.number].close(false);
+    }
+
+    fn reset(&mut self, stream: Stream) {
+        let mut state = self.state();
+        state.log(stream.number, Event::Reset);
+        state.wires[stream.number].close(true);
+    }
+
+    fn close_listener(&mut self, listener: Listener) {
+        let mut state = self.state();
+        let backlog = std::mem::take(&mut state.listeners[listener.index]);
+        backlog.waiting.iter().for_each(|number| state.wires[*number].refuse());
+    }
+
+    fn now(&self) -> Instant {
+        self.state().now
+    }
+}
