@@ -69,8 +69,10 @@ fn arrows_point_one_way() {
 fn nothing_unwraps() {
     let panics =
         [".unwrap()", ".expect(\"", "panic!", "unreachable!", "todo!", "unimplemented!", "assert!(", "assert_eq!("];
-    let found: Vec<String> = naming(&panics).into_iter().filter(|name| name != "event_loop/serve.rs").collect();
-    assert_eq!(found, [""; 0], "serve.rs has one debug_assert, about what services return");
+    let mut found = naming(&panics);
+    // The one has a debug_assert, about what services return; the other panics for tests.
+    found.retain(|name| name != "event_loop/serve.rs" && name != "sim.rs");
+    assert_eq!(found, [""; 0]);
 }
 
 /// Lost otherwise: files that can be read in one sitting.

@@ -1,6 +1,6 @@
 //! The stack, as simple as it can be said: lists, and no loop.
 
-use crate::report::{Check, require};
+use super::report::{Check, require};
 use pollstack::sim::{Entry, Event};
 use std::collections::VecDeque;
 use std::time::Duration;

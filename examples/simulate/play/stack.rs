@@ -5,8 +5,8 @@
 //! request is decided when, who may be evicted or turned away, who is to be sent what. After every
 //! turn of the loop both have to agree.
 
-use crate::model::Model;
-use crate::report::{Check, Report, require};
+use super::model::Model;
+use super::report::{Check, Report, require};
 use fastrand::Rng;
 use pollstack::sim::{Client, Fault, Faults, Sim, World};
 use pollstack::stack::{StackService, wire};

@@ -1,0 +1,48 @@
+//! Worlds, and what is done in them.
+
+mod model;
+mod report;
+mod stack;
+
+pub(crate) use report::Report;
+
+use pollstack::sim::World;
+use report::Check;
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+/// A server, and how it is tried.
+#[derive(Clone, Copy)]
+pub(crate) struct Server {
+    pub(crate) name: &'static str,
+    run: fn(u64, &World, &mut Report) -> Check,
+}
+
+pub(crate) const SERVERS: [Server; 1] = [Server { name: "stack", run: stack::run }];
+
+/// Runs a server in the world of a seed. What is wrong comes with the story of that world, and the
+/// command that tells it again.
+pub(crate) fn run(server: Server, seed: u64, report: &mut Report, story: bool) -> Result<(), String> {
+    let world = World::new(seed);
+    let result = catch_unwind(AssertUnwindSafe(|| (server.run)(seed, &world, report)));
+    let result = result.unwrap_or_else(|panic| Err(message(&*panic).into()));
+    if let Err(error) = result {
+        return Err(format!(
+            "{}{}: seed {seed}: {error}\n\
+             cargo run --release --features sim --example simulate -- --server {} --first {seed} --seeds 1 --story",
+            report.story(&world),
+            server.name,
+            server.name
+        ));
+    }
+    if story {
+        print!("{}", report.story(&world));
+    }
+    report.close(&world);
+    Ok(())
+}
+
+fn message(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref().copied());
+    format!("it has panicked: {}", text.unwrap_or("?"))
+}

@@ -1,0 +1,20 @@
+//! The servers in simulated worlds, a fixed set of them; `examples/simulate` runs them by the million.
+
+#[path = "../examples/simulate/play/mod.rs"]
+mod play;
+
+use play::{Report, SERVERS};
+
+/// Lost otherwise: items, order, places, connections or rest, in situations that nobody has thought
+/// of. Every kind of fault is made.
+#[test]
+fn all_is_as_it_should_be() {
+    for server in SERVERS {
+        let mut report = Report::default();
+        for seed in 0..300 {
+            play::run(server, seed, &mut report, false).unwrap_or_else(|failure| panic!("{failure}"));
+        }
+        assert!(report.worlds == 300 && report.connections > 300);
+        assert!(report.fired.iter().all(|n| *n > 0), "{}: {:?}", server.name, report.fired);
+    }
+}
