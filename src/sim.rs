@@ -245,8 +245,7 @@ impl World {
             }
             !work
         });
-        let Some(turns) = rest else { panic!("the loop spins:\n{}", self.story()) };
-        turns
+        rest.unwrap_or_else(|| panic!("the loop spins: it has not come to rest in {SPIN} turns"))
     }
 
     /// What has happened since the last time.

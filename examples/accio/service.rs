@@ -7,7 +7,7 @@
 //! client: confirm-accio-again\r\n\r\n, the file, FIN
 //! ```
 
-use crate::upload::{Folder, Received, Upload};
+use super::upload::{Folder, Received, Upload};
 use pollstack::{Closed, ConnId, Context, Eof, ListenerId, Service};
 use std::collections::BTreeSet;
 use std::io::{self, Write};

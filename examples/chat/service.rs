@@ -1,6 +1,6 @@
 //! The chat service: who is logged in, what is on its way to whom, and what is still to be answered.
 
-use crate::protocol::{
+use super::protocol::{
     self, BAD_DEST_USER, BAD_RQST_BODY, BAD_RQST_HDR, BUSY, Front, IN_USE, MAX_DELIVERY, MAX_LINE, MAX_NAME, MAX_REPLY,
     SEND_OK,
 };

@@ -40,6 +40,7 @@ impl Sim {
             return Err(ErrorKind::Interrupted.into());
         }
         if state.wires[number].is_watched() && state.fault(Fault::WouldBlock) {
+            state.wires[number].wait_for_room();
             state.wire_edge(number);
             return Err(ErrorKind::WouldBlock.into());
         }

@@ -179,6 +179,10 @@ impl Wire {
         self.wants_room = bytes.len() < wanted;
     }
 
+    pub(super) fn wait_for_room(&mut self) {
+        self.wants_room = true;
+    }
+
     /// Kernels tell of room when a third of the buffer is free.
     pub(super) fn has_room(&self) -> bool {
         self.send_buffer - self.sent.len().min(self.send_buffer) >= self.send_buffer.div_ceil(3)

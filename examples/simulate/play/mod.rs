@@ -1,5 +1,7 @@
 //! Worlds, and what is done in them.
 
+mod accio;
+mod chat;
 mod model;
 mod report;
 mod stack;
@@ -18,7 +20,11 @@ pub(crate) struct Server {
     run: fn(u64, &World, &mut Report) -> Check,
 }
 
-pub(crate) const SERVERS: [Server; 1] = [Server { name: "stack", run: stack::run }];
+pub(crate) const SERVERS: [Server; 3] = [
+    Server { name: "stack", run: stack::run },
+    Server { name: "chat", run: chat::run },
+    Server { name: "accio", run: accio::run },
+];
 
 /// Runs a server in the world of a seed. What is wrong comes with the story of that world, and the
 /// command that tells it again.

@@ -1,0 +1,228 @@
+//! The Accio server under clients who send files, or do not. What it reports has to be what it has
+//! read.
+
+use super::report::{Check, Report, require};
+use fastrand::Rng;
+use pollstack::sim::{Client, Entry, Event, Faults, Sim, World};
+use pollstack::{EventLoop, Limits, Listen, Overload};
+use service::Accio;
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::io::{self, Write};
+use std::rc::Rc;
+use std::time::Duration;
+
+#[path = "../../accio/service.rs"]
+mod service;
+#[path = "../../accio/upload.rs"]
+#[allow(dead_code)]
+mod upload;
+
+const TIMEOUT: Duration = Duration::from_secs(10);
+const HANDSHAKE: &[u8] = b"confirm-accio\r\nconfirm-accio-again\r\n\r\n";
+
+/// What the server has reported, a line each.
+#[derive(Clone, Default)]
+struct Results(Rc<RefCell<Vec<u8>>>);
+
+impl Write for Results {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.borrow_mut().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+pub(super) fn run(seed: u64, world: &World, report: &mut Report) -> Check {
+    let mut random = Rng::with_seed(seed ^ 0xACC10);
+    if random.bool() {
+        world.set_buffers(random.usize(1..200), random.usize(1..20));
+    }
+    world.set_faults(Faults::some(seed));
+    let (parallel, results) = (random.usize(1..4), Results::default());
+    let accio = Accio::new(TIMEOUT, None, false, results.clone());
+    let mut server = EventLoop::on(world.net(), accio, Limits::default());
+    server.listen(Listen::new("127.0.0.1:1".parse()?).max_conns(parallel).overload(Overload::Defer))?;
+    let mut play = Play {
+        world: world.clone(),
+        random,
+        server,
+        parallel,
+        results,
+        expected: VecDeque::new(),
+        clients: Vec::new(),
+    };
+    for _ in 0..play.random.usize(20..300) {
+        play.act();
+        play.check(report)?;
+    }
+    play.end(report)
+}
+
+struct Play {
+    world: World,
+    random: Rng,
+    server: EventLoop<Accio<Results>, Sim>,
+    parallel: usize,
+    results: Results,
+    /// What is to be reported next.
+    expected: VecDeque<String>,
+    clients: Vec<Uploader>,
+}
+
+struct Uploader {
+    client: Client,
+    left: VecDeque<u8>,
+    /// What the server has read, and when the last of it.
+    input: Vec<u8>,
+    last: Duration,
+    ended: bool,
+    failed: bool,
+    stage: Stage,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Waiting,
+    Served,
+    Over,
+}
+
+impl Play {
+    fn act(&mut self) {
+        match self.random.u8(..100) {
+            0..15 => self.connect(),
+            15..50 => {
+                let n = if self.random.bool() { 1 } else { self.random.usize(1..1000) };
+                self.any(|client, _| client.send(n));
+            }
+            50..60 => self.any(|client, random| {
+                if client.left.is_empty() || random.u8(..5) == 0 {
+                    client.client.end();
+                }
+            }),
+            60..62 => self.any(|client, _| client.client.abort()),
+            62..64 => self.any(|client, _| client.client.send(b"?")),
+            64..70 => self.pass_time(),
+            _ => self.world.turn(&mut self.server),
+        }
+        self.clients.iter().for_each(|client| drop(client.client.read()));
+    }
+
+    fn connect(&mut self) {
+        let file = vec![b'x'; self.random.usize(..3000)];
+        let left = [HANDSHAKE, &file].concat().into();
+        let client = self.world.connect();
+        self.clients.push(Uploader {
+            client,
+            left,
+            input: Vec::new(),
+            last: Duration::ZERO,
+            ended: false,
+            failed: false,
+            stage: Stage::Waiting,
+        });
+    }
+
+    fn any(&mut self, act: impl FnOnce(&mut Uploader, &mut Rng)) {
+        // Those who are being served are more interesting than those who wait.
+        let over = self.clients.iter().position(|client| client.stage != Stage::Over).unwrap_or(self.clients.len());
+        if let Some(rest) = self.clients.len().checked_sub(over + 1) {
+            let index = over + self.random.usize(..=rest.min(self.parallel + 2));
+            act(&mut self.clients[index], &mut self.random);
+        }
+    }
+
+    fn pass_time(&mut self) {
+        self.world.settle(&mut self.server);
+        let until = self.server.timeout().unwrap_or_default();
+        let time = match self.random.u8(..4) {
+            0 => until,
+            1 => until.saturating_sub(Duration::from_nanos(1)),
+            _ => Duration::from_millis(self.random.u64(..4000)),
+        };
+        self.world.pass(time);
+    }
+
+    fn check(&mut self, report: &mut Report) -> Check {
+        for entry in report.listen(&self.world) {
+            self.hear(entry)?;
+        }
+        let text = String::from_utf8(std::mem::take(&mut *self.results.0.borrow_mut()))?;
+        for line in text.lines() {
+            let expected = self.expected.pop_front();
+            require(expected.as_deref() == Some(line), || format!("it reports {line}, not {expected:?}"))?;
+        }
+        require(self.expected.is_empty(), || format!("it does not report {:?}", self.expected))?;
+        let served = self.clients.iter().filter(|client| client.stage == Stage::Served).count();
+        require(served <= self.parallel, || format!("{served} at a time, not {}", self.parallel))
+    }
+
+    fn hear(&mut self, Entry { at, client, event }: &Entry) -> Check {
+        let earlier = self.clients[..*client].iter().all(|client| client.stage != Stage::Waiting);
+        let uploader = &mut self.clients[*client];
+        match event {
+            Event::Accepted => {
+                require(earlier, || format!("client {client} is served before its turn"))?;
+                (uploader.stage, uploader.last) = (Stage::Served, *at);
+            }
+            Event::Lost => uploader.stage = Stage::Over,
+            Event::Read(bytes) if bytes.is_empty() => uploader.ended = !uploader.failed,
+            Event::Read(bytes) => {
+                uploader.input.extend(bytes);
+                uploader.last = *at;
+            }
+            Event::Failed(_) => uploader.failed = true,
+            Event::Closed | Event::Reset if uploader.stage == Stage::Served => {
+                uploader.stage = Stage::Over;
+                require(uploader.may_close(*at), || format!("client {client} is closed for nothing"))?;
+                self.expected.push_back(uploader.result());
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Everybody goes on to the end.
+    fn end(mut self, report: &mut Report) -> Check {
+        self.world.set_faults(Faults::default());
+        self.world.pass(Duration::from_secs(1));
+        self.clients.iter_mut().for_each(|client| {
+            client.send(usize::MAX);
+            client.client.end();
+        });
+        for _ in 0..self.clients.len() + 1 {
+            self.world.settle(&mut self.server);
+            self.clients.iter().for_each(|client| drop(client.client.read()));
+            self.check(report)?;
+            self.world.pass(TIMEOUT); // for those who wait for room to be told that there is some
+        }
+        let waiting = self.clients.iter().filter(|client| client.stage != Stage::Over).count();
+        require(waiting == 0, || format!("{waiting} are not served"))
+    }
+}
+
+impl Uploader {
+    fn send(&mut self, n: usize) {
+        let part: Vec<u8> = self.left.drain(..n.min(self.left.len())).collect();
+        self.client.send(&part);
+    }
+
+    fn has_confirmed(&self) -> bool {
+        self.input.starts_with(HANDSHAKE)
+    }
+
+    fn may_close(&self, at: Duration) -> bool {
+        let wrong = !HANDSHAKE.starts_with(&self.input) && !self.has_confirmed();
+        self.ended || self.failed || wrong || at - self.last >= TIMEOUT
+    }
+
+    fn result(&self) -> String {
+        match self.has_confirmed() && self.ended {
+            true => (self.input.len() - HANDSHAKE.len()).to_string(),
+            false => "ERROR".to_owned(),
+        }
+    }
+}
