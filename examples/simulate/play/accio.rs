@@ -45,15 +45,8 @@ pub(super) fn run(seed: u64, world: &World, report: &mut Report) -> Check {
     let accio = Accio::new(TIMEOUT, None, false, results.clone());
     let mut server = EventLoop::on(world.net(), accio, Limits::default());
     server.listen(Listen::new("127.0.0.1:1".parse()?).max_conns(parallel).overload(Overload::Defer))?;
-    let mut play = Play {
-        world: world.clone(),
-        random,
-        server,
-        parallel,
-        results,
-        expected: VecDeque::new(),
-        clients: Vec::new(),
-    };
+    let (world, expected, clients) = (world.clone(), VecDeque::new(), Vec::new());
+    let mut play = Play { world, random, server, parallel, results, expected, clients, turned: None };
     for _ in 0..play.random.usize(20..300) {
         play.act();
         play.check(report)?;
@@ -70,6 +63,8 @@ struct Play {
     /// What is to be reported next.
     expected: VecDeque<String>,
     clients: Vec<Uploader>,
+    /// When there was a turn that has not been checked yet.
+    turned: Option<Duration>,
 }
 
 struct Uploader {
@@ -106,7 +101,10 @@ impl Play {
             60..62 => self.any(|client, _| client.client.abort()),
             62..64 => self.any(|client, _| client.client.send(b"?")),
             64..70 => self.pass_time(),
-            _ => self.world.turn(&mut self.server),
+            _ => {
+                self.world.turn(&mut self.server);
+                self.turned = Some(self.world.elapsed());
+            }
         }
         self.clients.iter().for_each(|client| drop(client.client.read()));
     }
@@ -156,6 +154,11 @@ impl Play {
             require(expected.as_deref() == Some(line), || format!("it reports {line}, not {expected:?}"))?;
         }
         require(self.expected.is_empty(), || format!("it does not report {:?}", self.expected))?;
+        if let Some(now) = self.turned.take() {
+            let late = |client: &&Uploader| client.stage == Stage::Served && client.last + TIMEOUT <= now;
+            let late = self.clients.iter().find(late).map(|client| client.client.number());
+            require(late.is_none(), || format!("client {late:?} has been silent for too long"))?;
+        }
         let served = self.clients.iter().filter(|client| client.stage == Stage::Served).count();
         require(served <= self.parallel, || format!("{served} at a time, not {}", self.parallel))
     }

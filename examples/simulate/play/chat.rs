@@ -119,7 +119,7 @@ impl Play {
             let number = user.lines;
             let line = match random.u8(..20) {
                 0..12 => {
-                    let size = if random.bool() { random.usize(..20) } else { random.usize(..60_000) };
+                    let size = if random.u8(..8) > 0 { random.usize(..200) } else { random.usize(..60_000) };
                     format!("SEND u{} {number} {}\n", random.usize(..everybody), "x".repeat(size))
                 }
                 12..15 => "LIST\n".to_owned(),

@@ -1,6 +1,7 @@
 //! Worlds, and what is done in them.
 
 mod accio;
+mod anything;
 mod chat;
 mod model;
 mod report;
@@ -20,10 +21,11 @@ pub(crate) struct Server {
     run: fn(u64, &World, &mut Report) -> Check,
 }
 
-pub(crate) const SERVERS: [Server; 3] = [
+pub(crate) const SERVERS: [Server; 4] = [
     Server { name: "stack", run: stack::run },
     Server { name: "chat", run: chat::run },
     Server { name: "accio", run: accio::run },
+    Server { name: "anything", run: anything::run },
 ];
 
 /// Runs a server in the world of a seed. What is wrong comes with the story of that world, and the

@@ -3,6 +3,7 @@
 use super::report::{Check, require};
 use pollstack::sim::{Entry, Event};
 use std::collections::VecDeque;
+use std::error::Error;
 use std::time::Duration;
 
 pub(crate) struct Model {
@@ -100,18 +101,21 @@ impl Model {
         (oldest.since + self.evict_after).checked_sub(now)
     }
 
-    /// Follows what happens between a client and the server.
-    pub(crate) fn hear(&mut self, Entry { at, client, event }: &Entry) -> Check {
+    /// Whether the server has let a client in, and has not read its whole request yet.
+    pub(crate) fn is_reading(&self, client: usize) -> bool {
+        self.clients.get(client).is_some_and(|known| known.stage == Stage::Reading)
+    }
+
+    /// Follows what happens between a client and the server; whether the client was a newcomer.
+    pub(crate) fn hear(&mut self, Entry { at, client, event }: &Entry) -> Result<bool, Box<dyn Error>> {
         let client = *client;
+        let newcomer = self.clients.get(client).is_some_and(|known| known.stage == Stage::Accepted);
         match event {
-            Event::Connected => {
-                self.clients.push(Known::new());
-                return Ok(());
-            }
-            Event::Sent(_) | Event::Ended | Event::Aborted => return Ok(()), // only the server's view counts
-            Event::Accepted => return self.enter(client, Stage::Backlog, Stage::Accepted),
-            Event::Lost => return self.enter(client, Stage::Backlog, Stage::Gone),
-            _ if self.clients[client].stage == Stage::Accepted => self.greet(client, *at)?,
+            Event::Connected => self.clients.push(Known::new()),
+            Event::Sent(_) | Event::Ended | Event::Aborted => return Ok(false), // only the server's view counts
+            Event::Accepted => self.enter(client, Stage::Backlog, Stage::Accepted)?,
+            Event::Lost => self.enter(client, Stage::Backlog, Stage::Gone)?,
+            _ if newcomer => self.greet(client, *at)?,
             _ => {}
         }
         match event {
@@ -130,7 +134,7 @@ impl Model {
             }
             _ => {}
         }
-        Ok(())
+        Ok(newcomer)
     }
 
     fn enter(&mut self, client: usize, from: Stage, to: Stage) -> Check {

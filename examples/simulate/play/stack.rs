@@ -22,7 +22,8 @@ const NANOSECOND: Duration = Duration::from_nanos(1);
 pub(crate) fn run(seed: u64, world: &World, report: &mut Report) -> Check {
     let mut random = Rng::with_seed(seed ^ 0x57AC);
     let (capacity, max_clients) = (random.usize(1..6), random.usize(1..8));
-    if random.bool() {
+    let small = random.bool();
+    if small {
         world.set_buffers(random.usize(1..40), random.usize(1..40));
     }
     let faults = Faults::some(seed);
@@ -33,7 +34,9 @@ pub(crate) fn run(seed: u64, world: &World, report: &mut Report) -> Check {
     server.listen(listen)?;
     let model = Model::new(capacity, max_clients, EVICT_AFTER);
     let promised = faults.one_in(Fault::NoDescriptors) == 0;
-    let mut play = Play { world: world.clone(), random, server, model, actors: Vec::new(), promised };
+    let delays = [Fault::ShortRead, Fault::WouldBlock, Fault::Interrupted, Fault::TruncatedEvents];
+    let prompt = !small && delays.iter().all(|fault| faults.one_in(*fault) == 0);
+    let mut play = Play { world: world.clone(), random, server, model, actors: Vec::new(), promised, prompt };
     for _ in 0..play.random.usize(20..400) {
         play.act();
         play.check(report)?;
@@ -49,6 +52,8 @@ struct Play {
     actors: Vec<Actor>,
     /// Answers are not lost: a server without descriptors lets go of those who only linger.
     promised: bool,
+    /// What has come is read in the next turn.
+    prompt: bool,
 }
 
 /// A client and its plan.
@@ -59,6 +64,8 @@ struct Actor {
     /// It reads whatever comes, at once.
     reads: bool,
     received: Vec<u8>,
+    /// Its request will never be whole.
+    endless: bool,
     /// It has sent more than its request, or has ended or reset the connection.
     odd: bool,
     /// It has gone on with its request when it had its answer.
@@ -96,7 +103,7 @@ impl Play {
             0..9 => push(number, self.random.usize(..20)),
             9..18 => vec![self.random.u8(0x80..)],
             18 => vec![0],
-            _ => vec![127; self.random.usize(..127)], // it will never be whole
+            _ => vec![127; self.random.usize(1..127)], // it will never be whole
         };
         let (all, reads) = (self.random.u8(..4) > 0, self.random.u8(..4) > 0);
         let actor = self.come(request, reads);
@@ -106,8 +113,9 @@ impl Play {
     }
 
     fn come(&mut self, request: Vec<u8>, reads: bool) -> &mut Actor {
+        let endless = (1..128).contains(&request[0]) && request.len() <= usize::from(request[0]);
         let (client, left) = (self.world.connect(), request.into());
-        self.actors.push(Actor { client, left, reads, received: Vec::new(), odd: false, late: false });
+        self.actors.push(Actor { client, left, reads, received: Vec::new(), endless, odd: false, late: false });
         let last = self.actors.len() - 1;
         &mut self.actors[last]
     }
@@ -144,7 +152,15 @@ impl Play {
     /// Compares what the server has done with what the model says.
     fn check(&mut self, report: &mut Report) -> Check {
         for entry in report.listen(&self.world) {
-            self.model.hear(entry)?;
+            let newcomer = self.model.hear(entry)?;
+            if newcomer && self.prompt {
+                // What was there before this turn comes before it.
+                let overtaken =
+                    self.actors.iter().find(|actor| actor.is_whole() && self.model.is_reading(actor.number()));
+                require(overtaken.is_none(), || {
+                    format!("{entry} overtakes client {}", overtaken.map_or(0, Actor::number))
+                })?;
+            }
         }
         self.model.ends_a_turn()?;
         let (stats, stack) = (self.server.stats(), self.server.service());
@@ -198,6 +214,15 @@ impl Play {
 }
 
 impl Actor {
+    fn number(&self) -> usize {
+        self.client.number()
+    }
+
+    /// Whether it has sent a whole request, and nothing else.
+    fn is_whole(&self) -> bool {
+        self.left.is_empty() && !self.odd && !self.endless
+    }
+
     fn send(&mut self, n: usize) {
         let n = n.min(self.left.len());
         let part: Vec<u8> = self.left.drain(..n).collect();
@@ -213,9 +238,11 @@ impl Actor {
 
     /// What a client is promised, from where it stands.
     fn check(&self, model: &Model, promised: bool) -> Check {
-        let (number, expected) = (self.client.number(), model.answer(self.client.number()));
+        let (number, expected) = (self.number(), model.answer(self.number()));
         let fits = expected.starts_with(&self.received);
         require(fits, || format!("client {number} has read {:?}, not {expected:?}", self.received))?;
+        let part = !self.odd && self.client.has_ended() && !self.received.is_empty() && self.received != expected;
+        require(!part, || format!("client {number} takes a part of its answer for the whole"))?;
         if promised && self.reads && !self.odd && model.is_answered(number) {
             let whole = self.received == expected;
             require(whole, || format!("client {number} has lost its answer, {expected:?}, for nothing"))?;

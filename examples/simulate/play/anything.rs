@@ -1,0 +1,280 @@
+//! A service that does at random whatever a service may do, to anybody it has ever known: what the
+//! loop promises to all services has to hold.
+
+use super::report::{Check, Report, require};
+use fastrand::Rng;
+use pollstack::sim::{Client, Faults, Sim, World};
+use pollstack::{Cause, Closed, ConnId, Context, Eof, EventLoop, Limits, Listen, ListenerId, Overload, Service};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+pub(super) fn run(seed: u64, world: &World, report: &mut Report) -> Check {
+    let mut random = Rng::with_seed(seed ^ 0xA11);
+    if random.bool() {
+        world.set_buffers(random.usize(1..50), random.usize(1..50));
+    }
+    world.set_faults(Faults::some(seed));
+    let limits = match random.u8(..3) {
+        0 => Limits::default(),
+        _ => {
+            let (input, output, turn) = (random.usize(1..100), random.usize(1..300), random.usize(1..5000));
+            Limits { input, output, turn, accepts: 2, lingering: 3, ..Limits::default() }
+        }
+    };
+    let overload = match random.u8(..3) {
+        0 => Overload::Defer,
+        1 => Overload::Reject(b"".into()),
+        _ => Overload::EvictOldest { after: Duration::from_secs(1), otherwise: b"".into() },
+    };
+    let service = Anything { random: random.fork(), ..Anything::default() };
+    let mut server = EventLoop::on(world.net(), service, limits);
+    let max_conns = random.usize(1..8);
+    server.listen(Listen::new("127.0.0.1:1".parse()?).max_conns(max_conns).overload(overload))?;
+    let mut play =
+        Play { world: world.clone(), random, server, limits, max_conns, clients: Vec::new(), voices: Vec::new() };
+    for _ in 0..play.random.usize(20..300) {
+        play.act();
+        play.check(report)?;
+    }
+    play.end(report)
+}
+
+/// What it sends to a connection is made of that connection's number, and so is what the client sends.
+#[derive(Default)]
+struct Anything {
+    random: Rng,
+    /// Everybody it has ever known.
+    known: Vec<ConnId>,
+    /// What it knows of those who are open.
+    open: BTreeMap<ConnId, State>,
+    /// What was wrong.
+    wrong: Option<String>,
+}
+
+#[derive(Default)]
+struct State {
+    deadline: Option<Instant>,
+    /// How much was sent to it.
+    sent: u64,
+    ended: bool,
+    finished: bool,
+    aborted: bool,
+    paused: bool,
+}
+
+/// Which connection it is, among those that were opened.
+type Number = usize;
+
+impl Anything {
+    fn claim(&mut self, holds: bool, text: &str) {
+        if !holds {
+            self.wrong.get_or_insert_with(|| text.to_owned());
+        }
+    }
+
+    /// Does something or other, to somebody.
+    fn act(&mut self, cx: &mut Context<'_>, me: Option<ConnId>) {
+        if self.known.is_empty() {
+            return;
+        }
+        let recent = self.random.usize(..self.known.len().min(12));
+        let number = self.known.len() - 1 - recent;
+        let id = self.known[number];
+        let is_open = cx.is_open(id);
+        let state = self.open.get_mut(&id);
+        let (promised, exists) = (state.as_ref().is_some_and(|s| !s.finished && !s.aborted), state.is_some());
+        self.claim(is_open == promised, "a connection is open when it should not be, or the other way round");
+        self.claim(exists || cx.room(id) == 0 && cx.peer(id).is_none(), "somebody gone is not");
+        let Some(state) = self.open.get_mut(&id) else {
+            // Nothing of this reaches anybody.
+            let _ = cx.send(id, b"nobody");
+            cx.finish(id);
+            cx.abort(id);
+            cx.pause(id);
+            return cx.set_deadline(id, Some(cx.now()));
+        };
+        match self.random.u8(..30) {
+            0..12 => {
+                let bytes = vec![number as u8; self.random.usize(..40)];
+                let shared: Rc<[u8]> = bytes.clone().into();
+                let sent = if self.random.bool() { cx.send(id, &bytes) } else { cx.send_shared(id, &shared) };
+                state.sent += if sent.is_ok() { bytes.len() as u64 } else { 0 };
+            }
+            12 => {
+                cx.finish(id);
+                state.finished = true;
+            }
+            13 => {
+                cx.finish_lingering(id);
+                state.finished = true;
+            }
+            14 => {
+                cx.abort(id);
+                state.aborted = true;
+            }
+            15..18 => {
+                cx.pause(id);
+                state.paused = true;
+            }
+            18..24 if me != Some(id) => {
+                cx.resume(id);
+                state.paused = false;
+            }
+            24..26 => {
+                let deadline = cx.now() + Duration::from_millis(self.random.u64(..3000));
+                cx.set_deadline(id, Some(deadline));
+                state.deadline = Some(deadline);
+            }
+            26 => {
+                cx.set_deadline(id, None);
+                state.deadline = None;
+            }
+            _ => {}
+        }
+    }
+
+    fn acts(&mut self, cx: &mut Context<'_>, me: Option<ConnId>) {
+        (0..self.random.usize(..3)).for_each(|_| self.act(cx, me));
+    }
+}
+
+impl Service for Anything {
+    type Conn = Number;
+
+    fn on_open(&mut self, cx: &mut Context<'_>, id: ConnId, _: ListenerId) -> Number {
+        let fresh = self.open.insert(id, State::default()).is_none() && !self.known.contains(&id);
+        self.claim(fresh, "an id is given out twice");
+        self.known.push(id);
+        self.acts(cx, None);
+        self.known.len() - 1
+    }
+
+    fn on_data(&mut self, cx: &mut Context<'_>, id: ConnId, number: &mut Number, input: &[u8]) -> usize {
+        let state = self.open.get(&id);
+        self.claim(state.is_some_and(|state| !state.paused && !state.finished), "input comes when it must not");
+        self.claim(self.known[*number] == id, "the state of a connection is another's");
+        self.claim(!input.is_empty() && input.iter().all(|byte| *byte == input[0]), "input is somebody else's");
+        self.acts(cx, Some(id));
+        if self.random.u8(..4) > 0 { input.len() } else { self.random.usize(..=input.len()) }
+    }
+
+    fn on_eof(&mut self, cx: &mut Context<'_>, id: ConnId, _: &mut Number) -> Eof {
+        let first = self.open.get_mut(&id).is_some_and(|state| !std::mem::replace(&mut state.ended, true));
+        self.claim(first, "the end is told twice");
+        self.acts(cx, Some(id));
+        let eof = [Eof::Keep, Eof::Finish, Eof::Abort][self.random.usize(..3)];
+        let Some(state) = self.open.get_mut(&id) else { return eof };
+        state.finished |= eof == Eof::Finish;
+        state.aborted |= eof == Eof::Abort;
+        eof
+    }
+
+    fn on_drain(&mut self, cx: &mut Context<'_>, id: ConnId, _: &mut Number) {
+        let open = self.open.get(&id).is_some_and(|state| !state.finished);
+        self.claim(open, "a drain is told of somebody who has been finished");
+        self.acts(cx, None);
+    }
+
+    fn on_deadline(&mut self, cx: &mut Context<'_>, id: ConnId, _: &mut Number) {
+        let deadline = self.open.get_mut(&id).and_then(|state| state.deadline.take());
+        self.claim(deadline.is_some_and(|at| at <= cx.now()), "a deadline fires that was not set");
+        self.acts(cx, None);
+    }
+
+    fn on_close(&mut self, cx: &mut Context<'_>, id: ConnId, _: Number, closed: Closed) {
+        let Some(state) = self.open.remove(&id) else { return self.claim(false, "a close is told twice") };
+        self.claim(!cx.is_open(id) && closed.unsent <= state.sent, "more was not sent than was sent");
+        let asked = match closed.cause {
+            Cause::Finished => state.finished && closed.unsent == 0,
+            Cause::Aborted => state.aborted,
+            _ => true,
+        };
+        self.claim(asked, "a connection is closed for a reason that is not true");
+        self.acts(cx, None);
+    }
+}
+
+struct Play {
+    world: World,
+    random: Rng,
+    server: EventLoop<Anything, Sim>,
+    limits: Limits,
+    max_conns: usize,
+    clients: Vec<Client>,
+    /// What the first byte was that each has read: all that it reads is made of that.
+    voices: Vec<Option<u8>>,
+}
+
+impl Play {
+    fn act(&mut self) {
+        match self.random.u8(..100) {
+            0..15 => {
+                self.clients.push(self.world.connect());
+                self.voices.push(None);
+            }
+            15..40 => self.any(|client, random| client.send(&vec![client.number() as u8; random.usize(..100)])),
+            40..45 => self.any(|client, _| client.end()),
+            45..50 => self.any(|client, _| client.abort()),
+            50..54 => self.server.with(|service, cx| service.acts(cx, None)),
+            54..58 => self.pass_time(),
+            _ => self.world.turn(&mut self.server),
+        }
+        if self.random.bool() && !self.clients.is_empty() {
+            let (client, n) = (self.random.usize(..self.clients.len()), self.random.usize(1..100));
+            self.read(client, n);
+        }
+    }
+
+    fn read(&mut self, client: usize, n: usize) {
+        let bytes = self.clients[client].read_at_most(n);
+        let voice = self.voices[client].or(bytes.first().copied());
+        self.voices[client] = voice;
+        let mine = bytes.iter().all(|byte| Some(*byte) == voice);
+        self.server.with(|service, _| service.claim(mine, "a client reads what was sent to somebody else"));
+    }
+
+    fn any(&mut self, act: impl FnOnce(&Client, &mut Rng)) {
+        if let Some(last) = self.clients.len().checked_sub(1) {
+            let index = last - self.random.usize(..=last.min(12));
+            act(&self.clients[index], &mut self.random);
+        }
+    }
+
+    /// Deadlines that have passed are met in the next turn, however busy that is.
+    fn pass_time(&mut self) {
+        self.world.pass(Duration::from_millis(self.random.u64(..2000)));
+        self.world.turn(&mut self.server);
+        let now = self.world.now();
+        let missed = self.server.service().open.values().any(|state| state.deadline.is_some_and(|at| at < now));
+        if missed {
+            self.server.with(|service, _| service.claim(false, "a deadline is missed"));
+        }
+    }
+
+    fn check(&mut self, report: &mut Report) -> Check {
+        report.listen(&self.world);
+        let (stats, service) = (self.server.stats(), self.server.service());
+        require(service.wrong.is_none(), || service.wrong.clone().unwrap_or_default())?;
+        require(stats.open == service.open.len(), || format!("{} are open: {stats:?}", service.open.len()))?;
+        require(stats.open <= self.max_conns, || format!("more are in than may be: {stats:?}"))?;
+        let lingering = self.limits.lingering.max(1);
+        require(stats.lingering <= lingering, || format!("more linger than may: {stats:?}"))
+    }
+
+    /// All goes well from here on, everybody goes, and nothing is left.
+    fn end(mut self, report: &mut Report) -> Check {
+        self.world.set_faults(Faults::default());
+        self.world.pass(Duration::from_secs(1));
+        self.server.stop(Duration::from_secs(1));
+        for _ in 0..20 {
+            (0..self.clients.len()).for_each(|client| self.read(client, usize::MAX));
+            self.clients.iter().for_each(Client::end);
+            self.world.settle(&mut self.server);
+            self.check(report)?;
+            self.world.pass(Duration::from_secs(1));
+        }
+        require(self.server.is_stopped(), || format!("it does not stop: {:?}", self.server.stats()))?;
+        require(self.server.service().open.is_empty(), || "a close is not told".to_owned())
+    }
+}
