@@ -129,6 +129,8 @@ pub enum Event {
     Read(Vec<u8>),
     /// The server has found nothing to read.
     Waits,
+    /// A read or write of the server was interrupted.
+    Interrupted,
     /// The server has written this.
     Wrote(Vec<u8>),
     /// A read or write of the server has failed for good.
@@ -433,6 +435,7 @@ impl fmt::Display for Event {
             Event::Read(bytes) if bytes.is_empty() => f.write_str("the server reads the end"),
             Event::Read(bytes) => write!(f, "the server reads {}", text(bytes)),
             Event::Waits => f.write_str("the server finds nothing to read"),
+            Event::Interrupted => f.write_str("the server is interrupted"),
             Event::Wrote(bytes) => write!(f, "the server writes {}", text(bytes)),
             Event::Failed(kind) => write!(f, "the server sees {kind:?}"),
             Event::Shut => f.write_str("the server ends"),

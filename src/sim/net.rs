@@ -37,6 +37,7 @@ impl Sim {
     fn call(&self, number: usize) -> io::Result<RefMut<'_, State>> {
         let mut state = self.state();
         if state.fault(Fault::Interrupted) {
+            state.log(number, Event::Interrupted);
             return Err(ErrorKind::Interrupted.into());
         }
         if state.wires[number].is_watched() && state.fault(Fault::WouldBlock) {

@@ -50,6 +50,8 @@ struct Anything {
     open: BTreeMap<ConnId, State>,
     /// What was wrong.
     wrong: Option<String>,
+    /// It has stopped doing things, and takes whatever comes.
+    calm: bool,
 }
 
 #[derive(Default)]
@@ -75,7 +77,7 @@ impl Anything {
 
     /// Does something or other, to somebody.
     fn act(&mut self, cx: &mut Context<'_>, me: Option<ConnId>) {
-        if self.known.is_empty() {
+        if self.known.is_empty() || self.calm {
             return;
         }
         let recent = self.random.usize(..self.known.len().min(12));
@@ -156,7 +158,7 @@ impl Service for Anything {
         self.claim(self.known[*number] == id, "the state of a connection is another's");
         self.claim(!input.is_empty() && input.iter().all(|byte| *byte == input[0]), "input is somebody else's");
         self.acts(cx, Some(id));
-        if self.random.u8(..4) > 0 { input.len() } else { self.random.usize(..=input.len()) }
+        if self.calm || self.random.u8(..4) > 0 { input.len() } else { self.random.usize(..=input.len()) }
     }
 
     fn on_eof(&mut self, cx: &mut Context<'_>, id: ConnId, _: &mut Number) -> Eof {
@@ -262,17 +264,39 @@ impl Play {
         require(stats.lingering <= lingering, || format!("more linger than may: {stats:?}"))
     }
 
+    fn settle(&mut self, report: &mut Report) -> Check {
+        loop {
+            self.world.settle(&mut self.server);
+            (0..self.clients.len()).for_each(|client| self.read(client, usize::MAX));
+            self.check(report)?;
+            if !self.world.has_work(&mut self.server) {
+                return Ok(());
+            }
+        }
+    }
+
     /// All goes well from here on, everybody goes, and nothing is left.
     fn end(mut self, report: &mut Report) -> Check {
         self.world.set_faults(Faults::default());
         self.world.pass(Duration::from_secs(1));
+        self.server.with(|service, cx| {
+            service.calm = true;
+            service.open.iter_mut().for_each(|(id, state)| {
+                cx.resume(*id);
+                state.paused = false;
+            });
+        });
+        self.settle(report)?;
+        // Whoever waits now, waits in the backlog.
+        let unread = self.clients.iter().filter(|client| client.is_accepted() && !client.is_closed());
+        let unread = unread.filter(|client| client.unread() > 0).map(Client::number).next();
+        require(unread.is_none(), || format!("client {unread:?} is not read at rest"))?;
         self.server.stop(Duration::from_secs(1));
-        for _ in 0..20 {
-            (0..self.clients.len()).for_each(|client| self.read(client, usize::MAX));
-            self.clients.iter().for_each(Client::end);
-            self.world.settle(&mut self.server);
-            self.check(report)?;
-            self.world.pass(Duration::from_secs(1));
+        self.settle(report)?;
+        self.clients.iter().for_each(Client::end);
+        for _ in 0..3 {
+            self.settle(report)?;
+            self.world.pass(Duration::from_secs(5));
         }
         require(self.server.is_stopped(), || format!("it does not stop: {:?}", self.server.stats()))?;
         require(self.server.service().open.is_empty(), || "a close is not told".to_owned())

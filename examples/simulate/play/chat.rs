@@ -30,7 +30,8 @@ pub(super) fn run(seed: u64, world: &World, report: &mut Report) -> Check {
     let mut server = EventLoop::on(world.net(), chat, limits);
     let listen = Listen::new("127.0.0.1:1".parse()?).max_conns(12).overload(Overload::Reject(BUSY.into()));
     server.listen(listen)?;
-    let mut play = Play { world: world.clone(), random, server, users: Vec::new() };
+    let big = [0, 0, 1, 7][random.usize(..4)];
+    let mut play = Play { world: world.clone(), random, server, users: Vec::new(), big };
     for _ in 0..play.random.usize(20..400) {
         play.act();
         play.check(report)?;
@@ -43,6 +44,8 @@ struct Play {
     random: Rng,
     server: EventLoop<Chat, Sim>,
     users: Vec<User>,
+    /// How many messages of eight are big ones.
+    big: u8,
 }
 
 struct User {
@@ -114,12 +117,12 @@ impl Play {
     }
 
     fn ask(&mut self) {
-        let everybody = self.users.len() + 1;
+        let (everybody, big) = (self.users.len() + 1, self.big);
         self.any(|user, random| {
             let number = user.lines;
             let line = match random.u8(..20) {
                 0..12 => {
-                    let size = if random.u8(..8) > 0 { random.usize(..200) } else { random.usize(..60_000) };
+                    let size = if random.u8(..8) < big { random.usize(..60_000) } else { random.usize(..200) };
                     format!("SEND u{} {number} {}\n", random.usize(..everybody), "x".repeat(size))
                 }
                 12..15 => "LIST\n".to_owned(),

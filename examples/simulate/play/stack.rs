@@ -181,6 +181,10 @@ impl Play {
         self.world.pass(Duration::from_secs(1)); // no descriptors: the loop tries again soon
         self.settle(report)?;
         self.model.is_at_rest()?;
+        self.world.pass(Limits::default().linger_time);
+        self.settle(report)?;
+        let lingering = self.server.stats().lingering;
+        require(lingering == 0, || format!("{lingering} linger longer than they may"))?;
         for _ in 0..=self.model.items() + self.actors.len() {
             let (pushes, pops) = self.model.parked();
             if self.model.items() == 0 && pushes == 0 {
@@ -193,7 +197,6 @@ impl Play {
         }
         require(self.model.items() == 0, || "items are left".to_owned())?;
         self.actors.iter().for_each(|actor| actor.client.end());
-        self.world.pass(Limits::default().linger_time);
         self.settle(report)?;
         let stats = self.server.stats();
         require((stats.open, stats.lingering) == (0, 0), || format!("somebody is left: {stats:?}"))?;

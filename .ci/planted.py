@@ -1,0 +1,162 @@
+"""Plants faults in the loop and the services, one at a time, and has the simulation find them.
+
+    python3 .ci/planted.py            all of them
+    python3 .ci/planted.py edge pop   those whose names contain one of these
+
+Prints a table: what was planted, which check caught it, and in which seed (the first is 0). Fails
+if one is not caught, or can no longer be planted. Works on a copy under target/planted.
+"""
+
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+
+SEEDS = "20000"
+
+# name, server, file, what stands there, what is planted
+FAULTS = [
+    ("the newest is evicted", "stack", "src/admission.rs",
+     "match (&self.overload, self.admitted.front()) {", "match (&self.overload, self.admitted.iter().last()) {"),
+    ("evicted at exactly the limit", "stack", "src/admission.rs",
+     "now.saturating_duration_since(accepted_at) > *after", "now.saturating_duration_since(accepted_at) >= *after"),
+    ("evicted though there is room", "stack", "src/admission.rs",
+     "if self.admitted.len() < self.capacity {\n            return Verdict::Admit;",
+     "if self.admitted.len() + 1 < self.capacity {\n            return Verdict::Admit;"),
+    ("one too many is let in", "stack", "src/admission.rs",
+     "if self.admitted.len() < self.capacity {\n            return Verdict::Admit;",
+     "if self.admitted.len() <= self.capacity {\n            return Verdict::Admit;"),
+    ("newcomers before those who are ready", "stack", "src/event_loop.rs",
+     "        self.serve_ready();\n        self.fire_deadlines();\n        self.greet_newcomers();",
+     "        self.greet_newcomers();\n        self.serve_ready();\n        self.fire_deadlines();"),
+    ("those who linger count as clients", "stack", "src/event_loop/serve.rs",
+     "if let Some(place) = connection.place.take() {\n            self.admissions[connection.listener].leave(place);\n        }",
+     "connection.place.take();"),
+    ("nobody lingers", "stack", "src/event_loop/accept.rs",
+     "            Ok(None) => false,\n        };", "            Ok(None) => true,\n        };"),
+    ("those who linger stay for ever", "stack", "src/connection.rs",
+     "self.deadlines.set(key, self.now.checked_add(self.limits.linger_time));", ""),
+    ("a cut answer ends like a whole one", "stack", "src/event_loop/serve.rs",
+     "_ => self.net.reset(end.stream),", "_ => self.net.close(end.stream),"),
+    ("an interrupted call is not repeated", "stack", "src/event_loop/serve.rs",
+     "Err(error) if error.kind() == Interrupted => connection.spend(0),\n            Err(error) => return Err(error),\n        }\n        Ok(None)",
+     "Err(error) if error.kind() == Interrupted => connection.has_drained(),\n            Err(error) => return Err(error),\n        }\n        Ok(None)"),
+    ("the write edge is lost", "stack", "src/connection.rs", "self.writable |= ready.writable;", ""),
+    ("the end behind data is lost", "stack", "src/connection.rs", "self.fin |= ready.read_closed;", ""),
+    ("a short write is not watched", "stack", "src/event_loop/serve.rs",
+     "            self.watch(key, Interest::ReadWrite)?;", ""),
+    ("an event about one is told to another", "anything", "src/connection.rs",
+     "self.serial == id.serial && self.phase != Phase::Lingering", "self.phase != Phase::Lingering"),
+    ("accepting ends when the system runs out", "stack", "src/event_loop/accept.rs",
+     "        if self.exhausted_until.is_some_and(|until| until <= self.table.now) {\n            self.exhausted_until = None;\n        }",
+     ""),
+    ("one accept an event", "stack", "src/event_loop/accept.rs",
+     "                    door.lost = 0;\n                    self.next_door", "                    door.ready = false;\n                    self.next_door"),
+    ("a newcomer is not watched", "stack", "src/event_loop/accept.rs",
+     "if let Err(error) = self.watch(id.key, Interest::Read) {", "if let Err(error) = Ok::<(), io::Error>(()) {"),
+    ("a deadline is skipped while others are busy", "anything", "src/event_loop.rs",
+     "        self.fire_deadlines();\n        self.greet", "        if self.table.runnable() == 0 {\n            self.fire_deadlines();\n        }\n        self.greet"),
+    ("a budget that is used up loses the turn", "stack", "src/connection.rs",
+     "            connection.queued = false;\n            self.queue_if_runnable(key);", "            connection.queued = false;"),
+    ("input is offered twice", "chat", "src/event_loop/serve.rs",
+     "kept.drain(..taken);", "kept.drain(..taken / 2);"),
+    ("input goes on while paused", "anything", "src/connection.rs",
+     "Phase::Open if self.doomed || self.paused => None,", "Phase::Open if self.doomed => None,"),
+    ("resume does not offer what is left", "chat", "src/service.rs", "            connection.again = true;\n", ""),
+    ("a drain is told after the end", "anything", "src/event_loop/serve.rs",
+     "Phase::Open if emptied =>", "_ if emptied =>"),
+    ("an aborted connection can be sent to", "anything", "src/connection.rs",
+     "self.phase == Phase::Open && !self.doomed", "self.phase == Phase::Open"),
+    ("the item of an undelivered pop is dropped", "stack", "src/stack/service.rs",
+     "State::Popped(item) if closed.unsent > 0 => self.lifo.undelivered(item),",
+     "State::Popped(item) if closed.unsent > 0 => {\n                self.lifo.delivered();\n                self.items.remove(item);\n            }"),
+    ("the item of an undelivered pop goes to the bottom", "stack", "src/stack/lifo.rs",
+     "        self.delivered();\n        self.items.push(item);", "        self.delivered();\n        self.items.insert(0, item);"),
+    ("a popped item leaves its room at once", "stack", "src/stack/lifo.rs",
+     "if self.items.len() + self.in_flight < self.capacity {", "if self.items.len() < self.capacity {"),
+    ("a pop before the push that waits for its room", "stack", "src/stack/service.rs",
+     "        self.decide(cx);\n    }\n\n    /// A client that is turned away", "    }\n\n    /// A client that is turned away"),
+    ("a push is stored for a client that has gone", "stack", "src/stack/service.rs",
+     "                self.lifo.cancel(ticket);\n                self.items.remove(item);", "                let _ = (ticket, item);"),
+    ("a FIN does not cancel", "stack", "src/stack/service.rs",
+     "        Eof::Abort\n", "        Eof::Keep\n"),
+    ("who parked last is served first", "stack", "src/queue.rs",
+     "self.ends.map(|ends| self.unlink(ends.front))", "self.ends.map(|ends| self.unlink(ends.back))"),
+    ("SEND-OK comes early", "chat", "examples/chat/service.rs", "if end <= taken {", "if end <= taken + 5 {"),
+    ("SEND-OK comes for all", "chat", "examples/chat/service.rs", "if end <= taken {", "if taken > 0 {"),
+    ("an answer overtakes", "chat", "examples/chat/service.rs",
+     "        if !self.clients[&id].unanswered.is_empty() {\n            return Err(Later);\n        }", ""),
+    ("the held back are forgotten", "chat", "examples/chat/service.rs",
+     "        held_back.iter().for_each(|id| cx.resume(*id));\n        self.settle", "        self.settle"),
+    ("a slow reader is taken for a dead one", "chat", "examples/chat/service.rs",
+     "Some(deadline) if deadline > cx.now() => cx.set_deadline(id, Some(deadline)),", ""),
+    ("the silent are waited for", "accio", "examples/accio/service.rs",
+     "                cx.set_deadline(id, cx.now().checked_add(self.timeout));\n", ""),
+    ("a byte gives no more time", "accio", "examples/accio/service.rs",
+     "        cx.set_deadline(id, cx.now().checked_add(self.timeout));\n        match", "        match"),
+    ("a part passes for the file", "accio", "examples/accio/service.rs",
+     "            Stage::Greeted | Stage::GreetedAgain | Stage::Sending => upload.fail().map(|()| None),",
+     "            Stage::Sending => upload.finish().map(Some),\n            Stage::Greeted | Stage::GreetedAgain => upload.fail().map(|()| None),"),
+    ("two at a time", "accio", "src/admission.rs",
+     "self.admitted.len() + self.expected < self.capacity ||", "self.admitted.len() + self.expected <= self.capacity ||"),
+]
+
+root = pathlib.Path(__file__).resolve().parent.parent
+work = root / "target" / "planted"
+tree = work / "tree"
+env = dict(os.environ, CARGO_TARGET_DIR=str(work / "build"), CARGO_PROFILE_RELEASE_LTO="off",
+           CARGO_PROFILE_RELEASE_CODEGEN_UNITS="16", CARGO_PROFILE_RELEASE_INCREMENTAL="true")
+
+
+def run(*command):
+    result = subprocess.run(command, cwd=tree, env=env, capture_output=True, text=True, errors="replace")
+    return result.returncode, result.stdout + result.stderr
+
+
+def simulate(server):
+    """The message of the first world that is wrong, and its seed; None if all are right."""
+    code, text = run("timeout", "300", str(work / "build/release/examples/simulate"),
+                     "--server", server, "--seeds", SEEDS, "--threads", "1")
+    if code == 0:
+        return None
+    found = re.findall(rf"^{server}: seed (\d+): (.*)", text, re.MULTILINE)
+    return found[-1] if found else ("?", text.strip().splitlines()[-1] if text.strip() else f"exit status {code}")
+
+
+def build():
+    code, text = run("cargo", "build", "--quiet", "--locked", "--release", "--example", "simulate")
+    if code != 0:
+        sys.exit(text)
+
+
+def main():
+    wanted = sys.argv[1:]
+    shutil.rmtree(tree, ignore_errors=True)
+    files = subprocess.run(["git", "ls-files"], cwd=root, capture_output=True, text=True, check=True).stdout.split()
+    for name in files:
+        (tree / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(root / name, tree / name)
+    missed = []
+    print("| planted | in | caught by | seed |\n| --- | --- | --- | --- |", flush=True)
+    for name, server, file, old, new in FAULTS:
+        if wanted and not any(word in name for word in wanted):
+            continue
+        path = tree / file
+        source = path.read_text()
+        if source.count(old) != 1:
+            sys.exit(f"{name}: what it replaces stands {source.count(old)} times in {file}")
+        path.write_text(source.replace(old, new))
+        build()
+        found = simulate(server)
+        path.write_text(source)
+        seed, message = found or ("", "**nothing**")
+        message = re.sub(r"\s+", " ", message).replace("|", "/")[:100]
+        print(f"| {name} | {server} | {message} | {seed} |", flush=True)
+        missed += [] if found else [name]
+    if missed:
+        sys.exit(f"not caught: {', '.join(missed)}")
+
+
+main()
