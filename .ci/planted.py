@@ -58,7 +58,7 @@ FAULTS = [
      "if let Err(error) = self.watch(id.key, Interest::Read) {", "if let Err(error) = Ok::<(), io::Error>(()) {"),
     ("a deadline is skipped while others are busy", "anything", "src/event_loop.rs",
      "        self.fire_deadlines();\n        self.greet", "        if self.table.runnable() == 0 {\n            self.fire_deadlines();\n        }\n        self.greet"),
-    ("a budget that is used up loses the turn", "stack", "src/connection.rs",
+    ("a budget that is used up loses the turn", "anything", "src/connection.rs",
      "            connection.queued = false;\n            self.queue_if_runnable(key);", "            connection.queued = false;"),
     ("input is offered twice", "chat", "src/event_loop/serve.rs",
      "kept.drain(..taken);", "kept.drain(..taken / 2);"),

@@ -165,9 +165,19 @@ impl Server {
 
     /// The most memory that has been resident, in bytes.
     pub fn peak_memory(&self) -> u64 {
+        self.status("VmHWM") * 1024
+    }
+
+    /// The memory that is resident, in bytes.
+    pub fn memory(&self) -> u64 {
+        self.status("VmRSS") * 1024
+    }
+
+    /// A figure that the kernel tells of it.
+    fn status(&self, name: &str) -> u64 {
         let text = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
-        let line = text.lines().find(|line| line.starts_with("VmHWM")).unwrap();
-        line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
+        let line = text.lines().find(|line| line.starts_with(name)).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse().unwrap()
     }
 
     /// The processor time it has used.
@@ -184,9 +194,7 @@ impl Server {
 
     /// How often it has gone to sleep.
     pub fn sleeps(&self) -> u64 {
-        let text = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
-        let line = text.lines().find(|line| line.starts_with("voluntary_ctxt_switches")).unwrap();
-        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+        self.status("voluntary_ctxt_switches")
     }
 
     /// How many descriptors it has open.
