@@ -315,10 +315,8 @@ fn a_soak_leaves_nothing_behind() {
         });
     };
     soak(4000);
-    server.barrier();
     let memory = server.memory();
     soak(visits);
-    server.barrier();
     wait_until("all descriptors are back", || (server.descriptors() == descriptors).then_some(()));
     let grown = server.memory().saturating_sub(memory);
     assert!(grown < 1 << 20, "{grown} bytes more are resident after {visits} connections");
