@@ -17,6 +17,7 @@ fn all_is_as_it_should_be() {
             sum.add(&report);
         }
         assert!(sum.worlds == 300 && sum.connections > 1000);
+        assert!(sum.ended > 100 && sum.aborted > 100, "{}: {sum:?}", server.name);
         assert!(sum.fired.iter().all(|n| *n > 0), "{}: {:?}", server.name, sum.fired);
     }
 }

@@ -104,11 +104,14 @@ fn summary(server: Server, sum: &Report, time: Duration) -> String {
     let rate = sum.connections as f64 / time.as_secs_f64();
     let fired: Vec<String> = Fault::ALL.iter().zip(sum.fired).map(|(fault, n)| format!("{fault:?} {n}")).collect();
     format!(
-        "{}: {} worlds, {} connections, {} events, all as they should be; {rate:.0} connections a second\n  faults: {}",
+        "{}: {} worlds, {} connections, {} events, all as they should be; {rate:.0} connections a second\n  \
+         clients: {} half-closes, {} resets; faults: {}",
         server.name,
         sum.worlds,
         sum.connections,
         sum.events,
+        sum.ended,
+        sum.aborted,
         fired.join(", ")
     )
 }

@@ -17,7 +17,11 @@ pub(crate) struct Report {
     pub(crate) worlds: u64,
     pub(crate) connections: u64,
     pub(crate) events: u64,
+    /// How often each kind of fault was made.
     pub(crate) fired: [u64; Fault::ALL.len()],
+    /// How many clients have ended their half, and how many have reset the connection.
+    pub(crate) ended: u64,
+    pub(crate) aborted: u64,
     /// What has happened in the world of now.
     history: Vec<Entry>,
 }
@@ -34,7 +38,10 @@ impl Report {
     pub(crate) fn close(&mut self, world: &World) {
         self.worlds += 1;
         self.events += self.history.len() as u64;
-        self.connections += self.history.iter().filter(|entry| entry.event == Event::Connected).count() as u64;
+        let count = |event| self.history.iter().filter(|entry| entry.event == event).count() as u64;
+        self.connections += count(Event::Connected);
+        self.ended += count(Event::Ended);
+        self.aborted += count(Event::Aborted);
         self.fired.iter_mut().zip(world.faults_fired()).for_each(|(sum, (_, n))| *sum += n);
         self.history.clear();
     }
@@ -49,6 +56,8 @@ impl Report {
         self.worlds += other.worlds;
         self.events += other.events;
         self.connections += other.connections;
+        self.ended += other.ended;
+        self.aborted += other.aborted;
         self.fired.iter_mut().zip(other.fired).for_each(|(sum, n)| *sum += n);
     }
 }

@@ -1,0 +1,115 @@
+//! What has to hold for whatever a client sends: that it comes in one piece, in any pieces, or through
+//! a faulty network makes no difference to what it reads, or to what the server reports.
+//!
+//! The first eight bytes of the data are a seed for the pieces and the faults; the rest is sent.
+
+use accio::Accio;
+use chat::Chat;
+use pollstack::sim::{Faults, Sim, World};
+use pollstack::stack::StackService;
+use pollstack::{EventLoop, Limits, Listen, Overload, Service};
+use std::cell::RefCell;
+use std::io;
+use std::rc::Rc;
+use std::time::Duration;
+
+#[path = "../examples/accio/service.rs"]
+mod accio;
+#[path = "../examples/chat/service.rs"]
+mod chat;
+#[allow(dead_code)]
+#[path = "../examples/chat/protocol.rs"]
+mod protocol;
+#[allow(dead_code)]
+#[path = "../examples/accio/upload.rs"]
+mod upload;
+
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The stack server: one request.
+pub(crate) fn stack(data: &[u8]) {
+    same_in_any_pieces(data, || (StackService::new(2), Limits::default(), None));
+}
+
+/// The chat server: one user, who may send to itself.
+pub(crate) fn chat(data: &[u8]) {
+    same_in_any_pieces(data, || {
+        let chat = Chat::new(2, TIMEOUT);
+        let limits = chat.limits(Limits::default());
+        (chat, limits, None)
+    });
+}
+
+/// The Accio server: one file.
+pub(crate) fn accio(data: &[u8]) {
+    same_in_any_pieces(data, || {
+        let results = Results::default();
+        (Accio::new(TIMEOUT, None, true, results.clone()), Limits::default(), Some(results))
+    });
+}
+
+/// What a server has reported beside what it has sent.
+#[derive(Clone, Default)]
+struct Results(Rc<RefCell<Vec<u8>>>);
+
+impl io::Write for Results {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.borrow_mut().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn same_in_any_pieces<S: Service>(data: &[u8], service: impl Fn() -> (S, Limits, Option<Results>)) {
+    let Some((seed, bytes)) = data.split_first_chunk() else { return };
+    let seed = u64::from_le_bytes(*seed);
+    let whole = converse(seed, &[bytes], Faults::default(), service());
+    let mut random = fastrand::Rng::with_seed(seed);
+    let (mut pieces, mut rest) = (Vec::new(), bytes);
+    while !rest.is_empty() {
+        let (piece, behind) = rest.split_at(random.usize(1..=rest.len().min(40)));
+        pieces.push(piece);
+        rest = behind;
+    }
+    for faults in [Faults::default(), Faults::random(seed)] {
+        let seen = converse(seed, &pieces, faults, service());
+        assert_eq!((&seen.reported, seen.closed), (&whole.reported, whole.closed), "{faults:?}");
+        // A reset destroys what is on its way, or comes too late for that.
+        assert!(seen.reset || whole.reset || seen.read == whole.read, "{:?}, not {:?}", seen.read, whole.read);
+    }
+}
+
+/// What a client and the operator have seen.
+struct Seen {
+    read: Vec<u8>,
+    reset: bool,
+    closed: bool,
+    reported: Vec<u8>,
+}
+
+/// Sends the pieces to a server, one after the other.
+fn converse<S: Service>(
+    seed: u64,
+    pieces: &[&[u8]],
+    faults: Faults,
+    (service, limits, results): (S, Limits, Option<Results>),
+) -> Seen {
+    let world = World::new(seed);
+    world.set_faults(faults);
+    let mut server: EventLoop<S, Sim> = EventLoop::on(world.net(), service, limits);
+    let listen = Listen::new("127.0.0.1:1".parse().unwrap()).overload(Overload::Defer);
+    server.listen(listen).unwrap();
+    let (client, mut read) = (world.connect(), Vec::new());
+    for piece in pieces {
+        client.send(piece);
+        world.settle(&mut server);
+        read.extend(client.read());
+    }
+    client.end();
+    world.settle(&mut server);
+    read.extend(client.read());
+    let reported = results.map(|results| results.0.borrow().clone()).unwrap_or_default();
+    Seen { read, reset: client.was_reset(), closed: client.is_closed(), reported }
+}
