@@ -112,6 +112,7 @@ pub struct Entry {
 
 /// What happens between a client and the server.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Event {
     /// The client has connected.
     Connected,
@@ -250,7 +251,7 @@ impl World {
         rest.unwrap_or_else(|| panic!("the loop spins: it has not come to rest in {SPIN} turns"))
     }
 
-    /// What has happened since the last time.
+    /// What has happened since the last time. It is kept until it is taken.
     pub fn take_log(&self) -> Vec<Entry> {
         std::mem::take(&mut self.0.borrow_mut().log)
     }

@@ -2,6 +2,7 @@
 
 /// A kind of fault. What clients do wrong, they are told to by the test.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Fault {
     /// A read brings a part of what there is; the rest arrives right behind it.
     ShortRead,
