@@ -46,7 +46,7 @@ mod wire;
 pub use self::faults::{Fault, Faults};
 pub use self::net::{Listener, Sim, Stream};
 
-use self::wire::Wire;
+use self::wire::{Change, Wire};
 use crate::event_loop::EventLoop;
 use crate::net::{Ready, Source};
 use crate::service::Service;
@@ -405,10 +405,13 @@ impl Client {
         self.world.0.borrow().wires[self.number].unread()
     }
 
-    fn change(&self, event: Event, change: impl FnOnce(&mut Wire) -> bool) {
+    fn change(&self, event: Event, change: impl FnOnce(&mut Wire) -> Change) {
         let mut state = self.world.0.borrow_mut();
-        state.log(self.number, event);
-        if change(&mut state.wires[self.number]) {
+        let change = change(&mut state.wires[self.number]);
+        if change != Change::None {
+            state.log(self.number, event);
+        }
+        if change == Change::Edge {
             state.wire_edge(self.number);
         }
     }

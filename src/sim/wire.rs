@@ -40,6 +40,22 @@ enum End {
     Reset,
 }
 
+/// What has become of something that a client wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Change {
+    /// It is too late for it.
+    None,
+    /// The server will not notice yet.
+    Quiet,
+    Edge,
+}
+
+impl From<bool> for Change {
+    fn from(edge: bool) -> Change {
+        if edge { Change::Edge } else { Change::Quiet }
+    }
+}
+
 impl Wire {
     pub(super) fn new(receive_buffer: usize, send_buffer: usize) -> Wire {
         Wire {
@@ -59,41 +75,41 @@ impl Wire {
         }
     }
 
-    // ---- the client's side; each returns whether that is an edge for the server ----------------
+    // ---- the client's side ---------------------------------------------------------------------
 
-    pub(super) fn send(&mut self, bytes: &[u8]) -> bool {
+    pub(super) fn send(&mut self, bytes: &[u8]) -> Change {
         if self.client != End::Open {
-            return false;
+            return Change::None;
         }
         self.arriving.extend(bytes);
-        self.arrive()
+        self.arrive().into()
     }
 
-    pub(super) fn end(&mut self) -> bool {
+    pub(super) fn end(&mut self) -> Change {
         if self.client != End::Open {
-            return false;
+            return Change::None;
         }
         self.client = End::Shut;
-        self.arrive()
+        self.arrive().into()
     }
 
-    pub(super) fn abort(&mut self) -> bool {
+    pub(super) fn abort(&mut self) -> Change {
         if matches!(self.client, End::Reset) || matches!(self.server, End::Closed | End::Reset) {
-            return false;
+            return Change::None;
         }
         self.client = End::Reset;
         self.error = true;
         self.arriving.clear();
         self.sent.clear();
-        true
+        Change::Edge
     }
 
     pub(super) fn refuse(&mut self) {
         self.server = End::Reset;
     }
 
-    /// Moves what has been sent into the server's buffer. A server that has closed answers bytes
-    /// with a reset, which destroys what the client has not read.
+    /// Moves what has been sent into the server's buffer; whether that is an edge for the server. One
+    /// that has closed answers bytes with a reset, which destroys what the client has not read.
     fn arrive(&mut self) -> bool {
         if matches!(self.server, End::Closed | End::Reset) {
             if !self.arriving.is_empty() {
