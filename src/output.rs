@@ -285,10 +285,11 @@ mod tests {
     fn op() -> impl Strategy<Value = Op> {
         let bytes = || prop::collection::vec(any::<u8>(), 0..20);
         prop_oneof![
-            bytes().prop_map(Op::Bytes),
-            bytes().prop_map(Op::Shared),
-            (any::<u8>(), 0..20u64).prop_map(|(offset, len)| Op::File(offset, len)),
-            (1..60usize).prop_map(Op::Write),
+            // More is sent than written, so that there are more pieces than go into one write.
+            2 => bytes().prop_map(Op::Bytes),
+            8 => bytes().prop_map(Op::Shared),
+            1 => (any::<u8>(), 0..20u64).prop_map(|(offset, len)| Op::File(offset, len)),
+            2 => prop_oneof![1..60usize, 1..2000usize].prop_map(Op::Write),
         ]
     }
 

@@ -38,6 +38,9 @@
 //! }
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
+//!
+//! What it does not have: addresses (a peer is a [`Peer::Unix`](crate::net::Peer), port 0 stays 0),
+//! backlogs that overflow, and clients that act while the loop has a turn.
 
 mod faults;
 mod net;
@@ -77,6 +80,8 @@ struct State {
     random: fastrand::Rng,
     faults: Faults,
     fired: [u64; Fault::ALL.len()],
+    /// How many accepts more will find no descriptor.
+    exhausted: usize,
     listeners: Vec<Backlog>,
     wires: Vec<Wire>,
     /// Who has had an edge that the loop has not been told of, in that order.
@@ -154,6 +159,7 @@ impl World {
             random: fastrand::Rng::with_seed(seed),
             faults: Faults::default(),
             fired: [0; Fault::ALL.len()],
+            exhausted: 0,
             listeners: Vec::new(),
             wires: Vec::new(),
             edges: VecDeque::new(),
@@ -162,14 +168,17 @@ impl World {
         })))
     }
 
-    /// The network, for [`EventLoop::on`].
+    /// The network, for [`EventLoop::on`]; one loop's only. A loop that is dropped leaves its
+    /// connections as they are: stop it, if its clients are to see an end.
     pub fn net(&self) -> Sim {
         Sim::new(self.clone())
     }
 
     /// Sets the faults from here on.
     pub fn set_faults(&self, faults: Faults) {
-        self.0.borrow_mut().faults = faults;
+        let mut state = self.0.borrow_mut();
+        state.faults = faults;
+        state.exhausted = 0;
     }
 
     /// How often each kind of fault has been made.
@@ -236,7 +245,8 @@ impl World {
         !self.0.borrow().edges.is_empty() || event_loop.timeout() == Some(Duration::ZERO)
     }
 
-    /// Has turns until the loop would sleep; how many.
+    /// Has turns until the loop would sleep; how many. No time passes: whoever waits for a deadline
+    /// waits on.
     ///
     /// # Panics
     /// If the loop spins.
@@ -256,7 +266,7 @@ impl World {
         std::mem::take(&mut self.0.borrow_mut().log)
     }
 
-    /// The same, to be read.
+    /// What has happened since the log was last taken, a line each, to be read.
     pub fn story(&self) -> String {
         self.0.borrow().log.iter().map(|entry| format!("{entry}\n")).collect()
     }
@@ -275,6 +285,16 @@ impl State {
         };
         self.fired[fault as usize] += u64::from(fires);
         fires
+    }
+
+    /// Whether an accept finds no descriptor; if it begins, that goes on for a few.
+    fn runs_out(&mut self) -> bool {
+        if self.exhausted == 0 && self.fault(Fault::NoDescriptors) {
+            self.exhausted = self.random.usize(1..6);
+        }
+        let runs_out = self.exhausted > 0;
+        self.exhausted -= usize::from(runs_out);
+        runs_out
     }
 
     /// Some of `n`, at least one, and less than all if there are more.

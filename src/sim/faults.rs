@@ -14,7 +14,7 @@ pub enum Fault {
     Interrupted,
     /// A connection is lost in the backlog.
     LostAccept,
-    /// An accept finds no descriptor to spare.
+    /// An accept finds no descriptor to spare, nor do a few after it.
     NoDescriptors,
     /// An event that is not true, or about somebody who has gone.
     SpuriousEvent,
@@ -47,14 +47,14 @@ impl Faults {
     /// Some kinds of faults, now and then or all the time, but accepts do not fail. Which, `seed`
     /// decides: a world with a few kinds of faults shows more than one with all.
     pub fn random(seed: u64) -> Faults {
-        Fault::ALL[..].iter().fold(Faults::some(seed), |faults, fault| match fault {
+        Fault::ALL[..].iter().fold(Faults::with_accepts(seed), |faults, fault| match fault {
             Fault::LostAccept | Fault::NoDescriptors => faults.with(*fault, 0),
             _ => faults,
         })
     }
 
     /// The same, and accepts may fail, too.
-    pub fn some(seed: u64) -> Faults {
+    pub fn with_accepts(seed: u64) -> Faults {
         let mut random = fastrand::Rng::with_seed(seed);
         Faults(std::array::from_fn(|_| [0, 0, 0, 2, 5, 20, 100][random.usize(..7)]))
     }

@@ -41,7 +41,6 @@ impl Sim {
             return Err(ErrorKind::Interrupted.into());
         }
         if state.wires[number].is_watched() && state.fault(Fault::WouldBlock) {
-            state.wires[number].wait_for_room();
             state.wire_edge(number);
             return Err(ErrorKind::WouldBlock.into());
         }
@@ -50,7 +49,13 @@ impl Sim {
 
     /// Writes what there is room for of `bytes`.
     fn take(&self, number: usize, bytes: &[u8]) -> io::Result<usize> {
-        let mut state = self.call(number)?;
+        let mut state = match self.call(number) {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                self.state().wires[number].wait_for_room();
+                return Err(error);
+            }
+            result => result?,
+        };
         let room =
             state.wires[number].writable().inspect_err(|error| state.log(number, Event::Failed(error.kind())))?;
         let mut n = room.min(bytes.len());
@@ -99,7 +104,7 @@ impl Net for Sim {
         if state.fault(Fault::Interrupted) {
             return Err(ErrorKind::Interrupted.into());
         }
-        if state.fault(Fault::NoDescriptors) {
+        if state.runs_out() {
             return Err(io::Error::other("no descriptors")); // EMFILE has no kind of its own
         }
         let Some(number) = state.listeners[listener.index].waiting.pop_front() else {

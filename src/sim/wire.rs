@@ -230,6 +230,7 @@ impl Wire {
     /// Asks for events; whether there is one already.
     pub(super) fn watch(&mut self, key: usize, interest: Interest) -> bool {
         self.watched = Some((key, interest));
+        self.wants_room |= interest == Interest::ReadWrite && !self.has_room();
         self.ready() != Ready::default()
     }
 

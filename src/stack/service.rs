@@ -59,6 +59,11 @@ impl StackService {
         self.lifo.len()
     }
 
+    /// How many items are held in all: on the stack, waiting to be pushed, or on their way out.
+    pub fn held(&self) -> usize {
+        self.items.len()
+    }
+
     /// How many pushes and how many pops are parked.
     pub fn parked(&self) -> (usize, usize) {
         self.lifo.waiting()

@@ -40,7 +40,7 @@ pub(super) fn run(seed: u64, world: &World, report: &mut Report) -> Check {
     if random.bool() {
         world.set_buffers(random.usize(1..200), random.usize(1..20));
     }
-    world.set_faults(Faults::some(seed));
+    world.set_faults(Faults::with_accepts(seed));
     let (parallel, results) = (random.usize(1..4), Results::default());
     let accio = Accio::new(TIMEOUT, None, false, results.clone());
     let mut server = EventLoop::on(world.net(), accio, Limits::default());

@@ -14,7 +14,7 @@ pub(super) fn run(seed: u64, world: &World, report: &mut Report) -> Check {
     if random.bool() {
         world.set_buffers(random.usize(1..50), random.usize(1..50));
     }
-    world.set_faults(Faults::some(seed));
+    world.set_faults(Faults::with_accepts(seed));
     let limits = match random.u8(..3) {
         0 => Limits::default(),
         _ => {
@@ -27,12 +27,12 @@ pub(super) fn run(seed: u64, world: &World, report: &mut Report) -> Check {
         1 => Overload::Reject(b"".into()),
         _ => Overload::EvictOldest { after: Duration::from_secs(1), otherwise: b"".into() },
     };
-    let service = Anything { random: random.fork(), ..Anything::default() };
+    let service = Anything { random: random.fork(), input: limits.input, ..Anything::default() };
     let mut server = EventLoop::on(world.net(), service, limits);
     let max_conns = random.usize(1..8);
     server.listen(Listen::new("127.0.0.1:1".parse()?).max_conns(max_conns).overload(overload))?;
     let mut play =
-        Play { world: world.clone(), random, server, limits, max_conns, clients: Vec::new(), voices: Vec::new() };
+        Play { world: world.clone(), random, server, limits, max_conns, clients: Vec::new(), moved: Vec::new() };
     for _ in 0..play.random.usize(20..300) {
         play.act();
         play.check(report)?;
@@ -40,7 +40,8 @@ pub(super) fn run(seed: u64, world: &World, report: &mut Report) -> Check {
     play.end(report)
 }
 
-/// What it sends to a connection is made of that connection's number, and so is what the client sends.
+/// What it sends to a connection counts on from what it has sent before, a byte at a time, and so does
+/// what the client sends: nothing can be lost, doubled or out of order unseen.
 #[derive(Default)]
 struct Anything {
     random: Rng,
@@ -52,13 +53,16 @@ struct Anything {
     wrong: Option<String>,
     /// It has stopped doing things, and takes whatever comes.
     calm: bool,
+    /// The most input that may be offered.
+    input: usize,
 }
 
 #[derive(Default)]
 struct State {
     deadline: Option<Instant>,
-    /// How much was sent to it.
+    /// How much was sent to it, and how much was taken of what it has sent.
     sent: u64,
+    taken: u64,
     ended: bool,
     finished: bool,
     aborted: bool,
@@ -98,7 +102,7 @@ impl Anything {
         };
         match self.random.u8(..30) {
             0..12 => {
-                let bytes = vec![number as u8; self.random.usize(..40)];
+                let bytes = count(state.sent, self.random.usize(..40));
                 let shared: Rc<[u8]> = bytes.clone().into();
                 let sent = if self.random.bool() { cx.send(id, &bytes) } else { cx.send_shared(id, &shared) };
                 state.sent += if sent.is_ok() { bytes.len() as u64 } else { 0 };
@@ -156,9 +160,14 @@ impl Service for Anything {
         let state = self.open.get(&id);
         self.claim(state.is_some_and(|state| !state.paused && !state.finished), "input comes when it must not");
         self.claim(self.known[*number] == id, "the state of a connection is another's");
-        self.claim(!input.is_empty() && input.iter().all(|byte| *byte == input[0]), "input is somebody else's");
+        let right = self.open.get(&id).is_some_and(|state| *input == *count(state.taken, input.len()));
+        self.claim(right && !input.is_empty(), "input is not what was sent");
+        self.claim(input.len() <= self.input, "more input is kept than may be");
         self.acts(cx, Some(id));
-        if self.calm || self.random.u8(..4) > 0 { input.len() } else { self.random.usize(..=input.len()) }
+        let all = self.calm || self.random.u8(..4) > 0;
+        let taken = if all { input.len() } else { self.random.usize(..=input.len()) };
+        self.open.entry(id).or_default().taken += taken as u64;
+        taken
     }
 
     fn on_eof(&mut self, cx: &mut Context<'_>, id: ConnId, _: &mut Number) -> Eof {
@@ -197,6 +206,11 @@ impl Service for Anything {
     }
 }
 
+/// So many bytes that count on from `from`.
+fn count(from: u64, n: usize) -> Vec<u8> {
+    (from..).take(n).map(|n| n as u8).collect()
+}
+
 struct Play {
     world: World,
     random: Rng,
@@ -204,8 +218,8 @@ struct Play {
     limits: Limits,
     max_conns: usize,
     clients: Vec<Client>,
-    /// What the first byte was that each has read: all that it reads is made of that.
-    voices: Vec<Option<u8>>,
+    /// How much each has sent and read.
+    moved: Vec<(u64, u64)>,
 }
 
 impl Play {
@@ -213,11 +227,15 @@ impl Play {
         match self.random.u8(..100) {
             0..15 => {
                 self.clients.push(self.world.connect());
-                self.voices.push(None);
+                self.moved.push((0, 0));
             }
-            15..40 => self.any(|client, random| client.send(&vec![client.number() as u8; random.usize(..100)])),
-            40..45 => self.any(|client, _| client.end()),
-            45..50 => self.any(|client, _| client.abort()),
+            15..40 => self.any(|client, (sent, _), random| {
+                let bytes = count(*sent, random.usize(..100));
+                *sent += bytes.len() as u64;
+                client.send(&bytes);
+            }),
+            40..45 => self.any(|client, _, _| client.end()),
+            45..50 => self.any(|client, _, _| client.abort()),
             50..54 => self.server.with(|service, cx| service.acts(cx, None)),
             54..58 => self.pass_time(),
             _ => self.world.turn(&mut self.server),
@@ -230,16 +248,15 @@ impl Play {
 
     fn read(&mut self, client: usize, n: usize) {
         let bytes = self.clients[client].read_at_most(n);
-        let voice = self.voices[client].or(bytes.first().copied());
-        self.voices[client] = voice;
-        let mine = bytes.iter().all(|byte| Some(*byte) == voice);
-        self.server.with(|service, _| service.claim(mine, "a client reads what was sent to somebody else"));
+        let right = bytes == count(self.moved[client].1, bytes.len());
+        self.moved[client].1 += bytes.len() as u64;
+        self.server.with(|service, _| service.claim(right, "a client reads what was not sent to it"));
     }
 
-    fn any(&mut self, act: impl FnOnce(&Client, &mut Rng)) {
+    fn any(&mut self, act: impl FnOnce(&Client, &mut (u64, u64), &mut Rng)) {
         if let Some(last) = self.clients.len().checked_sub(1) {
             let index = last - self.random.usize(..=last.min(12));
-            act(&self.clients[index], &mut self.random);
+            act(&self.clients[index], &mut self.moved[index], &mut self.random);
         }
     }
 

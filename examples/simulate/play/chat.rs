@@ -4,7 +4,7 @@
 
 use super::report::{Check, Report, require};
 use fastrand::Rng;
-use pollstack::sim::{Client, Entry, Event, Faults, Sim, World};
+use pollstack::sim::{Client, Entry, Event, Fault, Faults, Sim, World};
 use pollstack::{EventLoop, Limits, Listen, Overload};
 use protocol::BUSY;
 use service::Chat;
@@ -24,14 +24,16 @@ pub(super) fn run(seed: u64, world: &World, report: &mut Report) -> Check {
     if random.bool() {
         world.set_buffers(random.usize(100..5000), random.usize(BUSY.len()..5000));
     }
-    world.set_faults(Faults::some(seed));
+    let faults = Faults::with_accepts(seed);
+    world.set_faults(faults);
     let chat = Chat::new(random.usize(1..8), TIMEOUT);
     let limits = chat.limits(Limits::default());
     let mut server = EventLoop::on(world.net(), chat, limits);
     let listen = Listen::new("127.0.0.1:1".parse()?).max_conns(12).overload(Overload::Reject(BUSY.into()));
     server.listen(listen)?;
     let big = [0, 0, 1, 7][random.usize(..4)];
-    let mut play = Play { world: world.clone(), random, server, users: Vec::new(), big };
+    let honest = [Fault::WouldBlock, Fault::Interrupted].iter().all(|fault| faults.one_in(*fault) == 0);
+    let mut play = Play { world: world.clone(), random, server, users: Vec::new(), big, honest };
     for _ in 0..play.random.usize(20..400) {
         play.act();
         play.check(report)?;
@@ -46,6 +48,8 @@ struct Play {
     users: Vec<User>,
     /// How many messages of eight are big ones.
     big: u8,
+    /// The kernel takes what it has room for.
+    honest: bool,
 }
 
 struct User {
@@ -229,14 +233,18 @@ impl Play {
         let user = &mut self.users[client];
         user.closed = true;
         let idle = at - user.last_write;
-        let reason = user.gone || user.refused || idle >= TIMEOUT;
+        let silent = idle >= TIMEOUT && !(self.honest && user.logged_in && user.reads);
+        let reason = user.gone || user.refused || silent;
         require(reason, || format!("client {client} is closed for nothing, {idle:?} after the last write"))
     }
 
     /// Everybody reads: everything is answered.
     fn end(mut self, report: &mut Report) -> Check {
         self.world.set_faults(Faults::default());
-        self.users.iter_mut().for_each(|user| user.reads = true);
+        self.users.iter_mut().for_each(|user| {
+            user.reads = true;
+            user.client.read();
+        });
         self.world.pass(Duration::from_secs(1));
         loop {
             self.world.settle(&mut self.server);

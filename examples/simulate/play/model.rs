@@ -75,6 +75,11 @@ impl Model {
         self.stack.len()
     }
 
+    /// Items on the stack, waiting to be pushed, or on their way out.
+    pub(crate) fn held(&self) -> usize {
+        self.stack.len() + self.pushes.len() + self.leaving
+    }
+
     pub(crate) fn parked(&self) -> (usize, usize) {
         (self.pushes.len(), self.pops.len())
     }
