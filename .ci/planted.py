@@ -144,10 +144,7 @@ def build():
 def main():
     wanted = sys.argv[1:]
     shutil.rmtree(tree, ignore_errors=True)
-    files = subprocess.run(["git", "ls-files"], cwd=root, capture_output=True, text=True, check=True).stdout.split()
-    for name in files:
-        (tree / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(root / name, tree / name)
+    shutil.copytree(root, tree, ignore=shutil.ignore_patterns("target", ".git", "corpus"))
     missed = []
     print("| planted | in | caught by | seed |\n| --- | --- | --- | --- |", flush=True)
     for name, server, file, old, new in FAULTS:
