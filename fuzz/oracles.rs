@@ -8,9 +8,6 @@ use chat::Chat;
 use pollstack::sim::{Faults, Sim, World};
 use pollstack::stack::StackService;
 use pollstack::{EventLoop, Limits, Listen, Overload, Service};
-use std::cell::RefCell;
-use std::io;
-use std::rc::Rc;
 use std::time::Duration;
 
 #[path = "../examples/accio/service.rs"]
@@ -28,44 +25,30 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The stack server: one request.
 pub(crate) fn stack(data: &[u8]) {
-    same_in_any_pieces(data, || (StackService::new(2), Limits::default(), None));
+    same_in_any_pieces(data, || (StackService::new(2), Limits::default()), |_| Vec::new());
 }
 
 /// The chat server: one user, who may send to itself.
 pub(crate) fn chat(data: &[u8]) {
-    same_in_any_pieces(data, || {
+    let chat = || {
         let chat = Chat::new(2, TIMEOUT);
         let limits = chat.limits(Limits::default());
-        (chat, limits, None)
-    });
+        (chat, limits)
+    };
+    same_in_any_pieces(data, chat, |_| Vec::new());
 }
 
 /// The Accio server: one file.
 pub(crate) fn accio(data: &[u8]) {
-    same_in_any_pieces(data, || {
-        let results = Results::default();
-        (Accio::new(TIMEOUT, None, true, results.clone()), Limits::default(), Some(results))
-    });
+    let accio = || (Accio::new(TIMEOUT, None, true, Vec::new()), Limits::default());
+    same_in_any_pieces(data, accio, |accio| accio.results.clone());
 }
 
-/// What a server has reported beside what it has sent.
-#[derive(Clone, Default)]
-struct Results(Rc<RefCell<Vec<u8>>>);
-
-impl io::Write for Results {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.borrow_mut().write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-fn same_in_any_pieces<S: Service>(data: &[u8], service: impl Fn() -> (S, Limits, Option<Results>)) {
+/// `reported` is what a service says beside what it sends.
+fn same_in_any_pieces<S: Service>(data: &[u8], service: impl Fn() -> (S, Limits), reported: fn(&S) -> Vec<u8>) {
     let Some((seed, bytes)) = data.split_first_chunk() else { return };
     let seed = u64::from_le_bytes(*seed);
-    let whole = converse(seed, &[bytes], Faults::default(), service());
+    let whole = converse(seed, &[bytes], Faults::default(), service(), reported);
     let mut random = fastrand::Rng::with_seed(seed);
     let (mut pieces, mut rest) = (Vec::new(), bytes);
     while !rest.is_empty() {
@@ -74,7 +57,7 @@ fn same_in_any_pieces<S: Service>(data: &[u8], service: impl Fn() -> (S, Limits,
         rest = behind;
     }
     for faults in [Faults::default(), Faults::random(seed)] {
-        let seen = converse(seed, &pieces, faults, service());
+        let seen = converse(seed, &pieces, faults, service(), reported);
         assert_eq!((&seen.reported, seen.closed), (&whole.reported, whole.closed), "{faults:?}");
         // A reset destroys what is on its way, or comes too late for that.
         assert!(seen.reset || whole.reset || seen.read == whole.read, "{:?}, not {:?}", seen.read, whole.read);
@@ -94,7 +77,8 @@ fn converse<S: Service>(
     seed: u64,
     pieces: &[&[u8]],
     faults: Faults,
-    (service, limits, results): (S, Limits, Option<Results>),
+    (service, limits): (S, Limits),
+    reported: fn(&S) -> Vec<u8>,
 ) -> Seen {
     let world = World::new(seed);
     world.set_faults(faults);
@@ -110,6 +94,5 @@ fn converse<S: Service>(
     client.end();
     world.settle(&mut server);
     read.extend(client.read());
-    let reported = results.map(|results| results.0.borrow().clone()).unwrap_or_default();
-    Seen { read, reset: client.was_reset(), closed: client.is_closed(), reported }
+    Seen { read, reset: client.was_reset(), closed: client.is_closed(), reported: reported(server.service()) }
 }

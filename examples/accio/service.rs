@@ -26,7 +26,7 @@ pub(crate) struct Accio<W> {
     /// Whether they are digested.
     digest: bool,
     /// Where the results go, a line each.
-    results: W,
+    pub(crate) results: W,
     /// The clients that have not begun with their file.
     greeted: BTreeSet<ConnId>,
     /// The last file could not be saved, and it has been said why.

@@ -4,39 +4,23 @@ use super::{ACCIO, CONFIRM, CONFIRM_AGAIN};
 use crate::fake::{Fake, Wire, World};
 use crate::service::Accio;
 use pollstack::{EventLoop, Limits, Overload};
-use std::cell::RefCell;
-use std::io;
-use std::rc::Rc;
 use std::time::Duration;
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 const NANOSECOND: Duration = Duration::from_nanos(1);
 
-/// What the server has reported.
-#[derive(Clone, Default)]
-struct Results(Rc<RefCell<Vec<u8>>>);
+type Server = EventLoop<Accio<Vec<u8>>, Fake>;
 
-impl io::Write for Results {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.borrow_mut().write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl Results {
-    fn take(&self) -> String {
-        String::from_utf8(std::mem::take(&mut self.0.borrow_mut())).unwrap()
-    }
-}
-
-fn serve(clients: usize) -> (World, EventLoop<Accio<Results>, Fake>, Results) {
-    let (world, results) = (World::new(), Results::default());
-    let accio = Accio::new(TIMEOUT, None, false, results.clone());
+fn serve(clients: usize) -> (World, Server) {
+    let world = World::new();
+    let accio = Accio::new(TIMEOUT, None, false, Vec::new());
     let server = world.serve(accio, Limits::default(), clients, Overload::Defer);
-    (world, server, results)
+    (world, server)
+}
+
+/// What the server has reported since the last time.
+fn results(server: &mut Server) -> String {
+    String::from_utf8(server.with(|accio, _| std::mem::take(&mut accio.results))).unwrap()
 }
 
 /// Lost otherwise: the tenth second. It is counted from the last byte, in every phase.
@@ -44,7 +28,7 @@ fn serve(clients: usize) -> (World, EventLoop<Accio<Results>, Fake>, Results) {
 fn the_deadline_moves_with_every_byte() {
     let whole = [CONFIRM, CONFIRM_AGAIN, b"file"].concat();
     for at in 0..=whole.len() {
-        let (world, mut server, results) = serve(1);
+        let (world, mut server) = serve(1);
         let client = world.connect();
         world.settle(&mut server);
         for byte in &whole[..at] {
@@ -59,11 +43,11 @@ fn the_deadline_moves_with_every_byte() {
         world.pass(NANOSECOND);
         world.turn(&mut server);
         assert!(client.closed(), "{at} bytes, 10 s");
-        assert_eq!(results.take(), "ERROR\n");
+        assert_eq!(results(&mut server), "ERROR\n");
         let next = world.send(&whole);
         next.fin();
         world.settle(&mut server);
-        assert_eq!(results.take(), "4\n");
+        assert_eq!(results(&mut server), "4\n");
         assert_eq!(server.timeout(), None, "nothing is left to wait for");
     }
 }
@@ -71,7 +55,7 @@ fn the_deadline_moves_with_every_byte() {
 /// Lost otherwise: one client at a time. The others are left in the backlog, in their order.
 #[test]
 fn the_others_are_not_even_accepted() {
-    let (world, mut server, results) = serve(1);
+    let (world, mut server) = serve(1);
     let clients: Vec<Wire> = (0..11).map(|n| world.send(&[CONFIRM, CONFIRM_AGAIN, &vec![b'x'; n]].concat())).collect();
     for n in 0..clients.len() {
         world.settle(&mut server);
@@ -79,6 +63,6 @@ fn the_others_are_not_even_accepted() {
         assert!(clients[n + 1..].iter().all(|client| !client.is_accepted()));
         clients[n].fin();
         world.settle(&mut server);
-        assert_eq!(results.take(), format!("{n}\n"));
+        assert_eq!(results(&mut server), format!("{n}\n"));
     }
 }

@@ -6,10 +6,7 @@ use fastrand::Rng;
 use pollstack::sim::{Client, Entry, Event, Faults, Sim, World};
 use pollstack::{EventLoop, Limits, Listen, Overload};
 use service::Accio;
-use std::cell::RefCell;
 use std::collections::VecDeque;
-use std::io::{self, Write};
-use std::rc::Rc;
 use std::time::Duration;
 
 #[path = "../../accio/service.rs"]
@@ -21,32 +18,18 @@ mod upload;
 const TIMEOUT: Duration = Duration::from_secs(10);
 const HANDSHAKE: &[u8] = b"confirm-accio\r\nconfirm-accio-again\r\n\r\n";
 
-/// What the server has reported, a line each.
-#[derive(Clone, Default)]
-struct Results(Rc<RefCell<Vec<u8>>>);
-
-impl Write for Results {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.borrow_mut().write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
 pub(super) fn run(seed: u64, world: &World, report: &mut Report) -> Check {
     let mut random = Rng::with_seed(seed ^ 0xACC10);
     if random.bool() {
         world.set_buffers(random.usize(1..200), random.usize(1..20));
     }
     world.set_faults(Faults::with_accepts(seed));
-    let (parallel, results) = (random.usize(1..4), Results::default());
-    let accio = Accio::new(TIMEOUT, None, false, results.clone());
+    let parallel = random.usize(1..4);
+    let accio = Accio::new(TIMEOUT, None, false, Vec::new());
     let mut server = EventLoop::on(world.net(), accio, Limits::default());
     server.listen(Listen::new("127.0.0.1:1".parse()?).max_conns(parallel).overload(Overload::Defer))?;
     let (world, expected, clients) = (world.clone(), VecDeque::new(), Vec::new());
-    let mut play = Play { world, random, server, parallel, results, expected, clients, turned: None };
+    let mut play = Play { world, random, server, parallel, expected, clients, turned: None };
     for _ in 0..play.random.usize(20..300) {
         play.act();
         play.check(report)?;
@@ -57,9 +40,8 @@ pub(super) fn run(seed: u64, world: &World, report: &mut Report) -> Check {
 struct Play {
     world: World,
     random: Rng,
-    server: EventLoop<Accio<Results>, Sim>,
+    server: EventLoop<Accio<Vec<u8>>, Sim>,
     parallel: usize,
-    results: Results,
     /// What is to be reported next.
     expected: VecDeque<String>,
     clients: Vec<Uploader>,
@@ -148,7 +130,7 @@ impl Play {
         for entry in report.listen(&self.world) {
             self.hear(entry)?;
         }
-        let text = String::from_utf8(std::mem::take(&mut *self.results.0.borrow_mut()))?;
+        let text = String::from_utf8(self.server.with(|accio, _| std::mem::take(&mut accio.results)))?;
         for line in text.lines() {
             let expected = self.expected.pop_front();
             require(expected.as_deref() == Some(line), || format!("it reports {line}, not {expected:?}"))?;
