@@ -179,7 +179,8 @@ fn foreign_tokens_stay_below_the_loops_own() {
 fn a_listener_opens_all_its_addresses_or_none() {
     let mut server = EventLoop::new(StackService::new(1)).unwrap();
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    // On an address that nobody else's sockets have, it stays free.
+    let free = std::net::TcpListener::bind("127.0.0.77:0").unwrap().local_addr().unwrap();
     let both = Listen::new(free.into()).and(taken.local_addr().unwrap().into());
     let error = server.listen(both.overload(Overload::Defer)).unwrap_err();
     assert!(error.to_string().contains(&taken.local_addr().unwrap().to_string()), "{error}");

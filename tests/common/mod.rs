@@ -84,7 +84,12 @@ impl Server {
     }
 
     /// Starts `command` and waits until it has said `lines` lines.
-    pub fn spawn(mut command: Command, lines: usize) -> Server {
+    pub fn spawn(command: Command, lines: usize) -> Server {
+        Server::try_spawn(command, lines).expect("the server says something")
+    }
+
+    /// As [`spawn`](Self::spawn); `None` if it ends, or says nothing, instead.
+    pub fn try_spawn(mut command: Command, lines: usize) -> Option<Server> {
         let mut child = {
             let _guard = no_fork();
             command.stdout(Stdio::piped()).spawn().expect("the server starts")
@@ -93,13 +98,17 @@ impl Server {
         let (sender, stdout) = channel();
         thread::spawn(move || lines_of.map_while(Result::ok).try_for_each(|line| sender.send(line)));
         let mut server = Server { child, ready: Vec::new(), stdout: Mutex::new(stdout) };
-        server.ready = (0..lines).map(|_| server.line()).collect();
-        server
+        server.ready = (0..lines).map(|_| server.try_line()).collect::<Option<_>>()?;
+        Some(server)
     }
 
     /// The next line on its standard output.
     pub fn line(&self) -> String {
-        self.stdout.lock().unwrap().recv_timeout(PATIENCE).expect("the server says something")
+        self.try_line().expect("the server says something")
+    }
+
+    fn try_line(&self) -> Option<String> {
+        self.stdout.lock().unwrap().recv_timeout(PATIENCE).ok()
     }
 
     /// The address in what it said when it was ready.
