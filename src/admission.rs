@@ -39,7 +39,13 @@ pub struct Listen {
 impl Listen {
     /// Listens on `address` with [`BACKLOG`], [`MAX_CONNS`] and [`Overload::Defer`].
     pub fn new(address: Address) -> Self {
-        Listen { addresses: vec![address], backlog: BACKLOG, max_conns: MAX_CONNS, overload: Overload::Defer }
+        Listen::nowhere().and(address)
+    }
+
+    /// Listens on no address: for connections that come by
+    /// [`EventLoop::adopt`](crate::EventLoop::adopt).
+    pub fn nowhere() -> Self {
+        Listen { addresses: Vec::new(), backlog: BACKLOG, max_conns: MAX_CONNS, overload: Overload::Defer }
     }
 
     /// Listens on one more address; its connections count with the others.

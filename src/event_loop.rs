@@ -191,6 +191,41 @@ impl<S: Service, N: Net> EventLoop<S, N> {
         Ok(ListenerId(admission))
     }
 
+    /// Takes in a connection that did not come through a listening socket: one that was made from
+    /// here, inherited or handed over. It may still be connecting. In the next turn it is admitted
+    /// to `listener` as a newcomer is, or turned away.
+    ///
+    /// ```no_run
+    /// # use pollstack::{ConnId, Context, EventLoop, Listen, ListenerId, Service};
+    /// # struct Client;
+    /// # impl Service for Client {
+    /// #     type Conn = ();
+    /// #     fn on_open(&mut self, _: &mut Context<'_>, _: ConnId, _: ListenerId) {}
+    /// #     fn on_data(&mut self, _: &mut Context<'_>, _: ConnId, _: &mut (), input: &[u8]) -> usize { input.len() }
+    /// # }
+    /// use pollstack::net::{Peer, Stream};
+    ///
+    /// let mut clients = EventLoop::new(Client)?;
+    /// let outgoing = clients.listen(Listen::nowhere().max_conns(100))?;
+    /// let server = "192.0.2.1:8080".parse()?;
+    /// let stream = mio::net::TcpStream::connect(server)?;
+    /// clients.adopt(outgoing, Stream::Tcp(stream), Peer::Tcp(server))?;
+    /// clients.run()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// `InvalidInput` for a listener of another loop, or if the loop accepts nobody any more.
+    pub fn adopt(&mut self, listener: ListenerId, stream: N::Stream, peer: Peer) -> io::Result<()> {
+        if !matches!(self.life, Life::Running | Life::LastCall { .. }) {
+            return Err(io::Error::new(ErrorKind::InvalidInput, "the loop is stopping"));
+        }
+        let unknown = || io::Error::new(ErrorKind::InvalidInput, "the loop has no such listener");
+        self.admissions.get_mut(listener.0).ok_or_else(unknown)?.count_newcomer();
+        self.newcomers.push_back(Newcomer { stream, peer, admission: listener.0 });
+        Ok(())
+    }
+
     /// Where a listener listens, with the ports that the system chose; empty once it has closed.
     ///
     /// # Errors

@@ -7,13 +7,13 @@ mod common;
 use common::{PATIENCE, Server, example};
 use mio::{Events, Poll};
 use pollstack::client::{Client, ClientError};
-use pollstack::net::{Address, FOREIGN_TOKENS};
+use pollstack::net::{Address, FOREIGN_TOKENS, Peer, Stream};
 use pollstack::stack::StackService;
 use pollstack::{ConnId, Context, EventLoop, Limits, Listen, ListenerId, Overload, Service};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 fn listen() -> Listen {
     Listen::new("127.0.0.1:0".parse().unwrap())
@@ -55,6 +55,50 @@ fn two_loops_live_in_one_poll() {
         loops.iter_mut().for_each(EventLoop::turn);
     }
     assert_eq!(clients.join().unwrap(), [[0], [1]], "each loop has its own stack");
+}
+
+/// Lost otherwise: tools that are clients, too. One loop connects to the other here, in one poll.
+#[test]
+fn a_loop_adopts_connections_that_go_out() {
+    /// Pushes its number, and hears that it is stored.
+    struct Pusher(usize);
+
+    impl Service for Pusher {
+        type Conn = ();
+        fn on_open(&mut self, cx: &mut Context<'_>, id: ConnId, _: ListenerId) {
+            cx.send(id, b"\x01x").unwrap();
+        }
+        fn on_data(&mut self, _: &mut Context<'_>, _: ConnId, (): &mut (), input: &[u8]) -> usize {
+            assert_eq!(input, [0]);
+            self.0 += 1;
+            1
+        }
+    }
+
+    let mut poll = Poll::new().unwrap();
+    let mut events = Events::with_capacity(64);
+    let limits = Limits { lingering: 100, ..Limits::default() };
+    let mut server = EventLoop::embedded(StackService::new(10), limits, poll.registry(), 0..1100).unwrap();
+    let listener = server.listen(listen()).unwrap();
+    let address = tcp(&server.addresses(listener).unwrap()[0]);
+    let mut clients = EventLoop::embedded(Pusher(0), limits, poll.registry(), 2000..3100).unwrap();
+    let outgoing = clients.listen(Listen::nowhere().max_conns(10)).unwrap();
+    for _ in 0..10 {
+        let stream = mio::net::TcpStream::connect(address).unwrap();
+        clients.adopt(outgoing, Stream::Tcp(stream), Peer::Tcp(address)).unwrap();
+    }
+    let start = Instant::now();
+    while clients.service().0 < 10 || clients.stats().open > 0 {
+        assert!(start.elapsed() < PATIENCE);
+        let timeout = server.timeout().into_iter().chain(clients.timeout()).min();
+        poll.poll(&mut events, Some(timeout.unwrap_or(Duration::from_millis(10)))).unwrap();
+        for event in &events {
+            assert!(server.handle_event(event) || clients.handle_event(event));
+        }
+        server.turn();
+        clients.turn();
+    }
+    assert_eq!(server.service().items(), 10);
 }
 
 /// Lost otherwise: an owner of a few tokens whose loop would take somebody else's.

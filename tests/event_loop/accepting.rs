@@ -182,3 +182,30 @@ fn each_listener_counts_its_own_connections() {
     assert_eq!((server.stats().open, server.stats().rejected), (2, 1));
     assert!(!first.closed() && !second.closed());
 }
+
+/// Lost otherwise: connections that were made from here, inherited or handed over; and the bound
+/// on them.
+#[test]
+fn an_adopted_connection_is_admitted_as_a_newcomer_is() {
+    let world = World::new();
+    let mut server = EventLoop::on(Fake::of(&world), Probe::once(), Limits::default());
+    let outgoing = server.listen(Listen::nowhere().max_conns(2).overload(busy())).unwrap();
+    assert_eq!(server.addresses(outgoing).unwrap(), []);
+    let streams: Vec<Wire> = (0..3).map(|_| world.stream()).collect();
+    for stream in &streams {
+        server.adopt(outgoing, stream.clone(), Peer::Unix).unwrap();
+    }
+    assert_eq!(server.timeout(), Some(Duration::ZERO));
+    world.settle(&mut server);
+    assert_eq!(streams[2].received(), b"busy");
+    assert_eq!((server.stats().open, server.stats().rejected), (2, 1));
+    streams[0].send(b"x");
+    world.settle(&mut server);
+    assert_eq!(streams[0].received(), b".");
+
+    server.stop(Duration::ZERO);
+    world.settle(&mut server);
+    assert!(streams[1].closed());
+    let error = server.adopt(outgoing, world.stream(), Peer::Unix).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidInput, "nobody would ever close it");
+}

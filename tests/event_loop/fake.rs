@@ -89,6 +89,15 @@ impl World {
     }
 
     pub fn connect_to(&self, listener: usize) -> Wire {
+        let wire = self.stream();
+        let mut state = self.0.borrow_mut();
+        state.backlogs[listener].push_back(wire.clone());
+        state.events.push_back((Source::Listener(listener), Ready { readable: true, ..Ready::default() }));
+        wire
+    }
+
+    /// A connection that goes through no listener.
+    pub fn stream(&self) -> Wire {
         let pipe = Pipe {
             incoming: VecDeque::new(),
             outgoing: Vec::new(),
@@ -103,11 +112,7 @@ impl World {
             accepted: false,
             watched: None,
         };
-        let wire = Wire(Rc::new(RefCell::new(pipe)), self.clone());
-        let mut state = self.0.borrow_mut();
-        state.backlogs[listener].push_back(wire.clone());
-        state.events.push_back((Source::Listener(listener), Ready { readable: true, ..Ready::default() }));
-        wire
+        Wire(Rc::new(RefCell::new(pipe)), self.clone())
     }
 
     /// A client connects and sends.

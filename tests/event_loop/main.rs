@@ -13,7 +13,7 @@ mod stack;
 mod stopping;
 
 use fake::{Fake, Wire, World};
-use pollstack::net::{Interest, Ready, Source};
+use pollstack::net::{Interest, Peer, Ready, Source};
 use pollstack::stack::{StackService, wire};
 use pollstack::{
     Cause, Closed, ConnId, Context, Eof, EventLoop, Limits, Listen, ListenerId, Overload, SendError, Service,

@@ -1,9 +1,17 @@
-//! What the stack's own work costs, without any network: the parser, and the stack with its lines.
+//! What our own work costs, without any network: the parser, the stack with its lines, and a turn
+//! of the loop.
+
+mod memory;
 
 use criterion::{BatchSize, Criterion, Throughput};
+use memory::Memory;
+use pollstack::net::{Ready, Source};
+use pollstack::stack::StackService;
 use pollstack::stack::lifo::{Decision, Lifo};
 use pollstack::stack::wire::{Item, POP, parse};
+use pollstack::{EventLoop, Limits, Listen};
 use std::hint::black_box;
+use std::rc::Rc;
 
 fn parser(c: &mut Criterion) {
     let mut group = c.benchmark_group("parse");
@@ -70,9 +78,33 @@ fn lifo(c: &mut Criterion) {
     group.finish();
 }
 
+/// Newcomers that push and pop in turn: the turn that accepts them, and the one that serves them.
+fn turn(c: &mut Criterion) {
+    let mut group = c.benchmark_group("turn");
+    for clients in [2, 64] {
+        group.throughput(Throughput::Elements(clients as u64));
+        group.bench_function(format!("{clients} newcomers"), |b| {
+            let net = Memory::new([&[POP], &[1, b'x']]);
+            let waiting = Rc::clone(&net.waiting);
+            let mut server = EventLoop::on(net, StackService::new(100), Limits::default());
+            server.listen(Listen::new("127.0.0.1:1".parse().expect("an address"))).expect("a network in memory");
+            b.iter(|| {
+                waiting.set(clients);
+                server.ready(Source::Listener(0), Ready { readable: true, ..Ready::default() });
+                while server.timeout().is_some() {
+                    server.turn();
+                }
+            });
+            assert_eq!((server.stats().open, server.service().items()), (0, 0));
+        });
+    }
+    group.finish();
+}
+
 fn main() {
     let mut criterion = Criterion::default().configure_from_args();
     parser(&mut criterion);
     lifo(&mut criterion);
+    turn(&mut criterion);
     criterion.final_summary();
 }

@@ -1,0 +1,104 @@
+//! The floors: the plainest loops that can do a server's work. They run in this program, as
+//! children of it.
+
+use std::env;
+use std::io::{self, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::process::Command;
+
+/// The arguments with which this program is a floor.
+pub(crate) const BLOCKING: &str = "--run-blocking-floor";
+pub(crate) const EVENTS: &str = "--run-event-floor";
+pub(crate) const SINK: &str = "--run-sink";
+
+pub(crate) fn command(which: &str) -> Command {
+    let mut command = Command::new(env::current_exe().expect("the path of this program"));
+    command.arg(which);
+    command
+}
+
+/// Runs the floor that the arguments ask for, if they do; it ends with its parent.
+pub(crate) fn run_if_asked() -> bool {
+    match env::args().nth(1).as_deref() {
+        Some(BLOCKING) => blocking(),
+        Some(EVENTS) => events().expect("an event loop"),
+        Some(SINK) => sink(),
+        _ => return false,
+    }
+    true
+}
+
+/// What both floors of the stack do: read, write, close. They cannot park, evict or refuse
+/// anybody, and take the first read for the request.
+struct Floor {
+    stack: Vec<[u8; 128]>,
+    buffer: Vec<u8>,
+}
+
+impl Floor {
+    fn new() -> Floor {
+        Floor { stack: Vec::new(), buffer: vec![0; 64 * 1024] }
+    }
+
+    fn serve(&mut self, mut stream: TcpStream) {
+        match stream.read(&mut self.buffer) {
+            Ok(1..) if self.buffer[0] >= 0x80 => {
+                let item = self.stack.pop().unwrap_or([0; 128]);
+                let _ = stream.write(&item[..=usize::from(item[0])]);
+            }
+            Ok(n @ 1..=128) => {
+                let mut item = [0; 128];
+                item[..n].copy_from_slice(&self.buffer[..n]);
+                self.stack.push(item);
+                let _ = stream.write(&[0]);
+            }
+            _ => {}
+        }
+    }
+}
+
+fn listener() -> TcpListener {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    println!("listening on {}", listener.local_addr().expect("an address"));
+    listener
+}
+
+/// It waits in accept, and can wait for nothing else.
+fn blocking() {
+    let (listener, mut floor) = (listener(), Floor::new());
+    while let Ok((stream, _)) = listener.accept() {
+        floor.serve(stream);
+    }
+}
+
+/// The floor of loops that wait for events, as all do that have more than one thing to wait for.
+fn events() -> io::Result<()> {
+    let (listener, mut floor) = (listener(), Floor::new());
+    listener.set_nonblocking(true)?;
+    let mut source = mio::net::TcpListener::from_std(listener.try_clone()?);
+    let mut poll = mio::Poll::new()?;
+    let mut events = mio::Events::with_capacity(16);
+    poll.registry().register(&mut source, mio::Token(0), mio::Interest::READABLE)?;
+    loop {
+        poll.poll(&mut events, None)?;
+        while let Ok((stream, _)) = listener.accept() {
+            floor.serve(stream); // which is a blocking one
+        }
+    }
+}
+
+/// The plainest receiver of files: one client after the other, with the handshake of accio, and
+/// the buffer of the loop.
+fn sink() {
+    let listener = listener();
+    let mut buffer = vec![0; pollstack::limits::READ_BYTES];
+    while let Ok((mut stream, _)) = listener.accept() {
+        let _ = stream.write_all(b"accio\r\naccio\r\n");
+        let _ = stream.read_exact(&mut buffer[..crate::upload::CONFIRMATIONS.len()]);
+        let mut bytes = 0;
+        while let Ok(n @ 1..) = stream.read(&mut buffer) {
+            bytes += n as u64;
+        }
+        println!("{bytes}");
+    }
+}

@@ -1,0 +1,182 @@
+//! The machine: which processor runs what, and what the kernel tells of a run.
+
+use crate::common::{Server, wait_until};
+use std::fs;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+/// Where the two ends of a load run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Placement {
+    /// Both on one processor, the server in the batch class: it runs when all clients wait, and
+    /// finds a request of each. That is a server at its limit, whatever its clients cost.
+    OneCore,
+    /// A processor each. The clients need more of theirs than the server of its own, which
+    /// therefore sleeps, and wakes again for every request or two.
+    TwoCores,
+}
+
+impl Placement {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Placement::OneCore => "one core",
+            Placement::TwoCores => "two cores",
+        }
+    }
+
+    /// The same command, where it belongs; as it is on a machine that cannot be told.
+    pub(crate) fn place(self, program: &Command) -> Command {
+        if !can_pin() {
+            return copy(Command::new(program.get_program()), program);
+        }
+        let mut command = match self {
+            Placement::OneCore => Command::new("chrt"),
+            Placement::TwoCores => Command::new("taskset"),
+        };
+        match self {
+            Placement::OneCore => command.args(["-b", "0", "taskset", "-c", "0"]),
+            Placement::TwoCores => command.args(["-c", if processors() > 1 { "1" } else { "0" }]),
+        };
+        command.arg(program.get_program());
+        copy(command, program)
+    }
+}
+
+fn copy(mut command: Command, program: &Command) -> Command {
+    command.args(program.get_args()).stdin(Stdio::null());
+    for (name, value) in program.get_envs() {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    command
+}
+
+/// All there are, also those that this process keeps away from.
+pub(crate) fn processors() -> usize {
+    let text = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    text.lines().filter(|line| line.starts_with("processor")).count().max(1)
+}
+
+/// Whether there are `taskset` and `chrt` (util-linux).
+pub(crate) fn can_pin() -> bool {
+    let there = |name| Command::new(name).arg("--version").stdout(Stdio::null()).status().is_ok_and(|s| s.success());
+    there("taskset") && there("chrt")
+}
+
+/// Puts this process, the clients, on the first processor, with the children it will have.
+pub(crate) fn pin_clients() {
+    if can_pin() {
+        let _ = Command::new("taskset").args(["-pc", "0", &std::process::id().to_string()]).output();
+    }
+}
+
+/// Has the calling thread run as soon as it can, before the clients: what it measures is the server.
+pub(crate) fn hurry() -> bool {
+    let Ok(path) = fs::read_link("/proc/thread-self") else { return false };
+    let thread = path.file_name().unwrap_or_default();
+    Command::new("chrt").args(["-f", "-p", "1"]).arg(thread).output().is_ok_and(|output| output.status.success())
+}
+
+/// The processor time of all threads of a process.
+pub(crate) fn cpu(pid: u32) -> Duration {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let time = |path| fs::read_to_string(path).ok()?.split(' ').next()?.parse::<u64>().ok();
+    Duration::from_nanos(threads.filter_map(|thread| time(thread.path().join("schedstat"))).sum())
+}
+
+/// What a reader has to know of the machine.
+pub(crate) fn describe() -> String {
+    let cpus = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = cpus.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or("");
+    let model = model.trim_start_matches([' ', '\t', ':']);
+    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let pinned = if can_pin() { "" } else { ", nothing pinned (taskset and chrt are not installed)" };
+    format!("{} x {model}, Linux {}{pinned}", processors(), kernel.trim())
+}
+
+/// Counters of the kernel that must not move: connections that it dropped or reset.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Void([u64; 3]);
+
+impl Void {
+    pub(crate) const NAMES: [&'static str; 3] = ["ListenOverflows", "ListenDrops", "TCPAbortOnClose"];
+
+    pub(crate) fn read() -> Void {
+        let text = fs::read_to_string("/proc/net/netstat").unwrap_or_default();
+        let rows: Vec<Vec<&str>> =
+            text.lines().filter(|line| line.starts_with("TcpExt:")).map(|line| line.split(' ').collect()).collect();
+        let value = |name| {
+            let column = rows.first()?.iter().position(|column| *column == name)?;
+            rows.get(1)?.get(column)?.parse().ok()
+        };
+        Void(Void::NAMES.map(|name| value(name).unwrap_or(0)))
+    }
+
+    /// Adds what has happened since `before`.
+    pub(crate) fn add_since(&mut self, before: Void) {
+        let now = Void::read();
+        (0..3).for_each(|n| self.0[n] += now.0[n] - before.0[n]);
+    }
+
+    /// What has moved; empty if nothing has.
+    pub(crate) fn moved(&self) -> String {
+        let moved = Void::NAMES.iter().zip(self.0).filter(|(_, count)| *count > 0);
+        moved.map(|(name, count)| format!("{name} +{count}")).collect::<Vec<_>>().join(" ")
+    }
+}
+
+/// A strace that counts the calls of a process.
+pub(crate) struct Strace {
+    child: Child,
+    output: tempfile::NamedTempFile,
+}
+
+impl Strace {
+    /// `None` where there is no strace.
+    pub(crate) fn attach(server: &Server) -> Option<Strace> {
+        let pid = server.pid();
+        let output = tempfile::NamedTempFile::new().expect("a file");
+        let mut command = Command::new("strace");
+        command.args(["-f", "-c", "-o"]).arg(output.path()).args(["-p", &pid.to_string()]).stderr(Stdio::null());
+        let child = command.spawn().ok()?;
+        let traced = || fs::read_to_string(format!("/proc/{pid}/status")).is_ok_and(|s| !s.contains("TracerPid:\t0\n"));
+        wait_until("strace is attached", || traced().then_some(()));
+        Some(Strace { child, output })
+    }
+
+    /// The calls by name, most frequent first.
+    pub(crate) fn stop(mut self) -> Calls {
+        let _ = Command::new("kill").args(["-INT", &self.child.id().to_string()]).status();
+        let _ = self.child.wait();
+        let text = fs::read_to_string(self.output.path()).unwrap_or_default();
+        let rows = text.lines().filter(|line| line.trim_start().starts_with(|c: char| c.is_ascii_digit()));
+        let mut calls: Vec<(String, usize)> = rows
+            .filter_map(|row| {
+                let columns: Vec<&str> = row.split_whitespace().collect();
+                Some(((*columns.last()?).to_owned(), columns.get(3)?.parse().ok()?))
+            })
+            .filter(|(name, _)| name != "total")
+            .collect();
+        calls.sort_by_key(|(_, count)| usize::MAX - count);
+        Calls(calls)
+    }
+}
+
+/// System calls by name.
+#[derive(Clone, Debug)]
+pub(crate) struct Calls(pub(crate) Vec<(String, usize)>);
+
+impl Calls {
+    pub(crate) fn total(&self) -> usize {
+        self.0.iter().map(|(_, count)| count).sum()
+    }
+
+    /// The calls for each of so many requests.
+    pub(crate) fn list(&self, requests: f64) -> String {
+        let each = |count: usize| count as f64 / requests;
+        let shown = self.0.iter().filter(|(_, count)| each(*count) >= 0.0005);
+        shown.map(|(name, count)| format!("{name} {:.3}", each(*count))).collect::<Vec<_>>().join(", ")
+    }
+}

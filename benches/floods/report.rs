@@ -1,0 +1,178 @@
+//! What a run has found: a table for people, JSON for programs, and charts.
+
+use crate::felt::Felt;
+use crate::machine;
+use crate::run::Row;
+use crate::scenario::Scenario;
+use serde_json::{Value, json};
+use std::fmt::Write;
+use std::fs;
+use std::io;
+use std::path::PathBuf;
+use std::time::SystemTime;
+
+/// The results so far.
+pub(crate) struct Report {
+    pub(crate) scenarios: Vec<(Scenario, Vec<Row>, Vec<String>)>,
+    pub(crate) felt: Vec<Felt>,
+    /// How many parked clients take how many bytes each.
+    pub(crate) parked: Vec<(usize, u64)>,
+    command: String,
+}
+
+impl Report {
+    pub(crate) fn new(command: String) -> Report {
+        Report { scenarios: Vec::new(), felt: Vec::new(), parked: Vec::new(), command }
+    }
+
+    /// Writes everything under `target/floods`; returns where.
+    pub(crate) fn save(&self) -> io::Result<PathBuf> {
+        let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("../floods");
+        fs::create_dir_all(&folder)?;
+        let folder = folder.canonicalize()?;
+        fs::write(folder.join("results.json"), format!("{:#}\n", self.json()))?;
+        fs::write(folder.join("table.md"), self.table())?;
+        crate::charts::draw(self, &folder).map_err(io::Error::other)?;
+        Ok(folder)
+    }
+
+    fn head(&self) -> String {
+        let now = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
+        format!("{}; {}; `{}`", machine::describe(), &now[..10], self.command)
+    }
+
+    /// The tables, in Markdown.
+    pub(crate) fn table(&self) -> String {
+        let mut text = format!("{}\n", self.head());
+        for (scenario, rows, absent) in &self.scenarios {
+            let unit = scenario.load.unit();
+            let _ = write!(
+                text,
+                "\n### {}\n\n{}; {}.\n\n\
+                 | server | {unit}s/s | p50 us | p99 | p99.9 | max | CPU us a {unit} | times the base | calls | MiB | |\n\
+                 | --- | --: | --: | --: | --: | --: | --: | --: | --: | --: | --- |\n",
+                scenario.name,
+                scenario.what,
+                scenario.placement.name(),
+            );
+            rows.iter().for_each(|row| text.push_str(&line(row)));
+            absent.iter().for_each(|why| text.push_str(&format!("\nLeft out: {why}.\n")));
+        }
+        self.add_felt(&mut text);
+        for (clients, bytes) in &self.parked {
+            let _ = writeln!(text, "\n{clients} parked clients: {bytes} bytes resident each.");
+        }
+        text
+    }
+
+    fn add_felt(&self, text: &mut String) {
+        if !self.felt.is_empty() {
+            text.push_str("\n### What some feel of others\n\n| | p50 us, quiet | beside them | p99, quiet | beside them | times |\n");
+            text.push_str("| --- | --: | --: | --: | --: | --: |\n");
+        }
+        for felt in &self.felt {
+            let at = |tally: &crate::clients::Tally, p| micro(tally.latency.value_at_percentile(p));
+            let _ = writeln!(
+                text,
+                "| {} ({} and {} probes, {} turned away) | {} | {} | {} | {} | {:.2} |",
+                felt.name,
+                felt.quiet.served,
+                felt.loud.served,
+                felt.quiet.busy + felt.loud.busy,
+                at(&felt.quiet, 50.0),
+                at(&felt.loud, 50.0),
+                at(&felt.quiet, 99.0),
+                at(&felt.loud, 99.0),
+                felt.factor(99.0),
+            );
+        }
+    }
+
+    fn json(&self) -> Value {
+        let scenario = |(scenario, rows, absent): &(Scenario, Vec<Row>, Vec<String>)| {
+            json!({
+                "name": scenario.name,
+                "what": scenario.what,
+                "placement": scenario.placement.name(),
+                "unit": scenario.load.unit(),
+                "servers": rows.iter().map(record).collect::<Vec<Value>>(),
+                "left_out": absent,
+            })
+        };
+        let felt = |felt: &Felt| {
+            let at = |p| {
+                json!({
+                    "quiet_ns": felt.quiet.latency.value_at_percentile(p),
+                    "beside_ns": felt.loud.latency.value_at_percentile(p),
+                })
+            };
+            json!({ "name": felt.name, "p50": at(50.0), "p99": at(99.0), "p99.9": at(99.9) })
+        };
+        json!({
+            "run": self.head(),
+            "scenarios": self.scenarios.iter().map(scenario).collect::<Vec<Value>>(),
+            "felt": self.felt.iter().map(felt).collect::<Vec<Value>>(),
+            "parked_bytes": self.parked.iter().map(|(n, bytes)| json!({ "clients": n, "each": bytes })).collect::<Vec<_>>(),
+        })
+    }
+}
+
+fn micro(nanoseconds: u64) -> String {
+    format!("{:.0}", nanoseconds as f64 / 1e3)
+}
+
+fn line(row: &Row) -> String {
+    let at = |p| micro(row.tally.latency.value_at_percentile(p));
+    let ratio = row.ratio.map_or(String::new(), |[low, median, high]| format!("{median:.3} ({low:.3} to {high:.3})"));
+    let calls = row.calls.as_ref().map_or(String::new(), |(calls, _)| format!("{calls:.2}"));
+    format!(
+        "| {} | {:.0} | {} | {} | {} | {} | {:.2} | {ratio} | {calls} | {:.1} | {} |\n",
+        row.entry.name(),
+        row.rate,
+        at(50.0),
+        at(99.0),
+        at(99.9),
+        micro(row.tally.latency.max()),
+        row.cpu[1],
+        row.resident as f64 / 1048576.0,
+        remarks(row).join(", "),
+    )
+}
+
+/// What a reader has to know before believing a row.
+fn remarks(row: &Row) -> Vec<String> {
+    let mut remarks: Vec<String> = row.each.iter().map(|bytes| format!("{bytes} bytes for each idle one")).collect();
+    let tally = &row.tally;
+    for (count, name) in [(tally.busy, "busy"), (tally.evicted, "evicted"), (tally.errors, "ERRORS")] {
+        if count > 0 {
+            remarks.push(format!("{count} {name}"));
+        }
+    }
+    if !row.void.moved().is_empty() {
+        remarks.push(format!("VOID: {}", row.void.moved()));
+    }
+    remarks
+}
+
+fn record(row: &Row) -> Value {
+    let at = |p| row.tally.latency.value_at_percentile(p);
+    json!({
+        "server": row.entry.kind.name(),
+        "idle": row.entry.idle,
+        "requests": row.tally.requests(),
+        "served": row.tally.served,
+        "busy": row.tally.busy,
+        "evicted": row.tally.evicted,
+        "errors": row.tally.errors,
+        "per_second": row.rate,
+        "latency_ns": { "p50": at(50.0), "p99": at(99.0), "p99.9": at(99.9), "max": row.tally.latency.max() },
+        "cpu_us": row.cpu,
+        "ratio": row.ratio,
+        "clients_busy": row.clients_busy,
+        "calls": row.calls.as_ref().map(|(calls, _)| calls),
+        "calls_by_name": row.calls.as_ref().map(|(_, list)| list),
+        "resident_bytes": row.resident,
+        "bytes_each": row.each,
+        "void": row.void.moved(),
+    })
+}

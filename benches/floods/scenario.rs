@@ -1,0 +1,237 @@
+//! What is measured: each scenario is a load, where both ends run, and the servers that are to
+//! stand it.
+
+use crate::clients::{Order, Pace};
+use crate::machine::Placement;
+use crate::servers::Kind;
+use crate::talkers::Messages;
+use crate::tongue::Wish;
+
+pub(crate) struct Scenario {
+    pub(crate) name: String,
+    pub(crate) what: &'static str,
+    pub(crate) load: Load,
+    pub(crate) placement: Placement,
+    pub(crate) entries: Vec<Entry>,
+    /// What the others are compared with: the entry of this kind, or that of the same kind without
+    /// idle connections.
+    pub(crate) base: Option<Kind>,
+    /// Also part of a quick run.
+    pub(crate) quick: bool,
+}
+
+/// A server, and how many connections it holds that do nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Entry {
+    pub(crate) kind: Kind,
+    pub(crate) idle: usize,
+}
+
+impl Entry {
+    pub(crate) fn name(self) -> String {
+        match self.idle {
+            0 => self.kind.name().to_owned(),
+            idle => format!("{}, {idle} idle", self.kind.name()),
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Load {
+    /// Clients that come, ask once and go.
+    Flood { order: Order, payload: usize, pace: Pace },
+    /// The same, and all 100 places are taken.
+    Crowd { wish: Wish, clients: usize },
+    /// Clients that all park, so that each newcomer evicts the oldest.
+    Evictions,
+    /// Clients that stay.
+    Messages(Messages),
+    /// A file of so many MiB.
+    Upload { mebibytes: usize },
+}
+
+impl Load {
+    /// What is counted.
+    pub(crate) fn unit(self) -> &'static str {
+        match self {
+            Load::Flood { .. } => "request",
+            Load::Crowd { .. } => "rejection",
+            Load::Evictions => "eviction",
+            Load::Messages(_) => "message",
+            Load::Upload { .. } => "MiB",
+        }
+    }
+}
+
+const STACKS: [Kind; 8] = [
+    Kind::Floor,
+    Kind::EventFloor,
+    Kind::MioStack,
+    Kind::TokioStack,
+    Kind::Redis,
+    Kind::Beanstalkd,
+    Kind::NodeStack,
+    Kind::TwistedStack,
+];
+/// Those that have places to run out of.
+const BOUNDED: [Kind; 4] = [Kind::MioStack, Kind::TokioStack, Kind::NodeStack, Kind::TwistedStack];
+/// What is open beside the 100 that fill the server, in the scenario `eviction`.
+pub(crate) const EVICTING: usize = 28;
+
+/// Ours first, the floor twice for the noise.
+fn with_floor(peers: &[Kind]) -> Vec<Entry> {
+    let kinds = [&[Kind::Pollstack][..], peers, &[Kind::Floor]].concat();
+    kinds.into_iter().map(entry).collect()
+}
+
+fn entry(kind: Kind) -> Entry {
+    Entry { kind, idle: 0 }
+}
+
+fn entries(kinds: &[Kind]) -> Vec<Entry> {
+    kinds.iter().copied().map(entry).collect()
+}
+
+/// All there is, in the order in which it runs.
+pub(crate) fn all() -> Vec<Scenario> {
+    let mut all = Vec::new();
+    for payload in [1, 127] {
+        for clients in [1, 10, 64, 100] {
+            all.push(Scenario {
+                name: format!("immediate, {clients} clients, payload {payload}"),
+                what: "push and pop in turn, each answered at once",
+                load: Load::Flood { order: Order::Alternating, payload, pace: Pace::Closed(clients) },
+                placement: Placement::OneCore,
+                entries: with_floor(&STACKS),
+                base: Some(Kind::Floor),
+                quick: clients == 64 && payload == 1,
+            });
+        }
+    }
+    all.push(Scenario {
+        name: "immediate, a core each".to_owned(),
+        what: "64 clients, payload 1; the clients are the bottleneck, and the server sleeps in between",
+        load: Load::Flood { order: Order::Alternating, payload: 1, pace: Pace::Closed(64) },
+        placement: Placement::TwoCores,
+        entries: with_floor(&STACKS),
+        base: Some(Kind::Floor),
+        quick: false,
+    });
+    all.push(Scenario {
+        name: "immediate, 3000 a second".to_owned(),
+        what: "an open loop: latency from when each client was due",
+        load: Load::Flood { order: Order::Alternating, payload: 1, pace: Pace::Open(3000) },
+        placement: Placement::TwoCores,
+        entries: with_floor(&STACKS),
+        base: Some(Kind::Floor),
+        quick: true,
+    });
+    all.extend(parked());
+    all.extend(overload());
+    all.push(idle());
+    all.extend(echo());
+    all.push(Scenario {
+        name: "chat, fan-in".to_owned(),
+        what: "15 senders to one reader, 16 messages of 64 bytes each under way",
+        load: Load::Messages(Messages::FanIn { clients: 16, bytes: 64, depth: 16 }),
+        placement: Placement::OneCore,
+        entries: entries(&[Kind::Chat]),
+        base: None,
+        quick: false,
+    });
+    all.push(Scenario {
+        name: "accio, upload".to_owned(),
+        what: "a file of 1 GiB; the floor is a blocking read loop with the same buffer",
+        load: Load::Upload { mebibytes: 1024 },
+        placement: Placement::TwoCores,
+        entries: entries(&[Kind::Accio, Kind::Sink]),
+        base: Some(Kind::Sink),
+        quick: false,
+    });
+    all
+}
+
+fn parked() -> [Scenario; 2] {
+    let orders = [
+        ("parked pops", Order::PopsFirst(32), "32 pops that wait, then the 32 pushes that serve them, and so on"),
+        ("parked pushes", Order::PushesFirst(32), "32 pushes to a full stack, then the 32 pops that make room"),
+    ];
+    orders.map(|(name, order, what)| {
+        // A list or a tube is never full.
+        let bounded = matches!(order, Order::PushesFirst(_));
+        let peers: Vec<Kind> = STACKS[2..].iter().copied().filter(|kind| !bounded || BOUNDED.contains(kind)).collect();
+        Scenario {
+            name: name.to_owned(),
+            what,
+            load: Load::Flood { order, payload: 1, pace: Pace::Closed(64) },
+            placement: Placement::OneCore,
+            entries: entries(&[&[Kind::Pollstack], &peers[..]].concat()),
+            base: Some(Kind::MioStack),
+            quick: !bounded,
+        }
+    })
+}
+
+fn overload() -> Vec<Scenario> {
+    let crowd = |name: String, what, wish, clients, quick| Scenario {
+        name,
+        what,
+        load: Load::Crowd { wish, clients },
+        placement: Placement::OneCore,
+        entries: entries(&[&[Kind::Pollstack], &BOUNDED[..]].concat()),
+        base: Some(Kind::MioStack),
+        quick,
+    };
+    let what = "100 hold all places; the others, with their requests, read FF and the end";
+    let mut all: Vec<Scenario> = [101, 200, 1000]
+        .map(|clients| crowd(format!("overload, {clients} clients"), what, Wish::Push, clients - 100, clients == 200))
+        .into();
+    let late = "the same, and they send their requests only when they have read FF";
+    let mut late = crowd("overload, late requests".to_owned(), late, Wish::Late, 100, false);
+    // The plain ones meet such a request with a reset.
+    late.entries.truncate(1);
+    late.base = None;
+    all.push(late);
+    all.push(Scenario {
+        name: "eviction".to_owned(),
+        what: "pops of an empty stack that has no place left: each evicts the oldest",
+        load: Load::Evictions,
+        placement: Placement::OneCore,
+        entries: entries(&[Kind::Pollstack]),
+        base: None,
+        quick: false,
+    });
+    all
+}
+
+fn idle() -> Scenario {
+    let ours = [0, 100, 1000, 10_000].map(|idle| Entry { kind: Kind::Pollstack, idle });
+    let peers = [Kind::MioStack, Kind::TokioStack, Kind::Redis, Kind::Beanstalkd];
+    let peers = peers.into_iter().flat_map(|kind| [0, 10_000].map(|idle| Entry { kind, idle }));
+    Scenario {
+        name: "idle".to_owned(),
+        what: "10 busy clients beside connections that have sent a part of a request",
+        load: Load::Flood { order: Order::Alternating, payload: 1, pace: Pace::Closed(10) },
+        placement: Placement::OneCore,
+        entries: ours.into_iter().chain(peers).collect(),
+        base: None,
+        quick: false,
+    }
+}
+
+fn echo() -> [Scenario; 3] {
+    let loads = [
+        ("echo", "64 clients, a message of 64 bytes each under way", 64, 64, 1),
+        ("echo, pipelined", "64 clients, 16 messages of 64 bytes each under way", 64, 64, 16),
+        ("echo, large", "4 clients, a message of 1 MiB each under way", 4, 1 << 20, 1),
+    ];
+    loads.map(|(name, what, clients, bytes, depth)| Scenario {
+        name: name.to_owned(),
+        what,
+        load: Load::Messages(Messages::Echo { clients, bytes, depth }),
+        placement: Placement::OneCore,
+        entries: entries(&[Kind::Echo, Kind::MioEcho, Kind::TokioEcho, Kind::MioEcho]),
+        base: Some(Kind::MioEcho),
+        quick: depth == 16,
+    })
+}

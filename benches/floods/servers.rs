@@ -1,0 +1,190 @@
+//! The servers: ours, the floors, and the peers, which are in `benches/peers`.
+
+use crate::common::{Server, pollstack, wait_until};
+use crate::floor;
+use crate::machine::Placement;
+use crate::tongue::Tongue;
+use std::env;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// A kind of server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Pollstack,
+    /// The plainest loop that can do the same work: accept, read, write, close, blocking.
+    Floor,
+    /// The same, waiting for events before it accepts.
+    EventFloor,
+    MioStack,
+    TokioStack,
+    NodeStack,
+    TwistedStack,
+    Redis,
+    Beanstalkd,
+    Echo,
+    MioEcho,
+    TokioEcho,
+    Chat,
+    Accio,
+    /// The plainest receiver: accept, read to the end, blocking.
+    Sink,
+}
+
+/// What a server of any kind is asked for.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Setup {
+    /// How many clients it is to hold, if not as many as it likes.
+    pub(crate) clients: Option<usize>,
+    /// Ours evicts the oldest for every newcomer.
+    pub(crate) evicts: bool,
+    /// Ours has room for all that is pushed.
+    pub(crate) endless: bool,
+}
+
+/// A server that runs.
+pub(crate) struct Target {
+    pub(crate) kind: Kind,
+    pub(crate) server: Server,
+    pub(crate) address: SocketAddr,
+}
+
+impl Kind {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Kind::Pollstack => "pollstack",
+            Kind::Floor => "floor",
+            Kind::EventFloor => "floor with events",
+            Kind::MioStack | Kind::MioEcho => "plain mio",
+            Kind::TokioStack | Kind::TokioEcho => "tokio",
+            Kind::NodeStack => "Node",
+            Kind::TwistedStack => "Twisted",
+            Kind::Redis => "redis-server",
+            Kind::Beanstalkd => "beanstalkd",
+            Kind::Echo => "pollstack's echo",
+            Kind::Chat => "pollstack's chat",
+            Kind::Accio => "pollstack's accio",
+            Kind::Sink => "floor",
+        }
+    }
+
+    pub(crate) fn tongue(self) -> Tongue {
+        match self {
+            Kind::Redis => Tongue::Redis,
+            Kind::Beanstalkd => Tongue::Beanstalk,
+            _ => Tongue::Stack,
+        }
+    }
+
+    /// Starts one; says why not if that cannot be.
+    pub(crate) fn start(self, placement: Placement, setup: Setup) -> Result<Target, String> {
+        let free = || TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port");
+        if matches!(self, Kind::Redis | Kind::Beanstalkd) {
+            let address = free();
+            return self.start_at(address, placement);
+        }
+        let program = self.program(setup)?;
+        let server = Server::try_spawn(placement.place(&program), if self == Kind::Chat { 2 } else { 1 });
+        let server = server.ok_or("it does not start")?;
+        let address = server.address();
+        let address = SocketAddr::from(([127, 0, 0, 1], address.port()));
+        Ok(Target { kind: self, server, address })
+    }
+
+    fn program(self, setup: Setup) -> Result<Command, String> {
+        let clients = setup.clients.unwrap_or(100).to_string();
+        Ok(match self {
+            Kind::Pollstack => {
+                let evict_after = if setup.evicts { "1ns" } else { "1h" };
+                let listen = ["--listen", "127.0.0.1:0", "--max-clients", &clients, "--evict-after", evict_after];
+                let capacity = if setup.endless { "1000000000" } else { "100" };
+                pollstack(&[&listen[..], &["--capacity", capacity]].concat())
+            }
+            Kind::Floor => floor::command(floor::BLOCKING),
+            Kind::EventFloor => floor::command(floor::EVENTS),
+            Kind::Sink => floor::command(floor::SINK),
+            Kind::MioStack => peer("target/release/mio-stack", &["127.0.0.1:0", &clients])?,
+            Kind::TokioStack => peer("target/release/tokio-stack", &["127.0.0.1:0", &clients])?,
+            Kind::MioEcho => peer("target/release/mio-echo", &["127.0.0.1:0"])?,
+            Kind::TokioEcho => peer("target/release/tokio-echo", &["127.0.0.1:0"])?,
+            Kind::NodeStack => script("node", "node/stack.mjs", &clients)?,
+            Kind::TwistedStack => script("venv/bin/python", "twisted/stack.py", &clients)?,
+            Kind::Echo => example("echo", &["127.0.0.1:0"]),
+            Kind::Chat => example("chat", &["--port", "0"]),
+            Kind::Accio => example("accio", &["0"]),
+            Kind::Redis | Kind::Beanstalkd => return Err("it is started otherwise".to_owned()),
+        })
+    }
+
+    /// Those that cannot say which port they have are given one.
+    fn start_at(self, address: SocketAddr, placement: Placement) -> Result<Target, String> {
+        let port = address.port().to_string();
+        let mut program;
+        if self == Kind::Redis {
+            program = installed("redis-server")?;
+            program.args(["--port", &port, "--bind", "127.0.0.1", "--tcp-backlog", "4096", "--loglevel", "warning"]);
+            program.args(["--save", "", "--appendonly", "no", "--maxclients", "20000"]);
+            // It takes only 127.0.0.1 itself for this machine.
+            program.args(["--protected-mode", "no"]);
+        } else {
+            program = installed("beanstalkd")?;
+            program.args(["-l", "127.0.0.1", "-p", &port]);
+        }
+        let server = Server::try_spawn(placement.place(&program), 0).ok_or("it does not start")?;
+        wait_until("the server accepts", || TcpStream::connect(address).ok());
+        Ok(Target { kind: self, server, address })
+    }
+}
+
+impl Target {
+    /// Our server as an argument of another program.
+    pub(crate) fn under(wrapper: &[&str]) -> Result<Target, String> {
+        let program = Kind::Pollstack.program(Setup::default())?;
+        let mut command = Command::new(wrapper[0]);
+        command.args(&wrapper[1..]).arg(program.get_program()).args(program.get_args());
+        let server = Server::try_spawn(Placement::OneCore.place(&command), 1).ok_or("it does not start")?;
+        let address = server.address();
+        Ok(Target { kind: Kind::Pollstack, server, address })
+    }
+}
+
+fn peers() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/peers")
+}
+
+fn peer(path: &str, args: &[&str]) -> Result<Command, String> {
+    let path = peers().join(path);
+    if !path.exists() {
+        return Err("not built; benches/peers/install.sh does that".to_owned());
+    }
+    let mut command = Command::new(path);
+    command.args(args);
+    Ok(command)
+}
+
+fn script(interpreter: &str, path: &str, clients: &str) -> Result<Command, String> {
+    let own = peers().join(interpreter);
+    let mut command = if own.is_file() { Command::new(own) } else { installed(interpreter)? };
+    command.arg(peers().join(path)).args(["127.0.0.1:0", clients]);
+    Ok(command)
+}
+
+fn installed(program: &str) -> Result<Command, String> {
+    let there = Command::new(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
+    let there = there.is_ok() || Command::new(program).arg("-v").stdout(Stdio::null()).status().is_ok();
+    if there { Ok(Command::new(program)) } else { Err("not installed; benches/peers/install.sh does that".to_owned()) }
+}
+
+fn example(name: &str, args: &[&str]) -> Command {
+    crate::common::example(name, args)
+}
+
+/// Benchmarks are built without the examples.
+pub(crate) fn build_examples() {
+    let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = Command::new(cargo);
+    command.args(["build", "--quiet", "--release", "--locked"]);
+    let built = command.args(["--example", "accio", "--example", "chat", "--example", "echo"]).status();
+    assert!(built.is_ok_and(|status| status.success()), "the examples are built");
+}
