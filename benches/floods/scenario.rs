@@ -230,7 +230,7 @@ fn echo() -> [Scenario; 3] {
         what,
         load: Load::Messages(Messages::Echo { clients, bytes, depth }),
         placement: Placement::OneCore,
-        entries: entries(&[Kind::Echo, Kind::MioEcho, Kind::TokioEcho, Kind::MioEcho]),
+        entries: entries(&[Kind::Echo, Kind::MioEcho, Kind::MioEchoDrain, Kind::TokioEcho, Kind::MioEcho]),
         base: Some(Kind::MioEcho),
         quick: depth == 16,
     })

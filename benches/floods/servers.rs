@@ -24,7 +24,10 @@ pub(crate) enum Kind {
     Redis,
     Beanstalkd,
     Echo,
+    /// It takes a short read for the last, as ours does.
     MioEcho,
+    /// It reads until nothing is left, as mio's documentation asks for.
+    MioEchoDrain,
     TokioEcho,
     Chat,
     Accio,
@@ -57,6 +60,7 @@ impl Kind {
             Kind::Floor => "floor",
             Kind::EventFloor => "floor with events",
             Kind::MioStack | Kind::MioEcho => "plain mio",
+            Kind::MioEchoDrain => "plain mio until WouldBlock",
             Kind::TokioStack | Kind::TokioEcho => "tokio",
             Kind::NodeStack => "Node",
             Kind::TwistedStack => "Twisted",
@@ -106,7 +110,8 @@ impl Kind {
             Kind::Sink => floor::command(floor::SINK),
             Kind::MioStack => peer("target/release/mio-stack", &["127.0.0.1:0", &clients])?,
             Kind::TokioStack => peer("target/release/tokio-stack", &["127.0.0.1:0", &clients])?,
-            Kind::MioEcho => peer("target/release/mio-echo", &["127.0.0.1:0"])?,
+            Kind::MioEcho => peer("target/release/mio-echo", &["127.0.0.1:0", "short"])?,
+            Kind::MioEchoDrain => peer("target/release/mio-echo", &["127.0.0.1:0"])?,
             Kind::TokioEcho => peer("target/release/tokio-echo", &["127.0.0.1:0"])?,
             Kind::NodeStack => script("node", "node/stack.mjs", &clients)?,
             Kind::TwistedStack => script("venv/bin/python", "twisted/stack.py", &clients)?,
