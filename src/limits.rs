@@ -23,7 +23,7 @@ pub(crate) const CALL_BYTES: usize = 1024;
 
 /// Newcomers accepted per address and turn: a few milliseconds of short requests, after which
 /// the deadlines and the others come first.
-pub const ACCEPTS: usize = 128;
+pub const ACCEPTS: usize = 16;
 
 /// Connections that are closed for the service but wait for the peer to stop sending. They hold
 /// a descriptor and no memory to speak of; beyond this many the oldest goes.

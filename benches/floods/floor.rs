@@ -80,7 +80,10 @@ fn events() -> io::Result<()> {
     let mut events = mio::Events::with_capacity(16);
     poll.registry().register(&mut source, mio::Token(0), mio::Interest::READABLE)?;
     loop {
-        poll.poll(&mut events, None)?;
+        match poll.poll(&mut events, None) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue, // by an strace that leaves
+            result => result?,
+        }
         while let Ok((stream, _)) = listener.accept() {
             floor.serve(stream); // which is a blocking one
         }

@@ -8,8 +8,9 @@ use std::time::Duration;
 /// Where the two ends of a load run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Placement {
-    /// Both on one processor, the server in the batch class: it runs when all clients wait, and
-    /// finds a request of each. That is a server at its limit, whatever its clients cost.
+    /// Both on one processor, in the batch class, in which nobody interrupts anybody: the server
+    /// runs when all clients wait, and finds a request of each. That is a server at its limit,
+    /// whatever its clients cost.
     OneCore,
     /// A processor each. The clients need more of theirs than the server of its own, which
     /// therefore sleeps, and wakes again for every request or two.
@@ -29,15 +30,13 @@ impl Placement {
         if !can_pin() {
             return copy(Command::new(program.get_program()), program);
         }
-        let mut command = match self {
-            Placement::OneCore => Command::new("chrt"),
-            Placement::TwoCores => Command::new("taskset"),
+        let second = if processors() > 1 { "1" } else { "0" };
+        let (class, processor) = match self {
+            Placement::OneCore => ("-b", "0"),
+            Placement::TwoCores => ("-o", second),
         };
-        match self {
-            Placement::OneCore => command.args(["-b", "0", "taskset", "-c", "0"]),
-            Placement::TwoCores => command.args(["-c", if processors() > 1 { "1" } else { "0" }]),
-        };
-        command.arg(program.get_program());
+        let mut command = Command::new("chrt");
+        command.args([class, "0", "taskset", "-c", processor]).arg(program.get_program());
         copy(command, program)
     }
 }
@@ -65,10 +64,13 @@ pub(crate) fn can_pin() -> bool {
     there("taskset") && there("chrt")
 }
 
-/// Puts this process, the clients, on the first processor, with the children it will have.
+/// Puts this process, the clients, on the first processor, with the children it will have, and in
+/// the batch class.
 pub(crate) fn pin_clients() {
     if can_pin() {
-        let _ = Command::new("taskset").args(["-pc", "0", &std::process::id().to_string()]).output();
+        let own = std::process::id().to_string();
+        let _ = Command::new("taskset").args(["-pc", "0", &own]).output();
+        let _ = Command::new("chrt").args(["-b", "-p", "0", &own]).output();
     }
 }
 

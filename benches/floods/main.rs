@@ -34,6 +34,7 @@ mod upload;
 use clap::Parser;
 use report::Report;
 use run::Effort;
+use scenario::Entry;
 use std::process::ExitCode;
 
 #[derive(Parser)]
@@ -50,6 +51,9 @@ struct Options {
     /// Only what can be counted (system calls, instructions); fail if it is more than it should be.
     #[arg(long)]
     counts: bool,
+    /// Only these servers, such as `pollstack,floor`; their names as the tables have them.
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    servers: Vec<String>,
     /// Pairs of turns.
     #[arg(long, value_name = "N")]
     pairs: Option<usize>,
@@ -107,7 +111,10 @@ fn measure(options: &Options) -> Result<(), String> {
         true => quick || !options.quick,
         false => options.names.iter().any(|part| name.contains(&**part)),
     };
-    for scenario in scenario::all() {
+    for mut scenario in scenario::all() {
+        let asked =
+            |entry: &Entry| options.servers.is_empty() || options.servers.iter().any(|s| s == entry.kind.name());
+        scenario.entries.retain(asked);
         if wanted(&scenario.name, scenario.quick) {
             let (rows, absent) = run::run(&scenario, effort, &mut clients);
             report.scenarios.push((scenario, rows, absent));
