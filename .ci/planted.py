@@ -93,7 +93,7 @@ FAULTS = [
     ("a drain does not clear the deadline", "chat", "examples/chat/service.rs",
      "        cx.set_deadline(id, None);\n", ""),
     ("who parked last is served first", "stack", "src/queue.rs",
-     "self.ends.map(|ends| self.unlink(ends.front))", "self.ends.map(|ends| self.unlink(ends.back))"),
+     "self.front.map(|key| self.unlink(key))", "self.back.map(|key| self.unlink(key))"),
     ("SEND-OK comes early", "chat", "examples/chat/service.rs", "if end <= taken {", "if end <= taken + 5 {"),
     ("SEND-OK comes for all", "chat", "examples/chat/service.rs", "if end <= taken {", "if taken > 0 {"),
     ("an answer overtakes", "chat", "examples/chat/service.rs",

@@ -21,7 +21,8 @@ use slab::Slab;
 #[derive(Debug)]
 pub struct Queue<T> {
     nodes: Slab<Node<T>>,
-    ends: Option<Ends>,
+    front: Option<usize>,
+    back: Option<usize>,
     serial: u64,
 }
 
@@ -41,16 +42,10 @@ struct Node<T> {
     behind: Option<usize>,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Ends {
-    front: usize,
-    back: usize,
-}
-
 impl<T> Queue<T> {
     /// An empty queue; it allocates nothing until the first element comes.
     pub const fn new() -> Self {
-        Queue { nodes: Slab::new(), ends: None, serial: 0 }
+        Queue { nodes: Slab::new(), front: None, back: None, serial: 0 }
     }
 
     /// How many wait.
@@ -60,31 +55,30 @@ impl<T> Queue<T> {
 
     /// Whether nobody waits.
     pub fn is_empty(&self) -> bool {
-        self.ends.is_none()
+        self.front.is_none()
     }
 
     /// The one that has waited longest.
     pub fn front(&self) -> Option<&T> {
-        self.ends.map(|ends| &self.nodes[ends.front].value)
+        self.front.map(|key| &self.nodes[key].value)
     }
 
     /// Lines up behind all others.
     pub fn push_back(&mut self, value: T) -> Place {
         self.serial += 1;
         let serial = self.serial;
-        let before = self.ends.map(|ends| ends.back);
-        let key = self.nodes.insert(Node { value, serial, before, behind: None });
-        if let Some(back) = before {
-            self.nodes[back].behind = Some(key);
+        let key = self.nodes.insert(Node { value, serial, before: self.back, behind: None });
+        match self.back {
+            Some(back) => self.nodes[back].behind = Some(key),
+            None => self.front = Some(key),
         }
-        let front = self.ends.map_or(key, |ends| ends.front);
-        self.ends = Some(Ends { front, back: key });
+        self.back = Some(key);
         Place { key, serial }
     }
 
     /// Takes out the one that has waited longest.
     pub fn pop_front(&mut self) -> Option<T> {
-        self.ends.map(|ends| self.unlink(ends.front))
+        self.front.map(|key| self.unlink(key))
     }
 
     /// Takes out the element at `place`; `None` if it has left already.
@@ -95,24 +89,21 @@ impl<T> Queue<T> {
 
     /// Everybody who waits, longest first.
     pub fn iter(&self) -> impl Iterator<Item = &T> {
-        let first = self.ends.map(|ends| &self.nodes[ends.front]);
+        let first = self.front.map(|key| &self.nodes[key]);
         std::iter::successors(first, |node| node.behind.map(|key| &self.nodes[key])).map(|node| &node.value)
     }
 
     /// `key` is in the list: both callers have just seen it there.
     fn unlink(&mut self, key: usize) -> T {
         let node = self.nodes.remove(key);
-        if let Some(before) = node.before {
-            self.nodes[before].behind = node.behind;
+        match node.before {
+            Some(before) => self.nodes[before].behind = node.behind,
+            None => self.front = node.behind,
         }
-        if let Some(behind) = node.behind {
-            self.nodes[behind].before = node.before;
+        match node.behind {
+            Some(behind) => self.nodes[behind].before = node.before,
+            None => self.back = node.before,
         }
-        self.ends = self.ends.and_then(|ends| {
-            let front = if ends.front == key { node.behind } else { Some(ends.front) };
-            let back = if ends.back == key { node.before } else { Some(ends.back) };
-            Some(Ends { front: front?, back: back? })
-        });
         node.value
     }
 }
