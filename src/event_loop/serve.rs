@@ -105,10 +105,13 @@ impl<S: Service, N: Net> EventLoop<S, N> {
                 break;
             }
         }
+        if taken == input.len() {
+            return;
+        }
         let connection = &mut self.table.connections[key];
         if kept.is_empty() {
             connection.input = self.scratch[taken..fresh].to_vec();
-        } else if taken < kept.len() {
+        } else {
             kept.drain(..taken);
             connection.input = kept;
         }
