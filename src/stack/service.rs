@@ -69,26 +69,6 @@ impl StackService {
         self.lifo.waiting()
     }
 
-    fn set_state(&mut self, key: usize, state: State) {
-        let client = &mut self.clients[key];
-        self.reading -= usize::from(matches!(client.state, State::Reading));
-        client.state = state;
-    }
-
-    fn take(&mut self, key: usize, request: Request<'_>) {
-        let state = match request {
-            Request::Push(payload) => match Item::new(payload) {
-                Some(item) => {
-                    let item = self.items.insert(item);
-                    State::Pushing(item, self.lifo.push(key, item))
-                }
-                None => State::Done, // the parser has no such request
-            },
-            Request::Pop => State::Popping(self.lifo.pop(key)),
-        };
-        self.set_state(key, state);
-    }
-
     /// Serves whoever can be served now.
     fn decide(&mut self, cx: &mut Context<'_>) {
         while let Some(decision) = self.lifo.decide() {
@@ -148,13 +128,23 @@ impl Service for StackService {
             Parsed::Incomplete => return 0,
             Parsed::Request(request, len) => {
                 client.goes_on = input.len() > len;
-                self.take(*key, request);
+                client.state = match request {
+                    Request::Push(payload) => match Item::new(payload) {
+                        Some(item) => {
+                            let item = self.items.insert(item);
+                            State::Pushing(item, self.lifo.push(*key, item))
+                        }
+                        None => State::Done, // the parser has no such request
+                    },
+                    Request::Pop => State::Popping(self.lifo.pop(*key)),
+                };
             }
             Parsed::Empty => {
-                self.set_state(*key, State::Done);
+                client.state = State::Done;
                 cx.finish_lingering(id);
             }
         }
+        self.reading -= 1;
         self.decide(cx);
         input.len()
     }
@@ -177,7 +167,7 @@ impl Service for StackService {
                 self.lifo.delivered();
                 self.items.remove(item);
             }
-            State::Done => {}
+            State::Done => return, // this changes nothing for anybody
         }
         self.decide(cx);
     }
