@@ -101,12 +101,12 @@ pub(crate) enum Step {
 
 impl Connection {
     /// A newcomer: nothing is known of its socket, so everything is worth trying.
-    pub(crate) fn new(serial: u64, peer: Peer, listener: usize) -> Self {
+    fn new(serial: u64, peer: Peer, listener: usize, place: Option<Place>) -> Self {
         Connection {
             serial,
             peer,
             listener,
-            place: None,
+            place,
             phase: Phase::Open,
             doomed: false,
             paused: false,
@@ -235,6 +235,8 @@ impl Connection {
 pub(crate) struct Table {
     pub(crate) limits: Limits,
     pub(crate) connections: Slab<Connection>,
+    /// That of the newest connection.
+    serial: u64,
     pub(crate) deadlines: Deadlines,
     /// Those changed by the last callback.
     dirty: VecDeque<usize>,
@@ -253,6 +255,7 @@ impl Table {
         Table {
             limits,
             connections: Slab::new(),
+            serial: 0,
             deadlines: Deadlines::default(),
             dirty: VecDeque::new(),
             runnable: VecDeque::new(),
@@ -272,6 +275,18 @@ impl Table {
     /// Asks the loop to stop; of several grace periods the shortest counts.
     pub(crate) fn ask_to_stop(&mut self, grace: Duration) {
         self.stop = Some(self.stop.map_or(grace, |asked| asked.min(grace)));
+    }
+
+    /// The key that the next connection will have.
+    pub(crate) fn next_key(&self) -> usize {
+        self.connections.vacant_key()
+    }
+
+    /// A new connection; `place` is its place among those admitted by `listener`, if it is.
+    pub(crate) fn insert(&mut self, peer: Peer, listener: usize, place: Option<Place>) -> ConnId {
+        self.serial += 1;
+        let key = self.connections.insert(Connection::new(self.serial, peer, listener, place));
+        ConnId { serial: self.serial, key }
     }
 
     /// The connection `id`, unless it has closed for the service.
@@ -411,10 +426,10 @@ mod tests {
     fn a_large_output_buffer_is_not_kept() {
         let limits = Limits { output: 4 * SPARE_BYTES, ..Limits::default() };
         let mut table = Table::new(limits, Instant::now());
-        for (serial, size) in [(1, SPARE_BYTES + 1), (2, 100)] {
-            let key = table.connections.insert(Connection::new(serial, Peer::Unix, 0));
-            table.send(ConnId { serial, key }, size, |output| output.push_bytes(&vec![0; size])).unwrap();
-            table.reclaim_output(key);
+        for size in [SPARE_BYTES + 1, 100] {
+            let id = table.insert(Peer::Unix, 0, None);
+            table.send(id, size, |output| output.push_bytes(&vec![0; size])).unwrap();
+            table.reclaim_output(id.key);
             assert_eq!(table.spare.len(), usize::from(size <= SPARE_BYTES));
         }
     }

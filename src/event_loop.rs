@@ -61,7 +61,6 @@ pub struct EventLoop<S: Service, N: Net = Mio> {
     lingering: Queue<usize>,
     /// What every read reads into.
     scratch: Box<[u8]>,
-    serial: u64,
     /// Until when nothing is accepted, because the system has no descriptor or memory for it.
     exhausted_until: Option<Instant>,
     /// When that was last logged.
@@ -70,8 +69,7 @@ pub struct EventLoop<S: Service, N: Net = Mio> {
     stats: Stats,
 }
 
-/// The half of a connection that only the loop may touch. One that lingers has no state left, a
-/// newcomer has none before it has been opened.
+/// The half of a connection that only the loop may touch. One that lingers has no state left.
 struct End<Stream, Conn> {
     stream: Stream,
     conn: Option<Conn>,
@@ -148,7 +146,6 @@ impl<S: Service, N: Net> EventLoop<S, N> {
             newcomers: VecDeque::new(),
             lingering: Queue::new(),
             scratch: vec![0; READ_BYTES].into(),
-            serial: 0,
             exhausted_until: None,
             exhausted_logged: None,
             life: Life::Running,

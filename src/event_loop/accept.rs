@@ -2,9 +2,8 @@
 
 use super::{Door, End, EventLoop, Newcomer};
 use crate::admission::Verdict;
-use crate::connection::Connection;
 use crate::limits::{EXHAUSTED_RETRY, LOST_IN_A_ROW};
-use crate::net::{Interest, Net, Peer};
+use crate::net::{Interest, Net};
 use crate::service::{Cause, ConnId, Context, ListenerId, Service};
 use std::io::{self, ErrorKind, IoSlice};
 use std::time::Duration;
@@ -17,23 +16,23 @@ impl<S: Service, N: Net> EventLoop<S, N> {
     /// connected is known by now: another wait lies in between, and its events come first.
     pub(super) fn greet_newcomers(&mut self) {
         for _ in 0..self.newcomers.len() {
-            if let Some(Newcomer { stream, peer, admission }) = self.newcomers.pop_front() {
-                self.greet(stream, peer, admission);
+            if let Some(newcomer) = self.newcomers.pop_front() {
+                self.greet(newcomer);
             }
         }
     }
 
-    fn greet(&mut self, stream: N::Stream, peer: Peer, listener: usize) {
-        match self.admissions[listener].judge(self.table.now) {
-            Verdict::Admit => self.open(listener, stream, peer),
+    fn greet(&mut self, newcomer: Newcomer<N::Stream>) {
+        match self.admissions[newcomer.admission].judge(self.table.now) {
+            Verdict::Admit => {}
             Verdict::Evict(oldest) => {
                 self.stats.evicted += 1;
                 self.close(oldest, Cause::Evicted);
                 self.settle();
-                self.open(listener, stream, peer);
             }
-            Verdict::Reject => self.reject(listener, stream, peer),
+            Verdict::Reject => return self.reject(newcomer),
         }
+        self.open(newcomer);
     }
 
     /// Takes newcomers from the backlogs, for the next turn.
@@ -57,14 +56,14 @@ impl<S: Service, N: Net> EventLoop<S, N> {
             let door = &mut self.doors[index];
             match self.net.accept(&mut door.listener) {
                 Ok((stream, peer)) => {
-                    let admission = door.admission;
                     door.lost = 0;
                     self.next_door = index + 1;
-                    self.admissions[admission].count_newcomer();
+                    let newcomer = Newcomer { stream, peer, admission: door.admission };
+                    self.admissions[newcomer.admission].count_newcomer();
                     if self.table.connections.is_empty() && self.newcomers.is_empty() {
-                        self.greet(stream, peer, admission); // nobody can be ahead of it
+                        self.greet(newcomer); // nobody can be ahead of it
                     } else {
-                        self.newcomers.push_back(Newcomer { stream, peer, admission });
+                        self.newcomers.push_back(newcomer);
                     }
                 }
                 Err(error) => match error.kind() {
@@ -87,16 +86,13 @@ impl<S: Service, N: Net> EventLoop<S, N> {
     }
 
     /// Lets a newcomer in, and serves it before any registration.
-    fn open(&mut self, listener: usize, stream: N::Stream, peer: Peer) {
+    fn open(&mut self, Newcomer { stream, peer, admission }: Newcomer<N::Stream>) {
         self.stats.opened += 1;
-        let id = self.insert(listener, stream, peer);
+        let place = self.admissions[admission].enter(self.table.next_key(), self.table.now);
+        let id = self.table.insert(peer, admission, Some(place));
         log::debug!("{id} from {peer}");
-        let place = self.admissions[listener].enter(id.key, self.table.now);
-        self.table.connections[id.key].place = Some(place);
-        let conn = self.service.on_open(&mut Context::new(&mut self.table), id, ListenerId(listener));
-        if let Some(Some(end)) = self.ends.get_mut(id.key) {
-            end.conn = Some(conn);
-        }
+        let conn = self.service.on_open(&mut Context::new(&mut self.table), id, ListenerId(admission));
+        self.attach(id.key, End { stream, conn: Some(conn) });
         self.serve(id.key);
         if self.table.get(id).is_some() {
             if let Err(error) = self.watch(id.key, Interest::Read) {
@@ -111,14 +107,15 @@ impl<S: Service, N: Net> EventLoop<S, N> {
     /// What it has sent already is read first. If that was its request, nothing is left unread and
     /// it can be closed; if its request is still to come, or still coming, a close would meet it
     /// with a reset that could destroy the reply.
-    fn reject(&mut self, listener: usize, stream: N::Stream, peer: Peer) {
+    fn reject(&mut self, Newcomer { stream, peer, admission }: Newcomer<N::Stream>) {
         self.stats.rejected += 1;
-        let ConnId { key, serial } = self.insert(listener, stream, peer);
+        let ConnId { key, serial } = self.table.insert(peer, admission, None);
         log::debug!("#{serial} from {peer} rejected");
+        self.attach(key, End { stream, conn: None });
         let arrived = self.receive(key, self.scratch.len());
         if let Some(Some(end)) = self.ends.get_mut(key) {
             // An empty socket takes a reply of this size whole; if it does not, there is nobody to tell.
-            let reply = [IoSlice::new(self.admissions[listener].reply())];
+            let reply = [IoSlice::new(self.admissions[admission].reply())];
             let mut write = || self.net.write(&mut end.stream, &reply);
             while write().is_err_and(|error| error.kind() == ErrorKind::Interrupted) {}
         }
@@ -126,7 +123,7 @@ impl<S: Service, N: Net> EventLoop<S, N> {
             Ok(Some(0)) | Err(_) => true,
             Ok(Some(n)) => {
                 let drained = self.table.connections[key].is_drained();
-                drained && self.service.is_complete(ListenerId(listener), &self.scratch[..n])
+                drained && self.service.is_complete(ListenerId(admission), &self.scratch[..n])
             }
             Ok(None) => false,
         };
@@ -138,14 +135,11 @@ impl<S: Service, N: Net> EventLoop<S, N> {
         self.table.queue_if_runnable(key);
     }
 
-    fn insert(&mut self, listener: usize, stream: N::Stream, peer: Peer) -> ConnId {
-        self.serial += 1;
-        let key = self.table.connections.insert(Connection::new(self.serial, peer, listener));
-        if key >= self.ends.len() {
-            self.ends.resize_with(key + 1, || None);
+    fn attach(&mut self, key: usize, end: End<N::Stream, S::Conn>) {
+        match self.ends.get_mut(key) {
+            Some(vacant) => *vacant = Some(end),
+            None => self.ends.push(Some(end)), // keys grow one by one
         }
-        self.ends[key] = Some(End { stream, conn: None });
-        ConnId { serial: self.serial, key }
     }
 
     /// The system has no descriptor or no memory for another connection, or fails in a way nobody
