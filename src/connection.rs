@@ -48,7 +48,7 @@ pub(crate) struct Connection {
     /// There may be room to write. Cleared only by a short write or `WouldBlock`.
     pub(crate) writable: bool,
     /// The socket may be in error.
-    pub(crate) fault: bool,
+    fault: bool,
     /// What the stream is watched for.
     pub(crate) watched: Option<Interest>,
 
@@ -372,13 +372,14 @@ impl Table {
     }
 
     /// Begins a connection's turn, unless it has closed. It does not queue for what it is getting.
-    pub(crate) fn begin_service(&mut self, key: usize) -> bool {
-        let Some(connection) = self.connections.get_mut(key) else { return false };
+    /// Returns whether its socket may be in error.
+    pub(crate) fn begin_service(&mut self, key: usize) -> Option<bool> {
+        let connection = self.connections.get_mut(key)?;
         connection.queued = true;
         if connection.can_write() {
             connection.mark_dirty(key, &mut self.dirty);
         }
-        true
+        Some(std::mem::take(&mut connection.fault))
     }
 
     /// What is to be done next for a connection in its turn, if anything.

@@ -135,6 +135,7 @@ impl<S: Service, N: Net> EventLoop<S, N> {
         self.table.queue_if_runnable(key);
     }
 
+    /// Puts the loop's half of a connection beside the other.
     fn attach(&mut self, key: usize, end: End<N::Stream, S::Conn>) {
         match self.ends.get_mut(key) {
             Some(vacant) => *vacant = Some(end),

@@ -10,10 +10,10 @@ use std::io::ErrorKind::{Interrupted, WouldBlock};
 impl<S: Service, N: Net> EventLoop<S, N> {
     /// Takes one connection as far as it goes within its budget.
     pub(super) fn serve(&mut self, key: usize) {
-        if !self.table.begin_service(key) {
-            return;
+        let Some(fault) = self.table.begin_service(key) else { return };
+        if fault {
+            self.check_fault(key);
         }
-        self.check_fault(key);
         self.settle();
         while let Some(step) = self.table.next_step(key) {
             match step {
@@ -32,10 +32,8 @@ impl<S: Service, N: Net> EventLoop<S, N> {
     /// read would not notice its reset otherwise.
     fn check_fault(&mut self, key: usize) {
         let Some(end) = end_of(&mut self.ends, key) else { return };
-        if std::mem::take(&mut self.table.connections[key].fault) {
-            if let Some(error) = self.net.take_error(&mut end.stream) {
-                self.close(key, Cause::Failed(error));
-            }
+        if let Some(error) = self.net.take_error(&mut end.stream) {
+            self.close(key, Cause::Failed(error));
         }
     }
 
