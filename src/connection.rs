@@ -343,13 +343,15 @@ impl Table {
         }
     }
 
-    /// The next connection that the last callback changed.
+    /// The next connection that the last callback changed, of those that are still there.
     pub(crate) fn next_dirty(&mut self) -> Option<usize> {
-        let key = self.dirty.pop_front()?;
-        if let Some(connection) = self.connections.get_mut(key) {
-            connection.dirty = false;
+        while let Some(key) = self.dirty.pop_front() {
+            if let Some(connection) = self.connections.get_mut(key) {
+                connection.dirty = false;
+                return Some(key);
+            }
         }
-        Some(key)
+        None
     }
 
     /// Puts a connection on the run queue if it can go on without another event.

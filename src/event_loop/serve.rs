@@ -133,8 +133,7 @@ impl<S: Service, N: Net> EventLoop<S, N> {
     }
 
     fn settle_one(&mut self, key: usize) {
-        let Some(connection) = self.table.connections.get(key) else { return };
-        if connection.doomed {
+        if self.table.connections[key].doomed {
             return self.close(key, Cause::Aborted);
         }
         let emptied = match self.flush(key) {
