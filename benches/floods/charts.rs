@@ -1,5 +1,6 @@
 //! Three pictures of a run: what a request costs, how long it takes, and how the cost grows.
 
+use crate::machine::Placement;
 use crate::report::Report;
 use crate::run::Row;
 use plotters::prelude::*;
@@ -34,6 +35,10 @@ fn rows<'a>(report: &'a Report, name: &str) -> &'a [Row] {
     report.scenarios.iter().find(|(scenario, ..)| scenario.name == name).map_or(&[], |(_, rows, _)| rows)
 }
 
+fn cost_at_limit(row: &Row) -> f64 {
+    row.half(Placement::Limit).map_or(0.0, |half| half.cpu[1])
+}
+
 /// One series for each server, without the second floor.
 fn by_server(all: Vec<(String, Points)>) -> Vec<(String, Points)> {
     let mut series: Vec<(String, Points)> = Vec::new();
@@ -54,7 +59,7 @@ fn cost(report: &Report, path: &Path) -> Drawn {
     let mut bars: Vec<(String, f64)> = Vec::new();
     for row in rows(report, "immediate, 64 clients, payload 1") {
         if bars.iter().all(|(name, _)| *name != row.entry.name()) {
-            bars.push((row.entry.name(), row.cpu[1]));
+            bars.extend(row.half(Placement::Limit).map(|half| (row.entry.name(), half.cpu[1])));
         }
     }
     let Some(most) = bars.iter().map(|(_, cost)| *cost).reduce(f64::max) else { return Ok(()) };
@@ -78,8 +83,9 @@ fn cost(report: &Report, path: &Path) -> Drawn {
 }
 
 fn latency(report: &Report, path: &Path) -> Drawn {
-    let all = rows(report, "immediate, 3000 a second").iter().map(|row| {
-        let at = |p: f64| (1.0 / (1.0 - p / 100.0), row.tally.latency.value_at_percentile(p) as f64 / 1e3);
+    let rows = rows(report, "immediate, 3000 a second").iter();
+    let all = rows.flat_map(|row| row.halves.iter().map(move |half| (row, half))).map(|(row, half)| {
+        let at = |p: f64| (1.0 / (1.0 - p / 100.0), half.tally.latency.value_at_percentile(p) as f64 / 1e3);
         (row.entry.name(), [0.0, 25.0, 50.0, 75.0, 90.0, 95.0, 99.0, 99.5, 99.9].map(at).to_vec())
     });
     let name = |x: &f64| format!("{}%", 100.0 * (1.0 - 1.0 / x));
@@ -87,9 +93,9 @@ fn latency(report: &Report, path: &Path) -> Drawn {
 }
 
 fn growth(report: &Report, path: &Path) -> Drawn {
-    let all = [1, 10, 64, 100].into_iter().flat_map(|clients| {
+    let all = [10, 64, 100].into_iter().flat_map(|clients| {
         let rows = rows(report, &format!("immediate, {clients} clients, payload 1"));
-        rows.iter().map(move |row| (row.entry.name(), vec![(clients as f64, row.cpu[1])]))
+        rows.iter().map(move |row| (row.entry.name(), vec![(clients as f64, cost_at_limit(row))]))
     });
     let name = |x: &f64| format!("{x}");
     lines(path, "processor time of a request (us), by clients", &by_server(all.collect()), name)
@@ -98,7 +104,7 @@ fn growth(report: &Report, path: &Path) -> Drawn {
 fn idle(report: &Report, path: &Path) -> Drawn {
     let all = rows(report, "idle")
         .iter()
-        .map(|row| (row.entry.kind.name().to_owned(), vec![(1.0 + row.entry.idle as f64, row.cpu[1])]));
+        .map(|row| (row.entry.kind.name().to_owned(), vec![(1.0 + row.entry.idle as f64, cost_at_limit(row))]));
     let name = |x: &f64| format!("{}", x.round());
     lines(path, "processor time of a request (us), by idle connections beside it", &by_server(all.collect()), name)
 }

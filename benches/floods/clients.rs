@@ -1,6 +1,7 @@
 //! The clients of a flood: many connections, one request each, all on one loop of the kind that
 //! serves them.
 
+use crate::machine::{self, Placement};
 use crate::tongue::{Heard, Outcome, Tongue, Wish};
 use hdrhistogram::Histogram;
 use pollstack::net::{Peer, Stream};
@@ -8,6 +9,7 @@ use pollstack::{Closed, ConnId, Context, Eof, EventLoop, Limits, Listen, Listene
 use std::collections::{HashSet, VecDeque};
 use std::io;
 use std::net::{SocketAddr, TcpStream};
+use std::thread;
 use std::time::{Duration, Instant};
 
 /// More connections than any flood has open.
@@ -17,8 +19,7 @@ const MOST: usize = 4096;
 const SOURCES: usize = 200;
 /// Far longer than any run takes that works.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// The longest sleep.
-const NAP: Duration = Duration::from_millis(500);
+const LONGEST_SLEEP: Duration = Duration::from_millis(500);
 
 /// One load on one server.
 #[derive(Clone, Copy, Debug)]
@@ -121,6 +122,7 @@ pub(crate) struct Clients {
     outgoing: ListenerId,
     /// How many have been opened so far; the next source address.
     opened: usize,
+    placement: Placement,
 }
 
 impl Clients {
@@ -129,7 +131,24 @@ impl Clients {
         let talkers = Talkers { flood: None, coming: VecDeque::new(), open: HashSet::new(), tally: Tally::new() };
         let mut clients = EventLoop::embedded(talkers, Limits::default(), poll.registry(), 0..2 * MOST)?;
         let outgoing = clients.listen(Listen::nowhere().max_conns(MOST))?;
-        Ok(Clients { poll, events: mio::Events::with_capacity(1024), clients, outgoing, opened: 0 })
+        Ok(Clients {
+            poll,
+            events: mio::Events::with_capacity(1024),
+            clients,
+            outgoing,
+            opened: 0,
+            placement: Placement::Apart,
+        })
+    }
+
+    /// Puts the clients where they belong.
+    pub(crate) fn place(&mut self, placement: Placement) {
+        machine::place_clients(placement);
+        self.placement = placement;
+    }
+
+    pub(crate) fn placement(&self) -> Placement {
+        self.placement
     }
 
     /// Sends requests to `server` until so many have ended. What is still open then, such as the
@@ -146,7 +165,10 @@ impl Clients {
             }
             // Who has to keep a pace to the microsecond cannot sleep: timers are coarser.
             let keeps_pace = matches!(flood.pace, Pace::Open(_)) && opened < last;
-            self.turn(if keeps_pace { Duration::ZERO } else { NAP })?;
+            if self.placement == Placement::Limit {
+                thread::sleep(machine::NAP);
+            }
+            self.turn(if keeps_pace { Duration::ZERO } else { LONGEST_SLEEP })?;
             if start.elapsed() > PATIENCE {
                 return Err(io::Error::new(io::ErrorKind::TimedOut, "the server does not answer"));
             }

@@ -39,7 +39,9 @@ pub(crate) fn overload(crowd: usize, probes: usize, clients: &mut Clients) -> Re
     let flood = Flood { tongue: Tongue::Stack, order: Order::Only(Wish::Push), payload: 1, pace: Pace::Closed(crowd) };
     let mut felt =
         Felt { name: format!("the 100 that are in, of {crowd} that are not"), quiet: Tally::new(), loud: Tally::new() };
-    let server = Kind::Pollstack.start(Placement::TwoCores, Setup { endless: true, ..Setup::default() })?;
+    let server = Kind::Pollstack.start(Setup { endless: true, ..Setup::default() })?;
+    machine::place(&server.server, Placement::Apart);
+    clients.place(Placement::Apart);
     let address = server.address;
     let inside = (0..PLACES).map(|n| incomplete(address, n)).collect::<io::Result<Vec<_>>>();
     let mut inside = inside.map_err(|error| error.to_string())?;
@@ -67,7 +69,8 @@ pub(crate) fn overload(crowd: usize, probes: usize, clients: &mut Clients) -> Re
 pub(crate) fn slow_writers(probes: usize) -> Result<Felt, String> {
     let name = format!("fast clients, of {SLOW} that send a byte every {SLOW_INTERVAL:?}");
     let mut felt = Felt { name, quiet: Tally::new(), loud: Tally::new() };
-    let server = Kind::Pollstack.start(Placement::TwoCores, Setup { endless: true, ..Setup::default() })?;
+    let server = Kind::Pollstack.start(Setup { endless: true, ..Setup::default() })?;
+    machine::place(&server.server, Placement::Apart);
     for loud in [false, true, true, false] {
         let over = AtomicBool::new(false);
         let tally = thread::scope(|scope| {

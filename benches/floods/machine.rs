@@ -3,45 +3,43 @@
 use crate::common::{Server, wait_until};
 use std::fs;
 use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 /// Where the two ends of a load run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Placement {
-    /// Both on one processor, in the batch class, in which nobody interrupts anybody: the server
-    /// runs when all clients wait, and finds a request of each. That is a server at its limit,
-    /// whatever its clients cost.
-    OneCore,
     /// A processor each. The clients need more of theirs than the server of its own, which
     /// therefore sleeps, and wakes again for every request or two.
-    TwoCores,
+    Apart,
+    /// Both on one processor, the clients first: they look every [`NAP`] what has come, and ask as
+    /// often again, and the rest is the server's. So it always finds work, as a server at its
+    /// limit does, whatever its clients cost.
+    Limit,
 }
+
+/// How long the clients leave the processor to a server at its limit.
+pub(crate) const NAP: Duration = Duration::from_micros(200);
 
 impl Placement {
     pub(crate) fn name(self) -> &'static str {
         match self {
-            Placement::OneCore => "one core",
-            Placement::TwoCores => "two cores",
+            Placement::Apart => "a core each",
+            Placement::Limit => "at its limit",
         }
     }
 
-    /// The same command, where it belongs; as it is on a machine that cannot be told.
-    pub(crate) fn place(self, program: &Command) -> Command {
-        if !can_pin() {
-            return copy(Command::new(program.get_program()), program);
-        }
-        let second = if processors() > 1 { "1" } else { "0" };
-        let (class, processor) = match self {
-            Placement::OneCore => ("-b", "0"),
-            Placement::TwoCores => ("-o", second),
-        };
-        let mut command = Command::new("chrt");
-        command.args([class, "0", "taskset", "-c", processor]).arg(program.get_program());
-        copy(command, program)
+    fn processor(self) -> &'static str {
+        if self == Placement::Apart && processors() > 1 { "1" } else { "0" }
     }
 }
 
-fn copy(mut command: Command, program: &Command) -> Command {
+/// A program as an ordinary process, as it is on a machine that cannot pin.
+pub(crate) fn ordinary(program: &Command) -> Command {
+    let mut command = if can_pin() { Command::new("chrt") } else { Command::new(program.get_program()) };
+    if can_pin() {
+        command.args(["-o", "0"]).arg(program.get_program());
+    }
     command.args(program.get_args()).stdin(Stdio::null());
     for (name, value) in program.get_envs() {
         match value {
@@ -52,6 +50,34 @@ fn copy(mut command: Command, program: &Command) -> Command {
     command
 }
 
+/// Puts a server, with all its threads, where it belongs.
+pub(crate) fn place(server: &Server, placement: Placement) {
+    if can_pin() {
+        let pid = server.pid().to_string();
+        let _ = Command::new("taskset").args(["-acp", placement.processor(), &pid]).output();
+    }
+}
+
+/// Puts the calling thread, the clients, on the first processor; before all others at the limit.
+pub(crate) fn place_clients(placement: Placement) {
+    let Some(thread) = own_thread().filter(|_| can_pin()) else { return };
+    let class = if placement == Placement::Limit { ["-f", "-p", "1"] } else { ["-o", "-p", "0"] };
+    let _ = Command::new("taskset").args(["-cp", "0", &thread]).output();
+    let _ = Command::new("chrt").args(class).arg(&thread).output();
+}
+
+/// Has the calling thread run as soon as it can, before the clients: what it measures is the server.
+pub(crate) fn hurry() {
+    if let Some(thread) = own_thread() {
+        let _ = Command::new("chrt").args(["-f", "-p", "1", &thread]).output();
+    }
+}
+
+fn own_thread() -> Option<String> {
+    let path = fs::read_link("/proc/thread-self").ok()?;
+    Some(path.file_name()?.to_str()?.to_owned())
+}
+
 /// All there are, also those that this process keeps away from.
 pub(crate) fn processors() -> usize {
     let text = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
@@ -60,25 +86,9 @@ pub(crate) fn processors() -> usize {
 
 /// Whether there are `taskset` and `chrt` (util-linux).
 pub(crate) fn can_pin() -> bool {
+    static CAN: OnceLock<bool> = OnceLock::new();
     let there = |name| Command::new(name).arg("--version").stdout(Stdio::null()).status().is_ok_and(|s| s.success());
-    there("taskset") && there("chrt")
-}
-
-/// Puts this process, the clients, on the first processor, with the children it will have, and in
-/// the batch class.
-pub(crate) fn pin_clients() {
-    if can_pin() {
-        let own = std::process::id().to_string();
-        let _ = Command::new("taskset").args(["-pc", "0", &own]).output();
-        let _ = Command::new("chrt").args(["-b", "-p", "0", &own]).output();
-    }
-}
-
-/// Has the calling thread run as soon as it can, before the clients: what it measures is the server.
-pub(crate) fn hurry() -> bool {
-    let Ok(path) = fs::read_link("/proc/thread-self") else { return false };
-    let thread = path.file_name().unwrap_or_default();
-    Command::new("chrt").args(["-f", "-p", "1"]).arg(thread).output().is_ok_and(|output| output.status.success())
+    *CAN.get_or_init(|| there("taskset") && there("chrt"))
 }
 
 /// The processor time of all threads of a process.

@@ -74,10 +74,7 @@ fn main() -> ExitCode {
     let _ = rlimit::increase_nofile_limit(u64::MAX);
     let done = match &options {
         Options { list: true, .. } => list(),
-        Options { counts: true, .. } => {
-            machine::pin_clients();
-            counts::check(if options.quick { 2_000 } else { 10_000 })
-        }
+        Options { counts: true, .. } => counts::check(if options.quick { 2_000 } else { 10_000 }),
         _ => measure(&options),
     };
     match done {
@@ -91,16 +88,16 @@ fn main() -> ExitCode {
 
 fn list() -> Result<(), String> {
     for scenario in scenario::all() {
-        println!("{}: {}; {}", scenario.name, scenario.what, scenario.placement.name());
+        let placements: Vec<&str> = scenario.placements.iter().map(|placement| placement.name()).collect();
+        println!("{}: {}; {}", scenario.name, scenario.what, placements.join(", "));
     }
-    println!("felt: what those inside feel of an overload, and fast clients of slow ones; two cores");
+    println!("felt: what those inside feel of an overload, and fast clients of slow ones; a core each");
     println!("memory: what a parked client takes");
     Ok(())
 }
 
 fn measure(options: &Options) -> Result<(), String> {
     servers::build_examples();
-    machine::pin_clients();
     let mut clients = clients::Clients::new().map_err(|error| error.to_string())?;
     let pairs = options.pairs.unwrap_or(if options.quick { 2 } else { 10 });
     let requests = if options.quick { 1_000 } else { 5_000 };

@@ -1,8 +1,9 @@
 //! What a run has found: a table for people, JSON for programs, and charts.
 
+use crate::clients::Tally;
 use crate::felt::Felt;
-use crate::machine;
-use crate::run::Row;
+use crate::machine::{self, Placement};
+use crate::run::{Half, Row};
 use crate::scenario::Scenario;
 use serde_json::{Value, json};
 use std::fmt::Write;
@@ -48,12 +49,11 @@ impl Report {
             let unit = scenario.load.unit();
             let _ = write!(
                 text,
-                "\n### {}\n\n{}; {}.\n\n\
-                 | server | {unit}s/s | p50 us | p99 | p99.9 | max | CPU us a {unit} | times the base | calls | MiB | |\n\
-                 | --- | --: | --: | --: | --: | --: | --: | --: | --: | --: | --- |\n",
-                scenario.name,
-                scenario.what,
-                scenario.placement.name(),
+                "\n### {}\n\n{}.\n\n\
+                 | server | {unit}s/s | p50 us | p99 | p99.9 | max | CPU us, a core each | times the base \
+                 | CPU us, at its limit | times the base | calls | MiB | |\n\
+                 | --- | --: | --: | --: | --: | --: | --: | --: | --: | --: | --: | --: | --- |\n",
+                scenario.name, scenario.what,
             );
             rows.iter().for_each(|row| text.push_str(&line(row)));
             absent.iter().for_each(|why| text.push_str(&format!("\nLeft out: {why}.\n")));
@@ -71,7 +71,7 @@ impl Report {
             text.push_str("| --- | --: | --: | --: | --: | --: |\n");
         }
         for felt in &self.felt {
-            let at = |tally: &crate::clients::Tally, p| micro(tally.latency.value_at_percentile(p));
+            let at = |tally: &Tally, p| micro(tally.latency.value_at_percentile(p));
             let _ = writeln!(
                 text,
                 "| {} ({} and {} probes, {} turned away) | {} | {} | {} | {} | {:.2} |",
@@ -93,7 +93,6 @@ impl Report {
             json!({
                 "name": scenario.name,
                 "what": scenario.what,
-                "placement": scenario.placement.name(),
                 "unit": scenario.load.unit(),
                 "servers": rows.iter().map(record).collect::<Vec<Value>>(),
                 "left_out": absent,
@@ -122,57 +121,65 @@ fn micro(nanoseconds: u64) -> String {
 }
 
 fn line(row: &Row) -> String {
-    let at = |p| micro(row.tally.latency.value_at_percentile(p));
-    let ratio = row.ratio.map_or(String::new(), |[low, median, high]| format!("{median:.3} ({low:.3} to {high:.3})"));
-    let calls = row.calls.as_ref().map_or(String::new(), |(calls, _)| format!("{calls:.2}"));
-    format!(
-        "| {} | {:.0} | {} | {} | {} | {} | {:.2} | {ratio} | {calls} | {:.1} | {} |\n",
-        row.entry.name(),
-        row.rate,
-        at(50.0),
-        at(99.0),
-        at(99.9),
-        micro(row.tally.latency.max()),
-        row.cpu[1],
-        row.resident as f64 / 1048576.0,
-        remarks(row).join(", "),
-    )
+    let mut line = format!("| {} ", row.entry.name());
+    let Some(first) = row.half(Placement::Apart).or(row.half(Placement::Limit)) else { return line };
+    let at = |p| micro(first.tally.latency.value_at_percentile(p));
+    let max = micro(first.tally.latency.max());
+    let _ = write!(line, "| {:.0} | {} | {} | {} | {max} ", first.rate, at(50.0), at(99.0), at(99.9));
+    for placement in [Placement::Apart, Placement::Limit] {
+        let half = row.half(placement);
+        let cpu = half.map(|half| format!("{:.2}", half.cpu[1])).unwrap_or_default();
+        let ratio = half.and_then(|half| half.ratio);
+        let ratio = ratio.map(|[low, median, high]| format!("{median:.3} ({low:.3} to {high:.3})"));
+        let _ = write!(line, "| {cpu} | {} ", ratio.unwrap_or_default());
+    }
+    let calls = row.calls.as_ref().map(|(calls, _)| format!("{calls:.2}")).unwrap_or_default();
+    let mebibytes = row.resident as f64 / 1048576.0;
+    let _ = writeln!(line, "| {calls} | {mebibytes:.1} | {} |", remarks(row).join(", "));
+    line
 }
 
 /// What a reader has to know before believing a row.
 fn remarks(row: &Row) -> Vec<String> {
     let mut remarks: Vec<String> = row.each.iter().map(|bytes| format!("{bytes} bytes for each idle one")).collect();
-    let tally = &row.tally;
-    for (count, name) in [(tally.busy, "busy"), (tally.evicted, "evicted"), (tally.errors, "ERRORS")] {
-        if count > 0 {
-            remarks.push(format!("{count} {name}"));
-        }
-    }
-    if !row.void.moved().is_empty() {
-        remarks.push(format!("VOID: {}", row.void.moved()));
-    }
+    let sum = |count: fn(&Tally) -> u64| row.halves.iter().map(|half| count(&half.tally)).sum::<u64>();
+    let counts = [(sum(|t| t.busy), "busy"), (sum(|t| t.evicted), "evicted"), (sum(|t| t.errors), "ERRORS")];
+    remarks.extend(counts.iter().filter(|(count, _)| *count > 0).map(|(count, name)| format!("{count} {name}")));
+    // What is slow then, is not the server.
+    let apart = row.half(Placement::Apart).filter(|half| half.clients_busy > 0.9 && !half.keeps_pace);
+    remarks.extend(apart.map(|half| format!("clients {:.0} % busy", half.clients_busy * 100.0)));
+    let void = row.halves.iter().map(|half| half.void.moved()).filter(|moved| !moved.is_empty());
+    remarks.extend(void.map(|moved| format!("VOID: {moved}")));
     remarks
 }
 
 fn record(row: &Row) -> Value {
-    let at = |p| row.tally.latency.value_at_percentile(p);
     json!({
         "server": row.entry.kind.name(),
         "idle": row.entry.idle,
-        "requests": row.tally.requests(),
-        "served": row.tally.served,
-        "busy": row.tally.busy,
-        "evicted": row.tally.evicted,
-        "errors": row.tally.errors,
-        "per_second": row.rate,
-        "latency_ns": { "p50": at(50.0), "p99": at(99.0), "p99.9": at(99.9), "max": row.tally.latency.max() },
-        "cpu_us": row.cpu,
-        "ratio": row.ratio,
-        "clients_busy": row.clients_busy,
+        "runs": row.halves.iter().map(half).collect::<Vec<Value>>(),
         "calls": row.calls.as_ref().map(|(calls, _)| calls),
         "calls_by_name": row.calls.as_ref().map(|(_, list)| list),
         "resident_bytes": row.resident,
         "bytes_each": row.each,
-        "void": row.void.moved(),
+    })
+}
+
+fn half(half: &Half) -> Value {
+    let at = |p| half.tally.latency.value_at_percentile(p);
+    json!({
+        "placement": half.placement.name(),
+        "requests": half.tally.requests(),
+        "served": half.tally.served,
+        "busy": half.tally.busy,
+        "evicted": half.tally.evicted,
+        "errors": half.tally.errors,
+        "per_second": half.rate,
+        "latency_ns": { "p50": at(50.0), "p99": at(99.0), "p99.9": at(99.9), "max": half.tally.latency.max() },
+        "cpu_us": half.cpu,
+        "ratio": half.ratio,
+        "clients_busy": half.clients_busy,
+        "clients_keep_pace": half.keeps_pace,
+        "void": half.void.moved(),
     })
 }

@@ -30,22 +30,36 @@ pub(crate) struct Effort {
 /// What has been found out about one server in one scenario.
 pub(crate) struct Row {
     pub(crate) entry: Entry,
-    pub(crate) tally: Tally,
-    /// Requests a second of elapsed time.
-    pub(crate) rate: f64,
-    /// Processor time of the server for a request, in microseconds: quartiles.
-    pub(crate) cpu: [f64; 3],
-    /// The same as a ratio to the base, pair by pair: quartiles.
-    pub(crate) ratio: Option<[f64; 3]>,
-    /// How much of the time the clients' processor was theirs.
-    pub(crate) clients_busy: f64,
+    pub(crate) halves: Vec<Half>,
     /// System calls of the server for a request, and which.
     pub(crate) calls: Option<(f64, String)>,
     /// Resident bytes of the server, at the end.
     pub(crate) resident: u64,
     /// Resident bytes for each idle connection.
     pub(crate) each: Option<u64>,
+}
+
+/// What has been found out with both ends in their places.
+pub(crate) struct Half {
+    pub(crate) placement: Placement,
+    pub(crate) tally: Tally,
+    /// Requests a second of elapsed time.
+    pub(crate) rate: f64,
+    /// Processor time of the server for a request, in microseconds: quartiles.
+    pub(crate) cpu: [f64; 3],
+    /// The same as a ratio to the base, turn by turn: quartiles.
+    pub(crate) ratio: Option<[f64; 3]>,
+    /// How much of the time the clients had a processor.
+    pub(crate) clients_busy: f64,
+    /// They are busy waiting for the time of the next request.
+    pub(crate) keeps_pace: bool,
     pub(crate) void: Void,
+}
+
+impl Row {
+    pub(crate) fn half(&self, placement: Placement) -> Option<&Half> {
+        self.halves.iter().find(|half| half.placement == placement)
+    }
 }
 
 /// A server in its scenario.
@@ -54,8 +68,12 @@ struct Contestant {
     target: Target,
     talkers: Option<Talkers>,
     /// Connections that fill its places, or are idle.
-    _held: Vec<TcpStream>,
+    held: Vec<TcpStream>,
     each: Option<u64>,
+}
+
+/// All turns of a server in one placement.
+struct Turns {
     tally: Tally,
     elapsed: Duration,
     clients_cpu: Duration,
@@ -65,33 +83,65 @@ struct Contestant {
 
 /// Runs a scenario; those who cannot take part are returned with the reason.
 pub(crate) fn run(scenario: &Scenario, effort: Effort, clients: &mut Clients) -> (Vec<Row>, Vec<String>) {
-    let (mut contestants, mut absent) = (Vec::new(), Vec::new());
+    let (mut rows, mut contestants, mut absent) = (Vec::new(), Vec::new(), Vec::new());
+    clients.place(Placement::Apart);
     for entry in &scenario.entries {
-        match Contestant::prepare(scenario.load, scenario.placement, *entry, clients) {
-            Ok(contestant) => contestants.push(contestant),
+        match Contestant::prepare(scenario.load, *entry, clients) {
+            Ok(contestant) => {
+                let resident = 0;
+                rows.push(Row { entry: *entry, halves: vec![], calls: None, resident, each: contestant.each });
+                contestants.push(contestant);
+            }
             Err(why) => absent.push(format!("{}: {why}", entry.name())),
         }
     }
-    let requests = requests(scenario.load, effort);
-    for contestant in &mut contestants {
-        contestant.load(scenario.load, clients, requests.div_ceil(4)); // to warm up
+    for placement in scenario.placements {
+        let halves = compare(scenario, *placement, &mut contestants, effort, clients);
+        halves.into_iter().zip(&mut rows).for_each(|(half, row)| row.halves.push(half));
     }
-    for pair in 0..pairs(scenario.load, effort) {
-        eprint!("\r{}: {}          ", scenario.name, pair + 1);
-        contestants.iter_mut().for_each(|contestant| contestant.sample(scenario.load, clients, requests));
-        contestants.iter_mut().rev().for_each(|contestant| contestant.sample(scenario.load, clients, requests));
+    clients.place(Placement::Apart);
+    for (n, (contestant, row)) in contestants.iter_mut().zip(&mut rows).enumerate() {
+        if effort.strace_all || n == 0 {
+            machine::place(&contestant.target.server, Placement::Limit);
+            let requests = requests(scenario.load, effort).min(2_000);
+            let traced = contestant.trace(scenario.load, clients, requests);
+            row.calls = traced.map(|(calls, units)| (calls.total() as f64 / units, calls.list(units)));
+        }
+        row.resident = contestant.target.server.memory();
     }
-    let bases: Vec<Option<usize>> = contestants.iter().map(|one| base(scenario, &contestants, one.entry)).collect();
-    let cpus: Vec<Vec<f64>> = contestants.iter().map(|one| one.cpu.clone()).collect();
-    let rows = contestants.into_iter().zip(bases).enumerate();
-    let rows = rows.map(|(n, (contestant, base))| {
-        let ratio = base.map(|base| ratios(&cpus[n], &cpus[base]));
-        let traced = effort.strace_all || n == 0;
-        contestant.finish(scenario.load, clients, requests.min(2_000), ratio, traced)
-    });
-    let rows = rows.collect();
     eprint!("\r{:60}\r", "");
     (rows, absent)
+}
+
+/// All servers in turns, there and back, so that what slows the machine down slows all of them down.
+fn compare(
+    scenario: &Scenario,
+    placement: Placement,
+    contestants: &mut [Contestant],
+    effort: Effort,
+    clients: &mut Clients,
+) -> Vec<Half> {
+    let load = scenario.load;
+    contestants.iter().for_each(|contestant| machine::place(&contestant.target.server, placement));
+    clients.place(placement);
+    let mut turns: Vec<Turns> = contestants.iter().map(|_| Turns::new()).collect();
+    for one in contestants.iter_mut() {
+        one.load(load, clients, requests(load, effort).div_ceil(4)); // to warm up
+    }
+    for pair in 0..pairs(load, effort) {
+        eprint!("\r{}, {}: {}          ", scenario.name, placement.name(), pair + 1);
+        let mut turn = |one: &mut Contestant, turns: &mut Turns| {
+            turns.take(one, load, clients, one.share(requests(load, effort)));
+        };
+        contestants.iter_mut().zip(&mut turns).for_each(|(one, turns)| turn(one, turns));
+        contestants.iter_mut().zip(&mut turns).rev().for_each(|(one, turns)| turn(one, turns));
+    }
+    let cpus: Vec<Vec<f64>> = turns.iter().map(|turns| turns.cpu.clone()).collect();
+    let half = |(n, turns): (usize, Turns)| {
+        let base = base(scenario, contestants, contestants[n].entry);
+        turns.into_half(load, placement, base.map(|base| ratios(&cpus[n], &cpus[base])))
+    };
+    turns.into_iter().enumerate().map(half).collect()
 }
 
 fn requests(load: Load, effort: Effort) -> usize {
@@ -126,22 +176,11 @@ fn ratios(one: &[f64], other: &[f64]) -> [f64; 3] {
 }
 
 impl Contestant {
-    fn prepare(load: Load, placement: Placement, entry: Entry, clients: &mut Clients) -> Result<Contestant, String> {
+    fn prepare(load: Load, entry: Entry, clients: &mut Clients) -> Result<Contestant, String> {
         let evicts = matches!(load, Load::Evictions);
         let setup = Setup { clients: Some(PLACES + entry.idle), evicts, ..Setup::default() };
-        let target = entry.kind.start(placement, setup)?;
-        let mut contestant = Contestant {
-            entry,
-            target,
-            talkers: None,
-            _held: Vec::new(),
-            each: None,
-            tally: Tally::new(),
-            elapsed: Duration::ZERO,
-            clients_cpu: Duration::ZERO,
-            cpu: Vec::new(),
-            void: Void::default(),
-        };
+        let target = entry.kind.start(setup)?;
+        let mut contestant = Contestant { entry, target, talkers: None, held: Vec::new(), each: None };
         match load {
             Load::Flood { order, payload, .. } => {
                 let items = match order {
@@ -176,7 +215,7 @@ impl Contestant {
 
     /// Fills the places with connections that have sent a part of a request.
     fn hold(&mut self, count: usize, part: &[u8]) {
-        self._held = (0..count).map(|n| partial(&self.target, n, part)).collect();
+        self.held = (0..count).map(|n| partial(&self.target, n, part)).collect();
         wait_until("all places are taken", || {
             let mut stream = connect(self.target.address, 0).ok()?;
             stream.set_read_timeout(Some(Duration::from_millis(20))).ok()?;
@@ -188,24 +227,16 @@ impl Contestant {
     fn idle(&mut self, count: usize) {
         let part: &[u8] = if self.target.kind.tongue() == Tongue::Stack { b"\x01" } else { b"p" };
         let (before, descriptors) = (self.target.server.memory(), self.target.server.descriptors());
-        self._held = (0..count).map(|n| partial(&self.target, n, part)).collect();
+        self.held = (0..count).map(|n| partial(&self.target, n, part)).collect();
         wait_until("the server holds them all", || {
             (self.target.server.descriptors() >= descriptors + count).then_some(())
         });
         self.each = Some(self.target.server.memory().saturating_sub(before) / count as u64);
     }
 
-    /// One turn: what it cost, with all that came of it.
-    fn sample(&mut self, load: Load, clients: &mut Clients, requests: usize) {
-        let (void, own, start) = (Void::read(), machine::cpu(std::process::id()), Instant::now());
-        let before = machine::cpu(self.target.server.pid());
-        let tally = self.load(load, clients, requests);
-        let cpu = machine::cpu(self.target.server.pid()) - before;
-        self.elapsed += start.elapsed();
-        self.clients_cpu += machine::cpu(std::process::id()) - own;
-        self.void.add_since(void);
-        self.cpu.push(cpu.as_secs_f64() * 1e6 / units(load, &tally));
-        self.tally.add(&tally);
+    /// Those that take many times as long have fewer requests.
+    fn share(&self, requests: usize) -> usize {
+        if matches!(self.entry.kind, Kind::NodeStack | Kind::TwistedStack) { requests.div_ceil(4) } else { requests }
     }
 
     fn load(&mut self, load: Load, clients: &mut Clients, requests: usize) -> Tally {
@@ -228,7 +259,7 @@ impl Contestant {
                 clients.run(address, flood(Order::Only(Wish::Pop), 1, pace), requests)
             }
             Load::Messages(_) => match &mut self.talkers {
-                Some(talkers) => talkers.run(requests),
+                Some(talkers) => talkers.run(requests, clients.placement()),
                 None => Ok(Tally::new()),
             },
             Load::Upload { mebibytes } => {
@@ -247,26 +278,35 @@ impl Contestant {
         let units = units(load, &self.load(load, clients, requests));
         Some((strace.stop(), units))
     }
+}
 
-    fn finish(
-        mut self,
-        load: Load,
-        clients: &mut Clients,
-        requests: usize,
-        ratio: Option<[f64; 3]>,
-        traced: bool,
-    ) -> Row {
-        let calls = if traced { self.trace(load, clients, requests) } else { None };
-        let calls = calls.map(|(calls, units)| (calls.total() as f64 / units, calls.list(units)));
-        Row {
-            entry: self.entry,
+impl Turns {
+    fn new() -> Turns {
+        let (elapsed, clients_cpu) = (Duration::ZERO, Duration::ZERO);
+        Turns { tally: Tally::new(), elapsed, clients_cpu, cpu: Vec::new(), void: Void::default() }
+    }
+
+    /// One turn: what it cost, with all that came of it.
+    fn take(&mut self, contestant: &mut Contestant, load: Load, clients: &mut Clients, requests: usize) {
+        let (void, own, start) = (Void::read(), machine::cpu(std::process::id()), Instant::now());
+        let before = machine::cpu(contestant.target.server.pid());
+        let tally = contestant.load(load, clients, requests);
+        let cpu = machine::cpu(contestant.target.server.pid()) - before;
+        self.elapsed += start.elapsed();
+        self.clients_cpu += machine::cpu(std::process::id()) - own;
+        self.void.add_since(void);
+        self.cpu.push(cpu.as_secs_f64() * 1e6 / units(load, &tally));
+        self.tally.add(&tally);
+    }
+
+    fn into_half(mut self, load: Load, placement: Placement, ratio: Option<[f64; 3]>) -> Half {
+        Half {
+            placement,
             rate: units(load, &self.tally) / self.elapsed.as_secs_f64(),
             clients_busy: self.clients_cpu.as_secs_f64() / self.elapsed.as_secs_f64(),
+            keeps_pace: matches!(load, Load::Flood { pace: Pace::Open(_), .. }),
             cpu: middle(&mut self.cpu),
             ratio,
-            calls,
-            resident: self.target.server.memory(),
-            each: self.each,
             tally: self.tally,
             void: self.void,
         }
@@ -287,9 +327,16 @@ fn partial(target: &Target, n: usize, part: &[u8]) -> TcpStream {
 
 /// The system calls of our server for a load, and for how many requests they were; `None` where
 /// there is no strace.
-pub(crate) fn counted(load: Load, requests: usize, clients: &mut Clients) -> Result<Option<(Calls, f64)>, String> {
+pub(crate) fn counted(
+    load: Load,
+    placement: Placement,
+    requests: usize,
+    clients: &mut Clients,
+) -> Result<Option<(Calls, f64)>, String> {
     let entry = Entry { kind: Kind::Pollstack, idle: 0 };
-    let mut ours = Contestant::prepare(load, Placement::OneCore, entry, clients)?;
+    let mut ours = Contestant::prepare(load, entry, clients)?;
+    clients.place(Placement::Apart);
+    machine::place(&ours.target.server, placement);
     ours.load(load, clients, requests.div_ceil(4)); // to warm up
     Ok(ours.trace(load, clients, requests))
 }
@@ -305,7 +352,7 @@ pub(crate) fn park(target: &Target, clients: usize) -> Vec<TcpStream> {
 /// Resident bytes of our server for a parked client, of so many.
 pub(crate) fn parked_bytes(clients: usize) -> Result<u64, String> {
     let setup = Setup { clients: Some(clients), ..Setup::default() };
-    let target = Kind::Pollstack.start(Placement::OneCore, setup)?;
+    let target = Kind::Pollstack.start(setup)?;
     let before = target.server.memory();
     let _parked = park(&target, clients);
     Ok(target.server.memory().saturating_sub(before) / clients as u64)

@@ -11,7 +11,8 @@ pub(crate) struct Scenario {
     pub(crate) name: String,
     pub(crate) what: &'static str,
     pub(crate) load: Load,
-    pub(crate) placement: Placement,
+    /// Where both ends run, one after the other.
+    pub(crate) placements: &'static [Placement],
     pub(crate) entries: Vec<Entry>,
     /// What the others are compared with: the entry of this kind, or that of the same kind without
     /// idle connections.
@@ -75,6 +76,7 @@ const STACKS: [Kind; 8] = [
 ];
 /// Those that have places to run out of.
 const BOUNDED: [Kind; 4] = [Kind::MioStack, Kind::TokioStack, Kind::NodeStack, Kind::TwistedStack];
+const BOTH: &[Placement] = &[Placement::Limit, Placement::Apart];
 /// What is open beside the 100 that fill the server, in the scenario `eviction`.
 pub(crate) const EVICTING: usize = 28;
 
@@ -101,7 +103,8 @@ pub(crate) fn all() -> Vec<Scenario> {
                 name: format!("immediate, {clients} clients, payload {payload}"),
                 what: "push and pop in turn, each answered at once",
                 load: Load::Flood { order: Order::Alternating, payload, pace: Pace::Closed(clients) },
-                placement: Placement::OneCore,
+                // A server that has one client is never at its limit.
+                placements: if clients == 1 { &[Placement::Apart] } else { BOTH },
                 entries: with_floor(&STACKS),
                 base: Some(Kind::Floor),
                 quick: clients == 64 && payload == 1,
@@ -109,19 +112,10 @@ pub(crate) fn all() -> Vec<Scenario> {
         }
     }
     all.push(Scenario {
-        name: "immediate, a core each".to_owned(),
-        what: "64 clients, payload 1; the clients are the bottleneck, and the server sleeps in between",
-        load: Load::Flood { order: Order::Alternating, payload: 1, pace: Pace::Closed(64) },
-        placement: Placement::TwoCores,
-        entries: with_floor(&STACKS),
-        base: Some(Kind::Floor),
-        quick: false,
-    });
-    all.push(Scenario {
         name: "immediate, 3000 a second".to_owned(),
         what: "an open loop: latency from when each client was due",
         load: Load::Flood { order: Order::Alternating, payload: 1, pace: Pace::Open(3000) },
-        placement: Placement::TwoCores,
+        placements: &[Placement::Apart],
         entries: with_floor(&STACKS),
         base: Some(Kind::Floor),
         quick: true,
@@ -134,7 +128,7 @@ pub(crate) fn all() -> Vec<Scenario> {
         name: "chat, fan-in".to_owned(),
         what: "15 senders to one reader, 16 messages of 64 bytes each under way",
         load: Load::Messages(Messages::FanIn { clients: 16, bytes: 64, depth: 16 }),
-        placement: Placement::OneCore,
+        placements: BOTH,
         entries: entries(&[Kind::Chat]),
         base: None,
         quick: false,
@@ -143,7 +137,7 @@ pub(crate) fn all() -> Vec<Scenario> {
         name: "accio, upload".to_owned(),
         what: "a file of 1 GiB; the floor is a blocking read loop with the same buffer",
         load: Load::Upload { mebibytes: 1024 },
-        placement: Placement::TwoCores,
+        placements: &[Placement::Apart],
         entries: entries(&[Kind::Accio, Kind::Sink]),
         base: Some(Kind::Sink),
         quick: false,
@@ -164,7 +158,7 @@ fn parked() -> [Scenario; 2] {
             name: name.to_owned(),
             what,
             load: Load::Flood { order, payload: 1, pace: Pace::Closed(64) },
-            placement: Placement::OneCore,
+            placements: BOTH,
             entries: entries(&[&[Kind::Pollstack], &peers[..]].concat()),
             base: Some(Kind::MioStack),
             quick: !bounded,
@@ -177,7 +171,7 @@ fn overload() -> Vec<Scenario> {
         name,
         what,
         load: Load::Crowd { wish, clients },
-        placement: Placement::OneCore,
+        placements: BOTH,
         entries: entries(&[&[Kind::Pollstack], &BOUNDED[..]].concat()),
         base: Some(Kind::MioStack),
         quick,
@@ -196,7 +190,7 @@ fn overload() -> Vec<Scenario> {
         name: "eviction".to_owned(),
         what: "pops of an empty stack that has no place left: each evicts the oldest",
         load: Load::Evictions,
-        placement: Placement::OneCore,
+        placements: BOTH,
         entries: entries(&[Kind::Pollstack]),
         base: None,
         quick: false,
@@ -212,7 +206,7 @@ fn idle() -> Scenario {
         name: "idle".to_owned(),
         what: "10 busy clients beside connections that have sent a part of a request",
         load: Load::Flood { order: Order::Alternating, payload: 1, pace: Pace::Closed(10) },
-        placement: Placement::OneCore,
+        placements: &[Placement::Limit],
         entries: ours.into_iter().chain(peers).collect(),
         base: None,
         quick: false,
@@ -229,7 +223,7 @@ fn echo() -> [Scenario; 3] {
         name: name.to_owned(),
         what,
         load: Load::Messages(Messages::Echo { clients, bytes, depth }),
-        placement: Placement::OneCore,
+        placements: BOTH,
         entries: entries(&[Kind::Echo, Kind::MioEcho, Kind::MioEchoDrain, Kind::TokioEcho, Kind::MioEcho]),
         base: Some(Kind::MioEcho),
         quick: depth == 16,

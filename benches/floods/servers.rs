@@ -2,7 +2,7 @@
 
 use crate::common::{Server, pollstack, wait_until};
 use crate::floor;
-use crate::machine::Placement;
+use crate::machine::ordinary;
 use crate::tongue::Tongue;
 use std::env;
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -82,14 +82,14 @@ impl Kind {
     }
 
     /// Starts one; says why not if that cannot be.
-    pub(crate) fn start(self, placement: Placement, setup: Setup) -> Result<Target, String> {
+    pub(crate) fn start(self, setup: Setup) -> Result<Target, String> {
         let free = || TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port");
         if matches!(self, Kind::Redis | Kind::Beanstalkd) {
             let address = free();
-            return self.start_at(address, placement);
+            return self.start_at(address);
         }
         let program = self.program(setup)?;
-        let server = Server::try_spawn(placement.place(&program), if self == Kind::Chat { 2 } else { 1 });
+        let server = Server::try_spawn(ordinary(&program), if self == Kind::Chat { 2 } else { 1 });
         let server = server.ok_or("it does not start")?;
         let address = server.address();
         let address = SocketAddr::from(([127, 0, 0, 1], address.port()));
@@ -123,7 +123,7 @@ impl Kind {
     }
 
     /// Those that cannot say which port they have are given one.
-    fn start_at(self, address: SocketAddr, placement: Placement) -> Result<Target, String> {
+    fn start_at(self, address: SocketAddr) -> Result<Target, String> {
         let port = address.port().to_string();
         let mut program;
         if self == Kind::Redis {
@@ -136,7 +136,7 @@ impl Kind {
             program = installed("beanstalkd")?;
             program.args(["-l", "127.0.0.1", "-p", &port]);
         }
-        let server = Server::try_spawn(placement.place(&program), 0).ok_or("it does not start")?;
+        let server = Server::try_spawn(ordinary(&program), 0).ok_or("it does not start")?;
         wait_until("the server accepts", || TcpStream::connect(address).ok());
         Ok(Target { kind: self, server, address })
     }
@@ -148,7 +148,7 @@ impl Target {
         let program = Kind::Pollstack.program(Setup::default())?;
         let mut command = Command::new(wrapper[0]);
         command.args(&wrapper[1..]).arg(program.get_program()).args(program.get_args());
-        let server = Server::try_spawn(Placement::OneCore.place(&command), 1).ok_or("it does not start")?;
+        let server = Server::try_spawn(ordinary(&command), 1).ok_or("it does not start")?;
         let address = server.address();
         Ok(Target { kind: Kind::Pollstack, server, address })
     }

@@ -1,6 +1,7 @@
 //! Clients that stay: echo with any size and depth, and many senders to one reader in the chat.
 
 use crate::clients::{Tally, connect};
+use crate::machine::{self, Placement};
 use crate::tongue::Outcome;
 use pollstack::net::{Peer, Stream};
 use pollstack::{Closed, ConnId, Context, EventLoop, Limits, Listen, ListenerId, Service};
@@ -8,6 +9,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 /// A load of messages on connections that stay.
@@ -40,6 +42,7 @@ pub(crate) struct Talkers {
     poll: mio::Poll,
     events: mio::Events,
     clients: EventLoop<Speakers>,
+    placement: Placement,
 }
 
 impl Talkers {
@@ -56,13 +59,15 @@ impl Talkers {
             stream.set_nodelay(true)?;
             clients.adopt(outgoing, Stream::Tcp(mio::net::TcpStream::from_std(stream)), Peer::Tcp(server))?;
         }
-        let mut talkers = Talkers { poll, events: mio::Events::with_capacity(1024), clients };
+        let events = mio::Events::with_capacity(1024);
+        let mut talkers = Talkers { poll, events, clients, placement: Placement::Apart };
         talkers.until(|speakers| speakers.ready == messages.clients())?;
         Ok(talkers)
     }
 
     /// Exchanges so many messages.
-    pub(crate) fn run(&mut self, messages: usize) -> io::Result<Tally> {
+    pub(crate) fn run(&mut self, messages: usize, placement: Placement) -> io::Result<Tally> {
+        self.placement = placement;
         self.clients.with(|speakers, cx| {
             speakers.to_send = messages;
             speakers.tally = Tally::new();
@@ -83,8 +88,11 @@ impl Talkers {
             if start.elapsed() > Duration::from_secs(60) {
                 return Err(io::Error::new(io::ErrorKind::TimedOut, "the server does not answer"));
             }
-            let nap = Duration::from_millis(500);
-            let timeout = self.clients.timeout().map_or(nap, |timeout| timeout.min(nap));
+            if self.placement == Placement::Limit {
+                thread::sleep(machine::NAP);
+            }
+            let longest = Duration::from_millis(500);
+            let timeout = self.clients.timeout().map_or(longest, |timeout| timeout.min(longest));
             self.poll.poll(&mut self.events, Some(timeout))?;
             for event in &self.events {
                 self.clients.handle_event(event);
