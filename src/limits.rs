@@ -21,8 +21,9 @@ pub const TURN_BYTES: usize = 4 * READ_BYTES;
 /// move single bytes has its turn cut short too.
 pub(crate) const CALL_BYTES: usize = 1024;
 
-/// Newcomers accepted per address and turn: a few milliseconds of short requests, after which
-/// the deadlines and the others come first.
+/// Newcomers accepted per address and turn: a tenth of a millisecond of short requests, after which
+/// those who are in have their turn. Each newcomer pays a sixteenth of a wait for it; with 128, in
+/// a flood of newcomers, those who were in waited milliseconds.
 pub const ACCEPTS: usize = 16;
 
 /// Connections that are closed for the service but wait for the peer to stop sending. They hold

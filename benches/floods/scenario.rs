@@ -223,7 +223,8 @@ fn echo() -> [Scenario; 3] {
         name: name.to_owned(),
         what,
         load: Load::Messages(Messages::Echo { clients, bytes, depth }),
-        placements: BOTH,
+        // Large messages fill the buffers between both ends: who waits for whom is chance.
+        placements: if bytes > 65_536 { &[Placement::Apart] } else { BOTH },
         entries: entries(&[Kind::Echo, Kind::MioEcho, Kind::MioEchoDrain, Kind::TokioEcho, Kind::MioEcho]),
         base: Some(Kind::MioEcho),
         quick: depth == 16,

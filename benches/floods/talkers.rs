@@ -31,7 +31,7 @@ impl Messages {
     /// How many messages take about as long as so many requests do.
     pub(crate) fn scaled(self, requests: usize) -> usize {
         match self {
-            Messages::Echo { bytes: 65_536.., .. } => requests / 100,
+            Messages::Echo { bytes: 65_536.., .. } => requests / 25,
             Messages::Echo { depth, .. } | Messages::FanIn { depth, .. } => requests * 2 * depth.min(4),
         }
     }
