@@ -114,8 +114,8 @@ fn lines(path: &Path, caption: &str, series: &[(String, Points)], name: impl Fn(
     let points = || series.iter().flat_map(|(_, points)| points.iter().copied());
     let most = |of: fn((f64, f64)) -> f64| points().map(of).fold(f64::MIN, f64::max);
     let least = |of: fn((f64, f64)) -> f64| points().map(of).fold(f64::MAX, f64::min);
-    if points().count() < 2 {
-        return Ok(());
+    if most(|p| p.0) <= least(|p| p.0) {
+        return Ok(()); // nothing grows
     }
     let (x, y) = (least(|p| p.0)..most(|p| p.0), least(|p| p.1) * 0.8..most(|p| p.1) * 1.2);
     let area = SVGBackend::new(path, (760, 460)).into_drawing_area();

@@ -55,7 +55,10 @@ impl Report {
                  | --- | --: | --: | --: | --: | --: | --: | --: | --: | --: | --: | --: | --- |\n",
                 scenario.name, scenario.what,
             );
-            rows.iter().for_each(|row| text.push_str(&line(row)));
+            for (n, row) in rows.iter().enumerate() {
+                let again = rows[..n].iter().any(|other| other.entry == row.entry);
+                text.push_str(&line(row, if again { ", again" } else { "" }));
+            }
             absent.iter().for_each(|why| text.push_str(&format!("\nLeft out: {why}.\n")));
         }
         self.add_felt(&mut text);
@@ -120,8 +123,8 @@ fn micro(nanoseconds: u64) -> String {
     format!("{:.0}", nanoseconds as f64 / 1e3)
 }
 
-fn line(row: &Row) -> String {
-    let mut line = format!("| {} ", row.entry.name());
+fn line(row: &Row, again: &str) -> String {
+    let mut line = format!("| {}{again} ", row.entry.name());
     let Some(first) = row.half(Placement::Apart).or(row.half(Placement::Limit)) else { return line };
     let at = |p| micro(first.tally.latency.value_at_percentile(p));
     let max = micro(first.tally.latency.max());
