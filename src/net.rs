@@ -62,6 +62,12 @@ pub trait Net {
     /// Writes what the kernel will take of `slices`, in order.
     fn write(&mut self, stream: &mut Self::Stream, slices: &[IoSlice<'_>]) -> io::Result<usize>;
 
+    /// As [`write`](Net::write), for bytes that are followed at once by those of a file or by the
+    /// end of the stream. The kernel may keep them back until then and send both in one packet.
+    fn write_more(&mut self, stream: &mut Self::Stream, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.write(stream, slices)
+    }
+
     /// Writes what the kernel will take of `len` bytes of `file` from `offset`; `Ok(0)` means
     /// that the file ends there.
     fn send_file(&mut self, stream: &mut Self::Stream, file: &File, offset: u64, len: usize) -> io::Result<usize>;

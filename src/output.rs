@@ -91,12 +91,22 @@ impl Output {
         self.held += INSERT_BYTES;
     }
 
-    /// Writes once. Returns how many bytes the kernel took, and whether it took all it was offered.
-    pub(crate) fn write_to<N: Net>(&mut self, net: &mut N, stream: &mut N::Stream) -> io::Result<(usize, bool)> {
+    /// Writes once; `ends` says that the stream ends behind it all. Returns how many bytes the
+    /// kernel took, and whether it took all it was offered.
+    pub(crate) fn write_to<N: Net>(
+        &mut self,
+        net: &mut N,
+        stream: &mut N::Stream,
+        ends: bool,
+    ) -> io::Result<(usize, bool)> {
+        let mut write = |slices: &[IoSlice<'_>]| match ends {
+            true => net.write_more(stream, slices),
+            false => net.write(stream, slices),
+        };
         let (n, offered) = match self.inserts.front() {
             None => {
                 let bytes = &self.bytes[self.taken..];
-                (net.write(stream, &[IoSlice::new(bytes)])?, bytes.len())
+                (write(&[IoSlice::new(bytes)])?, bytes.len())
             }
             Some(Insert { after: 0, piece: Piece::File { file, offset, left } }) => {
                 let n = net.send_file(stream, file, *offset, (*left).min(FILE_CHUNK) as usize)?;
@@ -109,7 +119,7 @@ impl Output {
             Some(_) => {
                 let mut slices = [IoSlice::new(&[]); SLICES];
                 let (count, offered) = self.gather(&mut slices);
-                (net.write(stream, &slices[..count])?, offered)
+                (write(&slices[..count])?, offered)
             }
         };
         self.advance(n);
@@ -318,7 +328,7 @@ mod tests {
                     }
                     Op::Write(window) if !output.is_empty() => {
                         kernel.window = window;
-                        output.write_to(&mut kernel, &mut ()).unwrap();
+                        output.write_to(&mut kernel, &mut (), false).unwrap();
                     }
                     Op::Write(_) => {}
                 }

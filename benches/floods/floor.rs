@@ -8,6 +8,7 @@ use std::process::Command;
 
 /// The arguments with which this program is a floor.
 pub(crate) const BLOCKING: &str = "--run-blocking-floor";
+pub(crate) const ONE_PACKET: &str = "--run-one-packet-floor";
 pub(crate) const EVENTS: &str = "--run-event-floor";
 pub(crate) const SINK: &str = "--run-sink";
 
@@ -20,7 +21,8 @@ pub(crate) fn command(which: &str) -> Command {
 /// Runs the floor that the arguments ask for, if they do; it ends with its parent.
 pub(crate) fn run_if_asked() -> bool {
     match env::args().nth(1).as_deref() {
-        Some(BLOCKING) => blocking(),
+        Some(BLOCKING) => blocking(Floor::new(answer)),
+        Some(ONE_PACKET) => blocking(Floor::new(answer_in_one_packet)),
         Some(EVENTS) => events().expect("an event loop"),
         Some(SINK) => sink(),
         _ => return false,
@@ -28,29 +30,43 @@ pub(crate) fn run_if_asked() -> bool {
     true
 }
 
-/// What both floors of the stack do: read, write, close. They cannot park, evict or refuse
+/// What all floors of the stack do: read, write, close. They cannot park, evict or refuse
 /// anybody, and take the first read for the request.
 struct Floor {
     stack: Vec<[u8; 128]>,
     buffer: Vec<u8>,
+    answer: fn(&TcpStream, &[u8]) -> io::Result<usize>,
 }
 
+fn answer(mut stream: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
+    stream.write(bytes)
+}
+
+/// The close follows at once, and its FIN goes out with the answer, as ours does.
+#[cfg(target_os = "linux")]
+fn answer_in_one_packet(stream: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
+    socket2::SockRef::from(stream).send_with_flags(bytes, libc::MSG_MORE)
+}
+
+#[cfg(not(target_os = "linux"))]
+use answer as answer_in_one_packet;
+
 impl Floor {
-    fn new() -> Floor {
-        Floor { stack: Vec::new(), buffer: vec![0; 64 * 1024] }
+    fn new(answer: fn(&TcpStream, &[u8]) -> io::Result<usize>) -> Floor {
+        Floor { stack: Vec::new(), buffer: vec![0; 64 * 1024], answer }
     }
 
     fn serve(&mut self, mut stream: TcpStream) {
         match stream.read(&mut self.buffer) {
             Ok(1..) if self.buffer[0] >= 0x80 => {
                 let item = self.stack.pop().unwrap_or([0; 128]);
-                let _ = stream.write(&item[..=usize::from(item[0])]);
+                let _ = (self.answer)(&stream, &item[..=usize::from(item[0])]);
             }
             Ok(n @ 1..=128) => {
                 let mut item = [0; 128];
                 item[..n].copy_from_slice(&self.buffer[..n]);
                 self.stack.push(item);
-                let _ = stream.write(&[0]);
+                let _ = (self.answer)(&stream, &[0]);
             }
             _ => {}
         }
@@ -64,8 +80,8 @@ fn listener() -> TcpListener {
 }
 
 /// It waits in accept, and can wait for nothing else.
-fn blocking() {
-    let (listener, mut floor) = (listener(), Floor::new());
+fn blocking(mut floor: Floor) {
+    let listener = listener();
     while let Ok((stream, _)) = listener.accept() {
         floor.serve(stream);
     }
@@ -73,7 +89,7 @@ fn blocking() {
 
 /// The floor of loops that wait for events, as all do that have more than one thing to wait for.
 fn events() -> io::Result<()> {
-    let (listener, mut floor) = (listener(), Floor::new());
+    let (listener, mut floor) = (listener(), Floor::new(answer));
     listener.set_nonblocking(true)?;
     let mut source = mio::net::TcpListener::from_std(listener.try_clone()?);
     let mut poll = mio::Poll::new()?;

@@ -116,14 +116,7 @@ impl Void {
     pub(crate) const NAMES: [&'static str; 3] = ["ListenOverflows", "ListenDrops", "TCPAbortOnClose"];
 
     pub(crate) fn read() -> Void {
-        let text = fs::read_to_string("/proc/net/netstat").unwrap_or_default();
-        let rows: Vec<Vec<&str>> =
-            text.lines().filter(|line| line.starts_with("TcpExt:")).map(|line| line.split(' ').collect()).collect();
-        let value = |name| {
-            let column = rows.first()?.iter().position(|column| *column == name)?;
-            rows.get(1)?.get(column)?.parse().ok()
-        };
-        Void(Void::NAMES.map(|name| value(name).unwrap_or(0)))
+        Void(Void::NAMES.map(|name| counter("/proc/net/netstat", "TcpExt:", name)))
     }
 
     /// Adds what has happened since `before`.
@@ -137,6 +130,19 @@ impl Void {
         let moved = Void::NAMES.iter().zip(self.0).filter(|(_, count)| *count > 0);
         moved.map(|(name, count)| format!("{name} +{count}")).collect::<Vec<_>>().join(" ")
     }
+}
+
+/// TCP segments that this machine has sent, to itself or to others.
+pub(crate) fn segments_sent() -> u64 {
+    counter("/proc/net/snmp", "Tcp:", "OutSegs")
+}
+
+/// A counter of the kernel: a line of names, and a line of values below.
+fn counter(path: &str, protocol: &str, name: &str) -> u64 {
+    let text = fs::read_to_string(path).unwrap_or_default();
+    let mut rows = text.lines().filter(|line| line.starts_with(protocol)).map(|line| line.split(' '));
+    let column = rows.next().and_then(|mut names| names.position(|column| column == name));
+    column.and_then(|column| rows.next()?.nth(column)?.parse().ok()).unwrap_or(0)
 }
 
 /// A strace that counts the calls of a process.

@@ -64,8 +64,9 @@ impl Load {
     }
 }
 
-const STACKS: [Kind; 8] = [
+const STACKS: [Kind; 9] = [
     Kind::Floor,
+    Kind::OnePacketFloor,
     Kind::EventFloor,
     Kind::MioStack,
     Kind::TokioStack,
@@ -153,7 +154,7 @@ fn parked() -> [Scenario; 2] {
     orders.map(|(name, order, what)| {
         // A list or a tube is never full.
         let bounded = matches!(order, Order::PushesFirst(_));
-        let peers: Vec<Kind> = STACKS[2..].iter().copied().filter(|kind| !bounded || BOUNDED.contains(kind)).collect();
+        let peers: Vec<Kind> = STACKS[3..].iter().copied().filter(|kind| !bounded || BOUNDED.contains(kind)).collect();
         Scenario {
             name: name.to_owned(),
             what,

@@ -15,7 +15,9 @@ pub(crate) enum Kind {
     Pollstack,
     /// The plainest loop that can do the same work: accept, read, write, close, blocking.
     Floor,
-    /// The same, waiting for events before it accepts.
+    /// The same, and the end of the stream goes out with the answer.
+    OnePacketFloor,
+    /// The plain one, waiting for events before it accepts.
     EventFloor,
     MioStack,
     TokioStack,
@@ -58,6 +60,7 @@ impl Kind {
         match self {
             Kind::Pollstack => "pollstack",
             Kind::Floor => "floor",
+            Kind::OnePacketFloor => "floor, one packet",
             Kind::EventFloor => "floor with events",
             Kind::MioStack | Kind::MioEcho => "plain mio",
             Kind::MioEchoDrain => "plain mio until WouldBlock",
@@ -106,6 +109,7 @@ impl Kind {
                 pollstack(&[&listen[..], &["--capacity", capacity]].concat())
             }
             Kind::Floor => floor::command(floor::BLOCKING),
+            Kind::OnePacketFloor => floor::command(floor::ONE_PACKET),
             Kind::EventFloor => floor::command(floor::EVENTS),
             Kind::Sink => floor::command(floor::SINK),
             Kind::MioStack => peer("target/release/mio-stack", &["127.0.0.1:0", &clients])?,

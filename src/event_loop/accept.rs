@@ -116,7 +116,7 @@ impl<S: Service, N: Net> EventLoop<S, N> {
         if let Some(Some(end)) = self.ends.get_mut(key) {
             // An empty socket takes a reply of this size whole; if it does not, there is nobody to tell.
             let reply = [IoSlice::new(self.admissions[admission].reply())];
-            let mut write = || self.net.write(&mut end.stream, &reply);
+            let mut write = || self.net.write_more(&mut end.stream, &reply);
             while write().is_err_and(|error| error.kind() == ErrorKind::Interrupted) {}
         }
         let over = match arrived {

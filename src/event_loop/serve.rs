@@ -156,8 +156,9 @@ impl<S: Service, N: Net> EventLoop<S, N> {
         let Some(end) = end_of(&mut self.ends, key) else { return Ok(false) };
         let connection = &mut self.table.connections[key];
         while connection.can_write() && connection.has_budget(self.table.turn, &self.table.limits) {
+            let ends = connection.phase != Phase::Open;
             let Some(output) = connection.output_mut() else { break };
-            match output.write_to(&mut self.net, &mut end.stream) {
+            match output.write_to(&mut self.net, &mut end.stream, ends) {
                 Ok((n, all)) => {
                     let emptied = output.is_empty();
                     connection.writable = all || !N::SHORT_MEANS_DRAINED;

@@ -348,6 +348,16 @@ impl Net for Mio {
         }
     }
 
+    /// One packet less for every answer that ends its connection.
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    fn write_more(&mut self, stream: &mut Stream, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        match (&*stream, slices) {
+            (Stream::Tcp(stream), [slice]) => SockRef::from(stream).send_with_flags(slice, libc::MSG_MORE),
+            (Stream::Tcp(stream), slices) => SockRef::from(stream).send_vectored_with_flags(slices, libc::MSG_MORE),
+            (Stream::Unix(_), slices) => self.write(stream, slices), // it has no packets
+        }
+    }
+
     fn send_file(&mut self, stream: &mut Stream, file: &File, offset: u64, len: usize) -> io::Result<usize> {
         match stream {
             Stream::Tcp(stream) => send_file(stream, file, offset, len),

@@ -321,6 +321,14 @@ impl Net for Fake {
         Ok(n)
     }
 
+    fn write_more(&mut self, wire: &mut Wire, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        let result = self.write(wire, slices);
+        if let Some(call) = self.0.0.borrow_mut().calls.last_mut() {
+            *call = "write more";
+        }
+        result
+    }
+
     fn send_file(&mut self, wire: &mut Wire, file: &File, offset: u64, len: usize) -> io::Result<usize> {
         self.0.called("send_file");
         let mut pipe = wire.0.borrow_mut();
