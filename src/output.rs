@@ -99,11 +99,16 @@ impl Output {
         stream: &mut N::Stream,
         ends: bool,
     ) -> io::Result<(usize, bool)> {
-        let mut write = |slices: &[IoSlice<'_>]| match ends {
+        let front = self.inserts.front();
+        let more = match front {
+            Some(Insert { piece: Piece::File { .. }, .. }) => true,
+            Some(_) | None => ends,
+        };
+        let mut write = |slices: &[IoSlice<'_>]| match more {
             true => net.write_more(stream, slices),
             false => net.write(stream, slices),
         };
-        let (n, offered) = match self.inserts.front() {
+        let (n, offered) = match front {
             None => {
                 let bytes = &self.bytes[self.taken..];
                 (write(&[IoSlice::new(bytes)])?, bytes.len())

@@ -77,6 +77,26 @@ fn bytes_shared_buffers_and_files_go_out_in_order() {
     assert_eq!(Rc::strong_count(&shared), 1, "the buffer is let go");
 }
 
+/// Lost otherwise: a packet of its own for the head of every file.
+#[test]
+fn a_head_goes_out_with_the_file_behind_it() {
+    let world = World::new();
+    let mut server = serve(&world, Probe::silent());
+    let client = world.connect();
+    world.settle(&mut server);
+    let mut file = tempfile::tempfile().unwrap();
+    file.write_all(b"0123456789").unwrap();
+    let (file, id) = (Rc::new(file), server.service().ids[0]);
+    world.calls();
+    server.with(|_, cx| {
+        cx.send(id, b"head ").unwrap();
+        cx.send_file(id, &file, 0, 10).unwrap();
+        cx.send(id, b" tail").unwrap();
+    });
+    assert_eq!(world.calls(), ["write more", "send_file", "write"]);
+    assert_eq!(client.received(), b"head 0123456789 tail");
+}
+
 /// Lost otherwise: a peer that takes a part of a file for the whole.
 #[test]
 fn a_file_that_ends_early_fails_the_connection() {
