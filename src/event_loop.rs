@@ -189,8 +189,9 @@ impl<S: Service, N: Net> EventLoop<S, N> {
     }
 
     /// Takes in a connection that did not come through a listening socket: one that was made from
-    /// here, inherited or handed over. It may still be connecting. In the next turn it is admitted
-    /// to `listener` as a newcomer is, or turned away.
+    /// here, inherited or handed over. It has to be non-blocking, and may still be connecting where
+    /// a system answers reads and writes with `WouldBlock` until it has (Linux does). In the next
+    /// turn it is admitted to `listener` as a newcomer is, or turned away, in the order of adoption.
     ///
     /// ```no_run
     /// # use pollstack::{ConnId, Context, EventLoop, Listen, ListenerId, Service};
@@ -212,13 +213,19 @@ impl<S: Service, N: Net> EventLoop<S, N> {
     /// ```
     ///
     /// # Errors
-    /// `InvalidInput` for a listener of another loop, or if the loop accepts nobody any more.
+    /// `ResourceBusy` if the listener [defers](crate::Overload::Defer) and is full: there is no
+    /// backlog to wait in. `InvalidInput` for a listener that the loop does not have, or if it has
+    /// been asked to stop. The stream is closed then.
     pub fn adopt(&mut self, listener: ListenerId, stream: N::Stream, peer: Peer) -> io::Result<()> {
-        if !matches!(self.life, Life::Running | Life::LastCall { .. }) {
-            return Err(io::Error::new(ErrorKind::InvalidInput, "the loop is stopping"));
+        if !matches!(self.life, Life::Running) || self.table.stop.is_some() {
+            return Err(io::Error::new(ErrorKind::InvalidInput, "the loop has been asked to stop"));
         }
         let unknown = || io::Error::new(ErrorKind::InvalidInput, "the loop has no such listener");
-        self.admissions.get_mut(listener.0).ok_or_else(unknown)?.count_newcomer();
+        let admission = self.admissions.get_mut(listener.0).ok_or_else(unknown)?;
+        if !admission.may_accept() {
+            return Err(io::Error::new(ErrorKind::ResourceBusy, "the listener is full"));
+        }
+        admission.count_newcomer();
         self.newcomers.push_back(Newcomer { stream, peer, admission: listener.0 });
         Ok(())
     }

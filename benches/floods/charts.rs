@@ -3,6 +3,7 @@
 use crate::machine::Placement;
 use crate::report::Report;
 use crate::run::Row;
+use crate::scenario::IDLE;
 use plotters::prelude::*;
 use plotters::style::full_palette;
 use std::error::Error;
@@ -32,7 +33,7 @@ pub(crate) fn draw(report: &Report, folder: &Path) -> Drawn {
 }
 
 fn rows<'a>(report: &'a Report, name: &str) -> &'a [Row] {
-    report.scenarios.iter().find(|(scenario, ..)| scenario.name == name).map_or(&[], |(_, rows, _)| rows)
+    report.scenarios.iter().find(|(scenario, _)| scenario.name == name).map_or(&[], |(_, found)| &found.rows)
 }
 
 fn cost_at_limit(row: &Row) -> f64 {
@@ -102,8 +103,9 @@ fn growth(report: &Report, path: &Path) -> Drawn {
 }
 
 fn idle(report: &Report, path: &Path) -> Drawn {
-    let all = rows(report, "idle")
-        .iter()
+    let scenarios = report.scenarios.iter().filter(|(scenario, _)| scenario.name.starts_with(IDLE));
+    let all = scenarios
+        .flat_map(|(_, found)| &found.rows)
         .map(|row| (row.entry.kind.name().to_owned(), vec![(1.0 + row.entry.idle as f64, cost_at_limit(row))]));
     let name = |x: &f64| format!("{}", x.round());
     lines(path, "processor time of a request (us), by idle connections beside it", &by_server(all.collect()), name)

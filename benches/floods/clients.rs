@@ -101,6 +101,22 @@ impl Tally {
         }
     }
 
+    /// Whether all ended in the one way in which they should have.
+    pub(crate) fn check(&self, expected: Outcome) -> Result<(), String> {
+        let Tally { served, busy, evicted, errors, .. } = *self;
+        let right = match expected {
+            Outcome::Served => served,
+            Outcome::Busy => busy,
+            Outcome::Evicted => evicted,
+            Outcome::Wrong => errors,
+        };
+        if right == self.requests() {
+            return Ok(());
+        }
+        let text = format!("{served} were served, {busy} turned away, {evicted} evicted, {errors} answered wrongly");
+        Err(format!("{text}; all should have been {expected:?}"))
+    }
+
     pub(crate) fn requests(&self) -> u64 {
         self.served + self.busy + self.evicted + self.errors
     }
@@ -118,7 +134,7 @@ impl Tally {
 pub(crate) struct Clients {
     poll: mio::Poll,
     events: mio::Events,
-    clients: EventLoop<Talkers>,
+    clients: EventLoop<Visitors>,
     outgoing: ListenerId,
     /// How many have been opened so far; the next source address.
     opened: usize,
@@ -128,8 +144,8 @@ pub(crate) struct Clients {
 impl Clients {
     pub(crate) fn new() -> io::Result<Clients> {
         let poll = mio::Poll::new()?;
-        let talkers = Talkers { flood: None, coming: VecDeque::new(), open: HashSet::new(), tally: Tally::new() };
-        let mut clients = EventLoop::embedded(talkers, Limits::default(), poll.registry(), 0..2 * MOST)?;
+        let visitors = Visitors { flood: None, coming: VecDeque::new(), open: HashSet::new(), tally: Tally::new() };
+        let mut clients = EventLoop::embedded(visitors, Limits::default(), poll.registry(), 0..2 * MOST)?;
         let outgoing = clients.listen(Listen::nowhere().max_conns(MOST))?;
         Ok(Clients {
             poll,
@@ -154,7 +170,7 @@ impl Clients {
     /// Sends requests to `server` until so many have ended. What is still open then, such as the
     /// pops that nobody has evicted yet, is cancelled.
     pub(crate) fn run(&mut self, server: SocketAddr, flood: Flood, requests: usize) -> io::Result<Tally> {
-        self.clients.with(|talkers, _| talkers.flood = Some(flood));
+        self.clients.with(|visitors, _| visitors.flood = Some(flood));
         let (start, mut opened) = (Instant::now(), 0);
         // Pops alone only end when others come for their places.
         let last = if matches!(flood.order, Order::Only(Wish::Pop)) { usize::MAX } else { requests };
@@ -196,7 +212,7 @@ impl Clients {
         self.opened += 1;
         let stream = connect(server, self.opened)?;
         stream.set_nonblocking(true)?;
-        self.clients.with(|talkers, _| talkers.coming.push_back((wish, due)));
+        self.clients.with(|visitors, _| visitors.coming.push_back((wish, due)));
         let stream = Stream::Tcp(mio::net::TcpStream::from_std(stream));
         self.clients.adopt(self.outgoing, stream, Peer::Tcp(server))?;
         self.clients.turn();
@@ -215,10 +231,10 @@ impl Clients {
 
     /// Closes what is still open, uncounted.
     fn end(&mut self) -> Tally {
-        self.clients.with(|talkers, cx| {
-            talkers.flood = None;
-            talkers.open.iter().for_each(|id| cx.abort(*id));
-            std::mem::replace(&mut talkers.tally, Tally::new())
+        self.clients.with(|visitors, cx| {
+            visitors.flood = None;
+            visitors.open.iter().for_each(|id| cx.abort(*id));
+            std::mem::replace(&mut visitors.tally, Tally::new())
         })
     }
 }
@@ -233,7 +249,7 @@ pub(crate) fn connect(server: SocketAddr, n: usize) -> io::Result<TcpStream> {
 }
 
 /// The service of the clients: each says its request and hears the answer.
-struct Talkers {
+struct Visitors {
     flood: Option<Flood>,
     /// Those adopted, in order, that have not been opened yet.
     coming: VecDeque<(Wish, Instant)>,
@@ -241,7 +257,7 @@ struct Talkers {
     tally: Tally,
 }
 
-struct Talk {
+struct Visit {
     wish: Wish,
     due: Instant,
     heard: Vec<u8>,
@@ -250,53 +266,53 @@ struct Talk {
     over: bool,
 }
 
-impl Talkers {
+impl Visitors {
     /// Goes on with what has been heard.
-    fn hear(&mut self, cx: &mut Context<'_>, id: ConnId, talk: &mut Talk, ended: bool) {
-        let Some(flood) = self.flood.filter(|_| !talk.over) else { return };
-        match flood.tongue.hear(talk.wish, flood.payload, &talk.heard, ended) {
+    fn hear(&mut self, cx: &mut Context<'_>, id: ConnId, visit: &mut Visit, ended: bool) {
+        let Some(flood) = self.flood.filter(|_| !visit.over) else { return };
+        match flood.tongue.hear(visit.wish, flood.payload, &visit.heard, ended) {
             Heard::Part => {}
-            Heard::Say(_) if talk.said => {}
+            Heard::Say(_) if visit.said => {}
             Heard::Say(words) => {
-                talk.said = true;
+                visit.said = true;
                 let _ = cx.send(id, &words);
             }
             Heard::Done(outcome) => {
-                talk.over = true;
-                self.tally.record(outcome, talk.due);
+                visit.over = true;
+                self.tally.record(outcome, visit.due);
                 cx.finish(id);
             }
         }
     }
 }
 
-impl Service for Talkers {
-    type Conn = Talk;
+impl Service for Visitors {
+    type Conn = Visit;
 
-    fn on_open(&mut self, cx: &mut Context<'_>, id: ConnId, _: ListenerId) -> Talk {
+    fn on_open(&mut self, cx: &mut Context<'_>, id: ConnId, _: ListenerId) -> Visit {
         let (wish, due) = self.coming.pop_front().unwrap_or((Wish::Late, Instant::now()));
         if let Some(flood) = self.flood {
             let _ = cx.send(id, &flood.tongue.ask(wish, flood.payload));
         }
         self.open.insert(id);
-        Talk { wish, due, heard: Vec::new(), said: false, over: false }
+        Visit { wish, due, heard: Vec::new(), said: false, over: false }
     }
 
-    fn on_data(&mut self, cx: &mut Context<'_>, id: ConnId, talk: &mut Talk, input: &[u8]) -> usize {
-        talk.heard.extend_from_slice(input);
-        self.hear(cx, id, talk, false);
+    fn on_data(&mut self, cx: &mut Context<'_>, id: ConnId, visit: &mut Visit, input: &[u8]) -> usize {
+        visit.heard.extend_from_slice(input);
+        self.hear(cx, id, visit, false);
         input.len()
     }
 
-    fn on_eof(&mut self, cx: &mut Context<'_>, id: ConnId, talk: &mut Talk) -> Eof {
-        self.hear(cx, id, talk, true);
+    fn on_eof(&mut self, cx: &mut Context<'_>, id: ConnId, visit: &mut Visit) -> Eof {
+        self.hear(cx, id, visit, true);
         Eof::Finish
     }
 
-    fn on_close(&mut self, _: &mut Context<'_>, id: ConnId, talk: Talk, _: Closed) {
+    fn on_close(&mut self, _: &mut Context<'_>, id: ConnId, visit: Visit, _: Closed) {
         self.open.remove(&id);
-        if self.flood.is_some() && !talk.over {
-            self.tally.record(Outcome::Wrong, talk.due); // a reset, for example
+        if self.flood.is_some() && !visit.over {
+            self.tally.record(Outcome::Wrong, visit.due); // a reset, for example
         }
     }
 }

@@ -1,18 +1,17 @@
 //! The gate: what can be counted, and must not grow. Counts do not depend on the machine's mood.
 
 use crate::clients::{Clients, Flood, Order, Pace};
+use crate::contestant::{counted, park};
 use crate::felt::settle;
-use crate::machine::{self, Placement, Strace};
-use crate::run;
+use crate::machine::{self, Calls, Placement, Strace};
 use crate::scenario::Load;
 use crate::servers::{Kind, Setup, Target};
-use crate::tongue::{Tongue, Wish};
-use std::process::{Command, Stdio};
+use crate::tongue::{Outcome, Tongue, Wish};
 use std::time::Duration;
 
 /// Instructions of our own for a request that is answered at once, 64 clients, push and pop in
 /// turn, as `valgrind` counted them when this was last changed on purpose (Rust 1.95, x86-64).
-const INSTRUCTIONS: f64 = 1450.0;
+const INSTRUCTIONS: f64 = 1470.0;
 /// How far the count may be off: what a new compiler may cost, and no more.
 const MARGIN: f64 = 0.05;
 
@@ -20,42 +19,77 @@ const MARGIN: f64 = 0.05;
 const NEEDLESS: [&str; 9] =
     ["setsockopt", "getsockopt", "clock_gettime", "brk", "mmap", "munmap", "write", "fcntl", "ioctl"];
 
-/// Counts everything; what is more than it should be is an error.
-pub(crate) fn check(requests: usize) -> Result<(), String> {
+/// Counts everything; what is more than it should be is an error, and, if `strict`, what cannot be
+/// counted is one, too.
+pub(crate) fn check(requests: usize, strict: bool) -> Result<(), String> {
+    for tool in ["strace", "valgrind"] {
+        if !machine::there(tool) {
+            println!("left out: {tool} is not installed");
+            if strict {
+                return Err(format!("{tool} is needed"));
+            }
+        }
+    }
     let mut clients = Clients::new().map_err(|error| error.to_string())?;
-    println!("system calls of the server:");
-    let alternating = |clients| Load::Flood { order: Order::Alternating, payload: 1, pace: Pace::Closed(clients) };
+    if machine::there("strace") {
+        println!("system calls of the server, each with its share of the waits:");
+        system_calls(requests, &mut clients)?;
+        alone(&mut clients)?;
+        at_rest(Duration::from_secs(2))?;
+    }
+    segments(requests, &mut clients)?;
+    if machine::there("valgrind") {
+        instructions(requests, &mut clients)?;
+    }
+    Ok(())
+}
+
+fn system_calls(requests: usize, clients: &mut Clients) -> Result<(), String> {
+    let alternating = Load::Flood { order: Order::Alternating, payload: 1, pace: Pace::Closed(64) };
     let parked = Load::Flood { order: Order::PopsFirst(32), payload: 1, pace: Pace::Closed(64) };
     for (what, load, most) in [
-        ("a request, 64 clients", alternating(64), 4.3),
-        // It sleeps after each: there is nobody else.
-        ("a request, 1 client", alternating(1), 6.1),
+        ("a request, 64 clients", alternating, 4.3),
         // One that parks costs a call more, its registration: 5.3 and 4.3.
         ("a request, half of them pops that park", parked, 4.8),
         ("a rejection, the request is there", Load::Crowd { wish: Wish::Push, clients: 100 }, 4.3),
         ("a rejection, the request comes later", Load::Crowd { wish: Wish::Late, clients: 100 }, 8.3),
-        ("an eviction", Load::Evictions, 6.3),
+        ("an eviction", Load::Evictions, 4.5),
     ] {
-        let alone = matches!(load, Load::Flood { pace: Pace::Closed(1), .. });
-        let placement = if alone { Placement::Apart } else { Placement::Limit };
-        let Some((calls, counted)) = run::counted(load, placement, requests, &mut clients)? else {
-            println!("  left out: strace is not installed");
-            break;
-        };
-        let each = calls.total() as f64 / counted;
-        println!("  {what}: {each:.3} (at most {most})  {}", calls.list(counted));
-        if each > most {
-            return Err(format!("{what}: more than {most} system calls"));
-        }
-        let needless =
-            |(name, count): &&(String, usize)| NEEDLESS.contains(&&**name) && *count as f64 / counted >= 0.001;
-        if let Some((name, _)) = calls.0.iter().find(needless) {
-            return Err(format!("{what}: {name} is needless"));
-        }
+        let (calls, units) = counted(load, requests, clients)?.ok_or("strace cannot attach")?;
+        judge(what, &calls, units, most)?;
     }
-    segments(requests, &mut clients)?;
-    at_rest(Duration::from_secs(2))?;
-    instructions(requests, &mut clients)
+    Ok(())
+}
+
+/// Prints the calls of so many requests, and judges them.
+fn judge(what: &str, calls: &Calls, units: f64, most: f64) -> Result<(), String> {
+    let each = calls.total() as f64 / units;
+    println!("  {what}: {each:.3} (at most {most})  {}", calls.list(units));
+    if each > most {
+        return Err(format!("{what}: more than {most} system calls"));
+    }
+    let needless = |(name, count): &&(String, usize)| NEEDLESS.contains(&&**name) && *count as f64 / units >= 0.001;
+    match calls.0.iter().find(needless) {
+        Some((name, _)) => Err(format!("{what}: {name} is needless")),
+        None => Ok(()),
+    }
+}
+
+/// With one client, who waits for each answer, the server sleeps between two requests, and finds
+/// nobody behind each. It has to be given the time: under strace it would be the slower one.
+fn alone(clients: &mut Clients) -> Result<(), String> {
+    const REQUESTS: usize = 90;
+    let target = Kind::Pollstack.start(Setup::default())?;
+    machine::place(&target.server, Placement::Apart);
+    clients.place(Placement::Apart);
+    let strace = Strace::attach(&target.server).ok_or("strace cannot attach")?;
+    for _ in 0..REQUESTS {
+        settle(&target);
+        let flood = Flood { tongue: Tongue::Stack, order: Order::Only(Wish::Push), payload: 1, pace: Pace::Closed(1) };
+        clients.run(target.address, flood, 1).map_err(|error| error.to_string())?.check(Outcome::Served)?;
+    }
+    settle(&target);
+    judge("a request, 1 client", &strace.stop(), REQUESTS as f64, 6.1)
 }
 
 /// What goes over the wire for a request, both ways: three to connect, the request and its
@@ -64,7 +98,9 @@ fn segments(requests: usize, clients: &mut Clients) -> Result<(), String> {
     const MOST: f64 = 8.5;
     let target = Kind::Pollstack.start(Setup::default())?;
     let flood = |order| Flood { tongue: Tongue::Stack, order, payload: 1, pace: Pace::Closed(10) };
-    let mut run = |order, requests| clients.run(target.address, flood(order), requests).map_err(|e| e.to_string());
+    let mut run = |order, requests| {
+        clients.run(target.address, flood(order), requests).map_err(|error| error.to_string())?.check(Outcome::Served)
+    };
     run(Order::Only(Wish::Push), 50)?;
     let before = machine::segments_sent();
     run(Order::Alternating, requests)?;
@@ -76,9 +112,9 @@ fn segments(requests: usize, clients: &mut Clients) -> Result<(), String> {
 /// A server that has parked clients and nothing to do, does nothing.
 fn at_rest(time: Duration) -> Result<(), String> {
     let target = Kind::Pollstack.start(Setup::default())?;
-    let _parked = run::park(&target, 10);
+    let _parked = park(&target, 10)?;
     settle(&target);
-    let Some(strace) = Strace::attach(&target.server) else { return Ok(()) };
+    let strace = Strace::attach(&target.server).ok_or("strace cannot attach")?;
     std::thread::sleep(time);
     let calls = strace.stop().total();
     println!("  at rest with 10 parked clients, {time:?}: {calls}");
@@ -88,11 +124,7 @@ fn at_rest(time: Duration) -> Result<(), String> {
 
 /// The difference between a long and a short run, so that the start does not count.
 fn instructions(requests: usize, clients: &mut Clients) -> Result<(), String> {
-    let counts = [requests, 3 * requests].map(|requests| executed(requests, clients));
-    let [Some(short), Some(long)] = counts else {
-        println!("instructions: left out, valgrind is not installed");
-        return Ok(());
-    };
+    let [short, long] = [executed(requests, clients)?, executed(3 * requests, clients)?];
     let each = (long - short) / (2 * requests) as f64;
     println!("instructions of the server for a request: {each:.0} (recorded: {INSTRUCTIONS})");
     if each > INSTRUCTIONS * (1.0 + MARGIN) {
@@ -105,18 +137,19 @@ fn instructions(requests: usize, clients: &mut Clients) -> Result<(), String> {
 }
 
 /// All instructions of a server, from its start to its end, with so many requests in between.
-fn executed(requests: usize, clients: &mut Clients) -> Option<f64> {
-    let installed = Command::new("valgrind").arg("--version").stdout(Stdio::null()).status();
-    installed.ok()?;
-    let output = tempfile::NamedTempFile::new().ok()?;
+fn executed(requests: usize, clients: &mut Clients) -> Result<f64, String> {
+    let output = tempfile::NamedTempFile::new().map_err(|error| error.to_string())?;
     let file = format!("--callgrind-out-file={}", output.path().display());
-    let target = Target::under(&["valgrind", "--quiet", "--tool=callgrind", &file]).ok()?;
+    let target = Target::under(&["valgrind", "--quiet", "--tool=callgrind", &file])?;
     let flood = |order, pace| Flood { tongue: Tongue::Stack, order, payload: 1, pace };
-    clients.run(target.address, flood(Order::Only(Wish::Push), Pace::Closed(10)), 50).ok()?;
-    clients.run(target.address, flood(Order::Alternating, Pace::Closed(64)), requests).ok()?;
+    for (order, clients_at_once, requests) in [(Order::Only(Wish::Push), 10, 50), (Order::Alternating, 64, requests)] {
+        let tally = clients.run(target.address, flood(order, Pace::Closed(clients_at_once)), requests);
+        tally.map_err(|error| error.to_string())?.check(Outcome::Served)?;
+    }
     target.server.signal("TERM");
     let mut server = target.server;
     server.wait();
-    let text = std::fs::read_to_string(output.path()).ok()?;
-    text.lines().find_map(|line| line.strip_prefix("summary: "))?.trim().parse().ok()
+    let text = std::fs::read_to_string(output.path()).map_err(|error| error.to_string())?;
+    let total = text.lines().find_map(|line| line.strip_prefix("summary: "));
+    total.and_then(|total| total.trim().parse().ok()).ok_or_else(|| "valgrind says nothing".to_owned())
 }

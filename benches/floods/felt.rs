@@ -2,7 +2,8 @@
 
 use crate::clients::{Clients, Flood, Order, Pace, Tally, connect};
 use crate::common::wait_until;
-use crate::machine::{self, Placement};
+use crate::machine::{self, Placement, Void};
+use crate::scenario::PLACES;
 use crate::servers::{Kind, Setup, Target};
 use crate::tongue::{Outcome, Tongue, Wish};
 use std::io::{self, Read, Write};
@@ -11,10 +12,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How many clients a server holds at once.
-const PLACES: usize = 100;
-/// From one probe to the next.
-const INTERVAL: Duration = Duration::from_millis(1);
+/// From one probe to the next: longer than a newcomer waits in the backlog behind a crowd, so that
+/// the places are taken nearly all the time.
+const INTERVAL: Duration = Duration::from_millis(4);
 /// How many clients write a byte at a time, and how often.
 const SLOW: usize = 50;
 const SLOW_INTERVAL: Duration = Duration::from_millis(10);
@@ -24,65 +24,96 @@ pub(crate) struct Felt {
     pub(crate) name: String,
     pub(crate) quiet: Tally,
     pub(crate) loud: Tally,
-}
-
-impl Felt {
-    /// By what factor a percentile is worse.
-    pub(crate) fn factor(&self, percentile: f64) -> f64 {
-        let at = |tally: &Tally| tally.latency.value_at_percentile(percentile) as f64;
-        at(&self.loud) / at(&self.quiet)
-    }
+    /// What became of the others meanwhile.
+    pub(crate) crowd: Tally,
+    crowd_time: Duration,
+    pub(crate) void: Void,
 }
 
 /// What the 100 that are in feel of so many that are turned away.
 pub(crate) fn overload(crowd: usize, probes: usize, clients: &mut Clients) -> Result<Felt, String> {
     let flood = Flood { tongue: Tongue::Stack, order: Order::Only(Wish::Push), payload: 1, pace: Pace::Closed(crowd) };
-    let mut felt =
-        Felt { name: format!("the 100 that are in, of {crowd} that are not"), quiet: Tally::new(), loud: Tally::new() };
+    let mut felt = Felt::new(format!("the {PLACES} that are in, of {crowd} that are not"));
     let server = Kind::Pollstack.start(Setup { endless: true, ..Setup::default() })?;
     machine::place(&server.server, Placement::Apart);
     clients.place(Placement::Apart);
     let address = server.address;
     let inside = (0..PLACES).map(|n| incomplete(address, n)).collect::<io::Result<Vec<_>>>();
     let mut inside = inside.map_err(|error| error.to_string())?;
-    for round in 0..4 {
+    let void = Void::read();
+    // Both ways round, so that a change of the machine in the meantime does not count.
+    for loud in [false, true, true, false] {
         thread::scope(|scope| {
             let probing = scope.spawn(|| probe_inside(address, &mut inside, probes / 2));
-            // Both ways round, so that a change of the machine in the meantime does not count.
-            let loud = matches!(round, 1 | 2);
+            let start = Instant::now();
             while loud && !probing.is_finished() {
-                clients.run(address, flood, 2_000).map_err(|error| error.to_string())?;
+                let turned_away = clients.run(address, flood, 2_000).map_err(|error| error.to_string())?;
+                felt.crowd.add(&turned_away);
             }
-            let tally = probing.join().map_err(|_| "a probe failed")?.map_err(|error| error.to_string())?;
-            if loud {
-                felt.loud.add(&tally)
-            } else {
-                felt.quiet.add(&tally)
-            }
-            Ok::<(), String>(())
+            felt.crowd_time += if loud { start.elapsed() } else { Duration::ZERO };
+            felt.take(loud, probing.join().map_err(|_| "a probe failed")?)
         })?;
     }
+    felt.void.add_since(void);
     Ok(felt)
 }
 
 /// What fast clients feel of others that send a byte at a time.
-pub(crate) fn slow_writers(probes: usize) -> Result<Felt, String> {
-    let name = format!("fast clients, of {SLOW} that send a byte every {SLOW_INTERVAL:?}");
-    let mut felt = Felt { name, quiet: Tally::new(), loud: Tally::new() };
+pub(crate) fn slow_writers(probes: usize, clients: &mut Clients) -> Result<Felt, String> {
+    let mut felt = Felt::new(format!("fast clients, of {SLOW} that send a byte every {SLOW_INTERVAL:?}"));
     let server = Kind::Pollstack.start(Setup { endless: true, ..Setup::default() })?;
     machine::place(&server.server, Placement::Apart);
+    clients.place(Placement::Apart);
+    let void = Void::read();
     for loud in [false, true, true, false] {
         let over = AtomicBool::new(false);
-        let tally = thread::scope(|scope| {
+        thread::scope(|scope| {
             let slow = loud.then(|| scope.spawn(|| write_slowly(&server, &over)));
             let tally = scope.spawn(|| probe_afresh(server.address, probes / 2)).join();
             over.store(true, Ordering::Relaxed);
-            slow.map(|slow| slow.join());
-            tally.map_err(|_| "a probe failed")?.map_err(|error| error.to_string())
+            if let Some(slow) = slow {
+                slow.join().map_err(|_| "a slow client failed")?.map_err(|error| error.to_string())?;
+            }
+            felt.take(loud, tally.map_err(|_| "a probe failed")?)
         })?;
-        if loud { felt.loud.add(&tally) } else { felt.quiet.add(&tally) }
     }
+    felt.void.add_since(void);
     Ok(felt)
+}
+
+impl Felt {
+    fn new(name: String) -> Felt {
+        let [quiet, loud, crowd] = [(); 3].map(|()| Tally::new());
+        Felt { name, quiet, loud, crowd, crowd_time: Duration::ZERO, void: Void::default() }
+    }
+
+    fn take(&mut self, loud: bool, tally: io::Result<Tally>) -> Result<(), String> {
+        let tally = tally.map_err(|error| error.to_string())?;
+        if tally.errors > 0 {
+            return Err(format!("{}: {} probes were answered wrongly", self.name, tally.errors));
+        }
+        if loud {
+            self.loud.add(&tally)
+        } else {
+            self.quiet.add(&tally)
+        }
+        Ok(())
+    }
+
+    /// By what factor a percentile is worse.
+    pub(crate) fn factor(&self, percentile: f64) -> f64 {
+        let at = |tally: &Tally| tally.latency.value_at_percentile(percentile) as f64;
+        at(&self.loud) / at(&self.quiet)
+    }
+
+    /// What became of a crowd, if there was one: who finds a place that is free for a moment is
+    /// served.
+    pub(crate) fn crowd_in_words(&self) -> String {
+        let Tally { busy, served, .. } = self.crowd;
+        let a_second = busy as f64 / self.crowd_time.as_secs_f64();
+        let share = 100.0 * busy as f64 / (busy + served) as f64;
+        if busy == 0 { String::new() } else { format!("; {share:.0} % turned away, {a_second:.0} a second") }
+    }
 }
 
 /// A connection that has sent all but the last byte of a push.
@@ -99,17 +130,17 @@ fn incomplete(server: SocketAddr, n: usize) -> io::Result<TcpStream> {
 /// as inside.
 fn probe_inside(server: SocketAddr, inside: &mut [TcpStream], probes: usize) -> io::Result<Tally> {
     machine::hurry();
-    let mut tally = Tally::new();
-    let start = Instant::now();
+    let (mut tally, start) = (Tally::new(), Instant::now());
     for n in 0..probes {
-        thread::sleep((start + INTERVAL * n as u32).saturating_duration_since(Instant::now()));
+        let due = wait_for(start, n);
         let place = n % inside.len();
         let stream = &mut inside[place];
-        let since = Instant::now();
         let reply = stream.write_all(b"x").and_then(|()| read(stream));
         match reply {
-            Ok(reply) if reply == [0] => tally.record(Outcome::Served, since),
+            Ok(reply) if reply == [0] => tally.record(Outcome::Served, due),
             Ok(reply) if reply == [0xFF] => tally.busy += 1,
+            // It has read FF already, and the server has closed.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => tally.busy += 1,
             _ => tally.errors += 1,
         }
         *stream = incomplete(server, n)?;
@@ -120,17 +151,22 @@ fn probe_inside(server: SocketAddr, inside: &mut [TcpStream], probes: usize) -> 
 /// Comes with a whole request each time.
 fn probe_afresh(server: SocketAddr, probes: usize) -> io::Result<Tally> {
     machine::hurry();
-    let mut tally = Tally::new();
-    let start = Instant::now();
+    let (mut tally, start) = (Tally::new(), Instant::now());
     for n in 0..probes {
-        thread::sleep((start + INTERVAL * n as u32).saturating_duration_since(Instant::now()));
-        let since = Instant::now();
+        let due = wait_for(start, n);
         let mut stream = connect(server, n)?;
         stream.write_all(b"\x01x")?;
         let reply = read(&mut stream)?;
-        tally.record(if reply == [0] { Outcome::Served } else { Outcome::Wrong }, since);
+        tally.record(if reply == [0] { Outcome::Served } else { Outcome::Wrong }, due);
     }
     Ok(tally)
+}
+
+/// Waits until a probe is due; its time counts from then, whatever the one before has taken.
+fn wait_for(start: Instant, n: usize) -> Instant {
+    let due = start + INTERVAL * n as u32;
+    thread::sleep(due.saturating_duration_since(Instant::now()));
+    due
 }
 
 fn read(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
@@ -140,21 +176,22 @@ fn read(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
 }
 
 /// Clients that send their pushes of 127 bytes a byte at a time, until it is over.
-fn write_slowly(target: &Target, over: &AtomicBool) {
+fn write_slowly(target: &Target, over: &AtomicBool) -> io::Result<()> {
     let open = |n| connect(target.address, n).and_then(|mut stream| stream.write_all(&[127]).map(|()| stream));
-    let Ok(mut writers) = (0..SLOW).map(open).collect::<io::Result<Vec<_>>>() else { return };
+    let mut writers = (0..SLOW).map(open).collect::<io::Result<Vec<_>>>()?;
     for turn in 1.. {
         thread::sleep(SLOW_INTERVAL);
         for (n, writer) in writers.iter_mut().enumerate() {
-            let sent = writer.write_all(b"x");
-            if sent.is_err() || turn % 127 == 0 {
-                open(n).into_iter().for_each(|fresh| *writer = fresh);
+            writer.write_all(b"x")?;
+            if turn % 127 == 0 {
+                *writer = open(n)?;
             }
         }
         if over.load(Ordering::Relaxed) {
-            return;
+            break;
         }
     }
+    Ok(())
 }
 
 /// Waits until a server sleeps.

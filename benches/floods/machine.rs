@@ -1,10 +1,11 @@
 //! The machine: which processor runs what, and what the kernel tells of a run.
 
-use crate::common::{Server, wait_until};
+use crate::common::{PATIENCE, Server};
+use std::ffi::OsStr;
 use std::fs;
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Where the two ends of a load run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,17 +30,31 @@ impl Placement {
         }
     }
 
+    /// Whether this machine lets the clients go first, where they have to.
+    pub(crate) fn can_be_had(self) -> bool {
+        static CAN: OnceLock<bool> = OnceLock::new();
+        let real_time = || Command::new("chrt").args(["-f", "1", "true"]).output().is_ok_and(|o| o.status.success());
+        self == Placement::Apart || *CAN.get_or_init(|| can_pin() && real_time())
+    }
+
     fn processor(self) -> &'static str {
         if self == Placement::Apart && processors() > 1 { "1" } else { "0" }
     }
 }
 
-/// A program as an ordinary process, as it is on a machine that cannot pin.
+/// A program as an ordinary process that ends with this one; as it is on a machine without the
+/// tools for that.
 pub(crate) fn ordinary(program: &Command) -> Command {
-    let mut command = if can_pin() { Command::new("chrt") } else { Command::new(program.get_program()) };
-    if can_pin() {
-        command.args(["-o", "0"]).arg(program.get_program());
+    let mut words: Vec<&OsStr> = Vec::new();
+    if there("setpriv") {
+        words.extend(["setpriv", "--pdeathsig", "KILL"].map(OsStr::new));
     }
+    if can_pin() {
+        words.extend(["chrt", "-o", "0"].map(OsStr::new));
+    }
+    words.push(program.get_program());
+    let mut command = Command::new(words[0]);
+    command.args(&words[1..]);
     command.args(program.get_args()).stdin(Stdio::null());
     for (name, value) in program.get_envs() {
         match value {
@@ -87,8 +102,13 @@ pub(crate) fn processors() -> usize {
 /// Whether there are `taskset` and `chrt` (util-linux).
 pub(crate) fn can_pin() -> bool {
     static CAN: OnceLock<bool> = OnceLock::new();
-    let there = |name| Command::new(name).arg("--version").stdout(Stdio::null()).status().is_ok_and(|s| s.success());
     *CAN.get_or_init(|| there("taskset") && there("chrt"))
+}
+
+/// Whether a program is installed.
+pub(crate) fn there(program: &str) -> bool {
+    let version = |flag| Command::new(program).arg(flag).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    version("--version").is_ok_and(|status| status.success()) || version("-v").is_ok_and(|status| status.success())
 }
 
 /// The processor time of all threads of a process.
@@ -104,8 +124,14 @@ pub(crate) fn describe() -> String {
     let model = cpus.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or("");
     let model = model.trim_start_matches([' ', '\t', ':']);
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    let pinned = if can_pin() { "" } else { ", nothing pinned (taskset and chrt are not installed)" };
-    format!("{} x {model}, Linux {}{pinned}", processors(), kernel.trim())
+    let mut text = format!("{} x {model}, Linux {}", processors(), kernel.trim());
+    if !can_pin() {
+        text += ", nothing pinned (taskset and chrt are not installed)";
+    }
+    if !Placement::Limit.can_be_had() {
+        text += ", no server at its limit (chrt may not make the clients a real-time thread)";
+    }
+    text
 }
 
 /// Counters of the kernel that must not move: connections that it dropped or reset.
@@ -152,15 +178,22 @@ pub(crate) struct Strace {
 }
 
 impl Strace {
-    /// `None` where there is no strace.
+    /// `None` where there is no strace, or where it may not do that.
     pub(crate) fn attach(server: &Server) -> Option<Strace> {
         let pid = server.pid();
         let output = tempfile::NamedTempFile::new().expect("a file");
         let mut command = Command::new("strace");
         command.args(["-f", "-c", "-o"]).arg(output.path()).args(["-p", &pid.to_string()]).stderr(Stdio::null());
-        let child = command.spawn().ok()?;
+        let mut child = command.spawn().ok()?;
         let traced = || fs::read_to_string(format!("/proc/{pid}/status")).is_ok_and(|s| !s.contains("TracerPid:\t0\n"));
-        wait_until("strace is attached", || traced().then_some(()));
+        let start = Instant::now();
+        while !traced() {
+            if child.try_wait().ok()?.is_some() || start.elapsed() > PATIENCE {
+                let _ = child.kill();
+                return None; // it is not allowed to, for example
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
         Some(Strace { child, output })
     }
 

@@ -19,6 +19,7 @@ mod common;
 
 mod charts;
 mod clients;
+mod contestant;
 mod counts;
 mod felt;
 mod floor;
@@ -34,7 +35,7 @@ mod upload;
 use clap::Parser;
 use report::Report;
 use run::Effort;
-use scenario::Entry;
+use scenario::{Entry, Scenario};
 use std::process::ExitCode;
 
 #[derive(Parser)]
@@ -55,9 +56,12 @@ struct Options {
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     servers: Vec<String>,
     /// Pairs of turns.
-    #[arg(long, value_name = "N")]
-    pairs: Option<usize>,
-    /// What cargo says.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pairs: Option<u16>,
+    /// With --counts: what cannot be counted is an error, too.
+    #[arg(long)]
+    strict: bool,
+    /// What cargo says, if it runs benchmarks.
     #[arg(long, hide = true)]
     bench: bool,
 }
@@ -67,6 +71,10 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let options = Options::parse();
+    if !options.bench {
+        println!("floods: to be run by `cargo bench --bench floods`");
+        return ExitCode::SUCCESS; // `cargo test --all-targets` runs it, too
+    }
     if !cfg!(target_os = "linux") {
         println!("floods: Linux only");
         return ExitCode::SUCCESS;
@@ -74,7 +82,7 @@ fn main() -> ExitCode {
     let _ = rlimit::increase_nofile_limit(u64::MAX);
     let done = match &options {
         Options { list: true, .. } => list(),
-        Options { counts: true, .. } => counts::check(if options.quick { 2_000 } else { 10_000 }),
+        Options { counts: true, .. } => counts::check(if options.quick { 2_000 } else { 10_000 }, options.strict),
         _ => measure(&options),
     };
     match done {
@@ -97,40 +105,58 @@ fn list() -> Result<(), String> {
 }
 
 fn measure(options: &Options) -> Result<(), String> {
+    let scenarios = wanted_scenarios(options)?;
+    let wanted = |name: &str| options.names.is_empty() || options.names.iter().any(|part| name.contains(&**part));
     servers::build_examples();
     let mut clients = clients::Clients::new().map_err(|error| error.to_string())?;
-    let pairs = options.pairs.unwrap_or(if options.quick { 2 } else { 10 });
-    let requests = if options.quick { 1_000 } else { 5_000 };
-    let effort = Effort { pairs, requests, strace_all: !options.quick };
+    let pairs = options.pairs.map_or(if options.quick { 2 } else { 10 }, usize::from);
+    let effort = Effort { pairs, requests: if options.quick { 1_000 } else { 5_000 }, strace_all: !options.quick };
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
     let mut report = Report::new(["cargo bench --bench floods --", &arguments.join(" ")].join(" "));
-    let wanted = |name: &str, quick: bool| match options.names.is_empty() {
-        true => quick || !options.quick,
-        false => options.names.iter().any(|part| name.contains(&**part)),
-    };
-    for mut scenario in scenario::all() {
-        let asked =
-            |entry: &Entry| options.servers.is_empty() || options.servers.iter().any(|s| s == entry.kind.name());
-        scenario.entries.retain(asked);
-        if wanted(&scenario.name, scenario.quick) {
-            let (rows, absent) = run::run(&scenario, effort, &mut clients);
-            report.scenarios.push((scenario, rows, absent));
-        }
+    let mut failures = Vec::new();
+    for scenario in scenarios {
+        let found = run::run(&scenario, effort, &mut clients);
+        failures.extend(found.failed.iter().map(|why| format!("{}: {why}", scenario.name)));
+        report.scenarios.push((scenario, found));
+        report.save().map_err(|error| error.to_string())?; // so that nothing is lost if the next one hangs
     }
-    if wanted("felt", true) {
-        let probes = if options.quick { 500 } else { 4_000 };
-        for crowd in [100, 900] {
-            report.felt.push(felt::overload(crowd, probes, &mut clients)?);
-        }
-        report.felt.push(felt::slow_writers(probes)?);
+    if wanted("felt") {
+        let probes = if options.quick { 400 } else { 2_000 };
+        let crowds = [100, 900].map(|crowd| felt::overload(crowd, probes, &mut clients));
+        let all = crowds.into_iter().chain([felt::slow_writers(probes, &mut clients)]);
+        all.for_each(|felt| felt.map_or_else(|why| failures.push(why), |felt| report.felt.push(felt)));
     }
-    if wanted("memory", true) {
+    if wanted("memory") {
         for count in [1_000, 10_000] {
-            report.parked.push((count, run::parked_bytes(count)?));
+            let bytes = contestant::parked_bytes(count);
+            bytes.map_or_else(|why| failures.push(why), |bytes| report.parked.push((count, bytes)));
         }
     }
     print!("{}", report.table());
     let folder = report.save().map_err(|error| error.to_string())?;
     println!("\nTable, figures and charts are in {}.", folder.display());
-    Ok(())
+    if failures.is_empty() { Ok(()) } else { Err(failures.join("\n")) }
+}
+
+/// The scenarios, and of each the servers, that have been asked for.
+fn wanted_scenarios(options: &Options) -> Result<Vec<Scenario>, String> {
+    let mut scenarios = scenario::all();
+    let known: Vec<&str> = scenarios.iter().flat_map(|one| &one.entries).map(|entry| entry.kind.name()).collect();
+    if let Some(unknown) = options.servers.iter().find(|name| !known.contains(&name.as_str())) {
+        return Err(format!("there is no server `{unknown}`"));
+    }
+    let matches = |name: &str, part: &String| name.contains(&**part);
+    for part in &options.names {
+        if !scenarios.iter().any(|one| matches(&one.name, part)) && !["felt", "memory"].iter().any(|n| matches(n, part))
+        {
+            return Err(format!("no scenario is called `{part}`; --list names them"));
+        }
+    }
+    scenarios.retain(|one| match options.names.is_empty() {
+        true => one.quick || !options.quick,
+        false => options.names.iter().any(|part| matches(&one.name, part)),
+    });
+    let asked = |entry: &Entry| options.servers.is_empty() || options.servers.iter().any(|s| s == entry.kind.name());
+    scenarios.iter_mut().for_each(|one| one.entries.retain(asked));
+    Ok(scenarios)
 }

@@ -3,8 +3,9 @@
 use crate::clients::Tally;
 use crate::felt::Felt;
 use crate::machine::{self, Placement};
-use crate::run::{Half, Row};
+use crate::run::{Found, Half, Row};
 use crate::scenario::Scenario;
+use crate::servers::Kind;
 use serde_json::{Value, json};
 use std::fmt::Write;
 use std::fs;
@@ -14,7 +15,7 @@ use std::time::SystemTime;
 
 /// The results so far.
 pub(crate) struct Report {
-    pub(crate) scenarios: Vec<(Scenario, Vec<Row>, Vec<String>)>,
+    pub(crate) scenarios: Vec<(Scenario, Found)>,
     pub(crate) felt: Vec<Felt>,
     /// How many parked clients take how many bytes each.
     pub(crate) parked: Vec<(usize, u64)>,
@@ -29,6 +30,7 @@ impl Report {
     /// Writes everything under `target/floods`; returns where.
     pub(crate) fn save(&self) -> io::Result<PathBuf> {
         let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("../floods");
+        let _ = fs::remove_dir_all(&folder); // figures of another run would be taken for this one's
         fs::create_dir_all(&folder)?;
         let folder = folder.canonicalize()?;
         fs::write(folder.join("results.json"), format!("{:#}\n", self.json()))?;
@@ -45,13 +47,14 @@ impl Report {
     /// The tables, in Markdown.
     pub(crate) fn table(&self) -> String {
         let mut text = format!("{}\n", self.head());
-        for (scenario, rows, absent) in &self.scenarios {
+        for (scenario, Found { rows, absent, failed }) in &self.scenarios {
             let unit = scenario.load.unit();
+            let base = scenario.base.map_or("", Kind::name);
             let _ = write!(
                 text,
                 "\n### {}\n\n{}.\n\n\
-                 | server | {unit}s/s | p50 us | p99 | p99.9 | max | CPU us, a core each | times the base \
-                 | CPU us, at its limit | times the base | calls | MiB | |\n\
+                 | server | {unit}s/s | p50 us | p99 | p99.9 | max | CPU us, a core each | times {base} \
+                 | CPU us, at its limit | times {base} | calls | MiB | |\n\
                  | --- | --: | --: | --: | --: | --: | --: | --: | --: | --: | --: | --: | --- |\n",
                 scenario.name, scenario.what,
             );
@@ -59,6 +62,7 @@ impl Report {
                 let again = rows[..n].iter().any(|other| other.entry == row.entry);
                 text.push_str(&line(row, if again { ", again" } else { "" }));
             }
+            failed.iter().for_each(|why| text.push_str(&format!("\nFAILED: {why}.\n")));
             absent.iter().for_each(|why| text.push_str(&format!("\nLeft out: {why}.\n")));
         }
         self.add_felt(&mut text);
@@ -77,11 +81,12 @@ impl Report {
             let at = |tally: &Tally, p| micro(tally.latency.value_at_percentile(p));
             let _ = writeln!(
                 text,
-                "| {} ({} and {} probes, {} turned away) | {} | {} | {} | {} | {:.2} |",
+                "| {} ({} and {} probes{}{}) | {} | {} | {} | {} | {:.2} |",
                 felt.name,
                 felt.quiet.served,
                 felt.loud.served,
-                felt.quiet.busy + felt.loud.busy,
+                felt.crowd_in_words(),
+                felt.void.moved(),
                 at(&felt.quiet, 50.0),
                 at(&felt.loud, 50.0),
                 at(&felt.quiet, 99.0),
@@ -92,13 +97,14 @@ impl Report {
     }
 
     fn json(&self) -> Value {
-        let scenario = |(scenario, rows, absent): &(Scenario, Vec<Row>, Vec<String>)| {
+        let scenario = |(scenario, Found { rows, absent, failed }): &(Scenario, Found)| {
             json!({
                 "name": scenario.name,
                 "what": scenario.what,
                 "unit": scenario.load.unit(),
                 "servers": rows.iter().map(record).collect::<Vec<Value>>(),
                 "left_out": absent,
+                "failed": failed,
             })
         };
         let felt = |felt: &Felt| {
@@ -125,10 +131,15 @@ fn micro(nanoseconds: u64) -> String {
 
 fn line(row: &Row, again: &str) -> String {
     let mut line = format!("| {}{again} ", row.entry.name());
-    let Some(first) = row.half(Placement::Apart).or(row.half(Placement::Limit)) else { return line };
-    let at = |p| micro(first.tally.latency.value_at_percentile(p));
-    let max = micro(first.tally.latency.max());
-    let _ = write!(line, "| {:.0} | {} | {} | {} | {max} ", first.rate, at(50.0), at(99.0), at(99.9));
+    // At the limit, latency would be how long the clients look away.
+    match row.half(Placement::Apart) {
+        Some(half) => {
+            let at = |p| micro(half.tally.latency.value_at_percentile(p));
+            let max = micro(half.tally.latency.max());
+            let _ = write!(line, "| {:.0} | {} | {} | {} | {max} ", half.rate, at(50.0), at(99.0), at(99.9));
+        }
+        None => line.push_str("| | | | | "),
+    }
     for placement in [Placement::Apart, Placement::Limit] {
         let half = row.half(placement);
         let cpu = half.map(|half| format!("{:.2}", half.cpu[1])).unwrap_or_default();
@@ -145,9 +156,6 @@ fn line(row: &Row, again: &str) -> String {
 /// What a reader has to know before believing a row.
 fn remarks(row: &Row) -> Vec<String> {
     let mut remarks: Vec<String> = row.each.iter().map(|bytes| format!("{bytes} bytes for each idle one")).collect();
-    let sum = |count: fn(&Tally) -> u64| row.halves.iter().map(|half| count(&half.tally)).sum::<u64>();
-    let counts = [(sum(|t| t.busy), "busy"), (sum(|t| t.evicted), "evicted"), (sum(|t| t.errors), "ERRORS")];
-    remarks.extend(counts.iter().filter(|(count, _)| *count > 0).map(|(count, name)| format!("{count} {name}")));
     // What is slow then, is not the server.
     let apart = row.half(Placement::Apart).filter(|half| half.clients_busy > 0.9 && !half.keeps_pace);
     remarks.extend(apart.map(|half| format!("clients {:.0} % busy", half.clients_busy * 100.0)));

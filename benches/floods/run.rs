@@ -1,20 +1,12 @@
 //! Runs a scenario: all its servers in turns, there and back, so that what slows the machine down
 //! slows all of them down.
 
-use crate::clients::{Clients, Flood, Order, Pace, Tally, connect};
-use crate::common::wait_until;
-use crate::machine::{self, Calls, Placement, Strace, Void};
-use crate::scenario::{EVICTING, Entry, Load, Scenario};
-use crate::servers::{Kind, Setup, Target};
-use crate::talkers::Talkers;
-use crate::tongue::{Tongue, Wish};
-use crate::upload::upload;
-use std::io::{Read, Write};
-use std::net::TcpStream;
+use crate::clients::{Clients, Pace, Tally};
+use crate::contestant::Contestant;
+use crate::machine::{self, Placement, Void};
+use crate::scenario::{Entry, Load, Scenario};
+use crate::servers::Kind;
 use std::time::{Duration, Instant};
-
-/// How many clients a server holds at once, unless the scenario says otherwise.
-const PLACES: usize = 100;
 
 /// How long to measure.
 #[derive(Clone, Copy, Debug)]
@@ -62,16 +54,6 @@ impl Row {
     }
 }
 
-/// A server in its scenario.
-struct Contestant {
-    entry: Entry,
-    target: Target,
-    talkers: Option<Talkers>,
-    /// Connections that fill its places, or are idle.
-    held: Vec<TcpStream>,
-    each: Option<u64>,
-}
-
 /// All turns of a server in one placement.
 struct Turns {
     tally: Tally,
@@ -81,77 +63,109 @@ struct Turns {
     void: Void,
 }
 
-/// Runs a scenario; those who cannot take part are returned with the reason.
-pub(crate) fn run(scenario: &Scenario, effort: Effort, clients: &mut Clients) -> (Vec<Row>, Vec<String>) {
-    let (mut rows, mut contestants, mut absent) = (Vec::new(), Vec::new(), Vec::new());
+/// What came of a scenario.
+#[derive(Default)]
+pub(crate) struct Found {
+    pub(crate) rows: Vec<Row>,
+    /// Who could not take part, and why.
+    pub(crate) absent: Vec<String>,
+    /// Who did not do what it should, and what instead.
+    pub(crate) failed: Vec<String>,
+}
+
+/// Runs a scenario.
+pub(crate) fn run(scenario: &Scenario, effort: Effort, clients: &mut Clients) -> Found {
+    let (mut found, mut field) = (Found::default(), Vec::new());
     clients.place(Placement::Apart);
     for entry in &scenario.entries {
         match Contestant::prepare(scenario.load, *entry, clients) {
             Ok(contestant) => {
-                let resident = 0;
-                rows.push(Row { entry: *entry, halves: vec![], calls: None, resident, each: contestant.each });
-                contestants.push(contestant);
+                let each = contestant.each;
+                found.rows.push(Row { entry: *entry, halves: vec![], calls: None, resident: 0, each });
+                field.push(contestant);
             }
-            Err(why) => absent.push(format!("{}: {why}", entry.name())),
+            Err(why) => found.absent.push(format!("{}: {why}", entry.name())),
         }
     }
-    for placement in scenario.placements {
-        let halves = compare(scenario, *placement, &mut contestants, effort, clients);
-        halves.into_iter().zip(&mut rows).for_each(|(half, row)| row.halves.push(half));
+    for placement in scenario.placements.iter().filter(|placement| placement.can_be_had()) {
+        let halves = compare(scenario, *placement, &mut field, effort, clients);
+        halves.into_iter().zip(&mut found.rows).for_each(|(half, row)| row.halves.push(half));
     }
-    clients.place(Placement::Apart);
-    for (n, (contestant, row)) in contestants.iter_mut().zip(&mut rows).enumerate() {
-        if effort.strace_all || n == 0 {
-            machine::place(&contestant.target.server, Placement::Limit);
-            let requests = requests(scenario.load, effort).min(2_000);
-            let traced = contestant.trace(scenario.load, clients, requests);
-            row.calls = traced.map(|(calls, units)| (calls.total() as f64 / units, calls.list(units)));
-        }
-        row.resident = contestant.target.server.memory();
-    }
+    trace(scenario, &mut field, &mut found.rows, effort, clients);
+    let failed = |one: &Contestant| one.failed.as_ref().map(|why| format!("{}: {why}", one.entry.name()));
+    found.failed = field.iter().filter_map(failed).collect();
+    let mut whole = field.iter().map(|one| one.failed.is_none());
+    found.rows.retain(|_| whole.next().unwrap_or(false));
     eprint!("\r{:60}\r", "");
-    (rows, absent)
+    found
 }
 
-/// All servers in turns, there and back, so that what slows the machine down slows all of them down.
+/// Counts the calls of servers at their limit, which is where strace brings them.
+fn trace(scenario: &Scenario, field: &mut [Contestant], rows: &mut [Row], effort: Effort, clients: &mut Clients) {
+    clients.place(Placement::Apart);
+    let at_limit = scenario.placements.contains(&Placement::Limit);
+    for (n, (one, row)) in field.iter_mut().zip(rows).enumerate() {
+        if one.failed.is_none() && at_limit && (effort.strace_all || n == 0) {
+            machine::place(&one.target.server, Placement::Limit);
+            match one.trace(clients, requests(scenario.load, effort).min(2_000)) {
+                Ok(traced) => {
+                    row.calls = traced.map(|(calls, units)| (calls.total() as f64 / units, calls.list(units)));
+                }
+                Err(why) => one.failed = Some(why),
+            }
+        }
+        row.resident = one.target.server.memory();
+    }
+}
+
 fn compare(
     scenario: &Scenario,
     placement: Placement,
-    contestants: &mut [Contestant],
+    field: &mut [Contestant],
     effort: Effort,
     clients: &mut Clients,
 ) -> Vec<Half> {
     let load = scenario.load;
-    contestants.iter().for_each(|contestant| machine::place(&contestant.target.server, placement));
+    field.iter().for_each(|one| machine::place(&one.target.server, placement));
     clients.place(placement);
-    let mut turns: Vec<Turns> = contestants.iter().map(|_| Turns::new()).collect();
-    for one in contestants.iter_mut() {
-        one.load(load, clients, requests(load, effort).div_ceil(4)); // to warm up
+    let mut all: Vec<Turns> = field.iter().map(|_| Turns::new()).collect();
+    for one in field.iter_mut().filter(|one| one.failed.is_none()) {
+        let first = placement == scenario.placements[0];
+        let requests = if first { warm_up(load, effort) } else { requests(load, effort).div_ceil(4) };
+        one.failed = one.serve(clients, requests).err();
     }
     for pair in 0..pairs(load, effort) {
         eprint!("\r{}, {}: {}          ", scenario.name, placement.name(), pair + 1);
-        let mut turn = |one: &mut Contestant, turns: &mut Turns| {
-            turns.take(one, load, clients, one.share(requests(load, effort)));
+        let mut turn = |(one, turns): (&mut Contestant, &mut Turns)| {
+            if one.failed.is_none() {
+                one.failed = turns.take(one, load, clients, share(one.entry.kind, requests(load, effort))).err();
+            }
         };
-        contestants.iter_mut().zip(&mut turns).for_each(|(one, turns)| turn(one, turns));
-        contestants.iter_mut().zip(&mut turns).rev().for_each(|(one, turns)| turn(one, turns));
+        field.iter_mut().zip(&mut all).for_each(&mut turn);
+        field.iter_mut().zip(&mut all).rev().for_each(&mut turn);
     }
-    let cpus: Vec<Vec<f64>> = turns.iter().map(|turns| turns.cpu.clone()).collect();
-    let half = |(n, turns): (usize, Turns)| {
-        let base = base(scenario, contestants, contestants[n].entry);
-        turns.into_half(load, placement, base.map(|base| ratios(&cpus[n], &cpus[base])))
-    };
-    turns.into_iter().enumerate().map(half).collect()
+    let base = field.iter().position(|one| one.failed.is_none() && Some(one.entry) == scenario.base_entry());
+    let base = base.map(|base| all[base].cpu.clone());
+    all.into_iter().map(|turns| turns.into_half(load, placement, base.as_deref())).collect()
 }
 
 fn requests(load: Load, effort: Effort) -> usize {
     match load {
         Load::Flood { pace: Pace::Open(rate), .. } => rate / 2,
-        Load::Flood { pace: Pace::Closed(1), .. } => effort.requests / 2,
         Load::Messages(messages) => messages.scaled(effort.requests),
         Load::Upload { .. } => 1,
         Load::Crowd { .. } | Load::Evictions | Load::Flood { .. } => effort.requests,
     }
+}
+
+/// Those with a compiler or a cache of their own need a few thousand requests.
+fn warm_up(load: Load, effort: Effort) -> usize {
+    if matches!(load, Load::Flood { .. } | Load::Crowd { .. }) { 3_000 } else { requests(load, effort).div_ceil(4) }
+}
+
+/// Those that take many times as long have fewer requests.
+fn share(kind: Kind, requests: usize) -> usize {
+    if matches!(kind, Kind::NodeStack | Kind::TwistedStack) { requests.div_ceil(4) } else { requests }
 }
 
 /// A file takes a second.
@@ -159,125 +173,10 @@ fn pairs(load: Load, effort: Effort) -> usize {
     if matches!(load, Load::Upload { .. }) { effort.pairs.div_ceil(2) } else { effort.pairs }
 }
 
-/// Whom an entry is compared with.
-fn base(scenario: &Scenario, contestants: &[Contestant], entry: Entry) -> Option<usize> {
-    let kind = if scenario.name == "idle" { entry.kind } else { scenario.base? };
-    contestants.iter().position(|one| one.entry == Entry { kind, idle: 0 })
-}
-
 /// The quartiles.
 fn middle(figures: &mut [f64]) -> [f64; 3] {
     figures.sort_by(f64::total_cmp);
-    [1, 2, 3].map(|quarter| figures[figures.len() * quarter / 4])
-}
-
-fn ratios(one: &[f64], other: &[f64]) -> [f64; 3] {
-    middle(&mut one.iter().zip(other).map(|(one, other)| one / other).collect::<Vec<f64>>())
-}
-
-impl Contestant {
-    fn prepare(load: Load, entry: Entry, clients: &mut Clients) -> Result<Contestant, String> {
-        let evicts = matches!(load, Load::Evictions);
-        let setup = Setup { clients: Some(PLACES + entry.idle), evicts, ..Setup::default() };
-        let target = entry.kind.start(setup)?;
-        let mut contestant = Contestant { entry, target, talkers: None, held: Vec::new(), each: None };
-        match load {
-            Load::Flood { order, payload, .. } => {
-                let items = match order {
-                    Order::Alternating => PLACES / 2,
-                    Order::PushesFirst(_) => PLACES,
-                    Order::PopsFirst(_) | Order::Only(_) => 0,
-                };
-                contestant.fill(clients, items, payload);
-            }
-            Load::Crowd { .. } => contestant.hold(PLACES, b"\x01"),
-            Load::Messages(messages) => {
-                let talkers = Talkers::connect(contestant.target.address, messages);
-                contestant.talkers = Some(talkers.map_err(|error| error.to_string())?);
-            }
-            Load::Evictions | Load::Upload { .. } => {}
-        }
-        if entry.idle > 0 {
-            contestant.idle(entry.idle);
-        }
-        Ok(contestant)
-    }
-
-    /// Puts items on the stack.
-    fn fill(&self, clients: &mut Clients, items: usize, payload: usize) {
-        let order = Order::Only(Wish::Push);
-        let flood = Flood { tongue: self.target.kind.tongue(), order, payload, pace: Pace::Closed(10) };
-        if items > 0 {
-            let tally = clients.run(self.target.address, flood, items).expect("the stack is filled");
-            assert_eq!(tally.served, items as u64, "{}: the stack is filled", self.entry.name());
-        }
-    }
-
-    /// Fills the places with connections that have sent a part of a request.
-    fn hold(&mut self, count: usize, part: &[u8]) {
-        self.held = (0..count).map(|n| partial(&self.target, n, part)).collect();
-        wait_until("all places are taken", || {
-            let mut stream = connect(self.target.address, 0).ok()?;
-            stream.set_read_timeout(Some(Duration::from_millis(20))).ok()?;
-            stream.read(&mut [0; 1]).ok()
-        });
-    }
-
-    /// Has the server hold idle connections, and finds out what memory they take.
-    fn idle(&mut self, count: usize) {
-        let part: &[u8] = if self.target.kind.tongue() == Tongue::Stack { b"\x01" } else { b"p" };
-        let (before, descriptors) = (self.target.server.memory(), self.target.server.descriptors());
-        self.held = (0..count).map(|n| partial(&self.target, n, part)).collect();
-        wait_until("the server holds them all", || {
-            (self.target.server.descriptors() >= descriptors + count).then_some(())
-        });
-        self.each = Some(self.target.server.memory().saturating_sub(before) / count as u64);
-    }
-
-    /// Those that take many times as long have fewer requests.
-    fn share(&self, requests: usize) -> usize {
-        if matches!(self.entry.kind, Kind::NodeStack | Kind::TwistedStack) { requests.div_ceil(4) } else { requests }
-    }
-
-    fn load(&mut self, load: Load, clients: &mut Clients, requests: usize) -> Tally {
-        let tongue = self.target.kind.tongue();
-        let flood = |order, payload, pace| Flood { tongue, order, payload, pace };
-        let address = self.target.address;
-        let tally = match load {
-            Load::Flood { order, payload, pace } => {
-                let whole = match order {
-                    Order::PopsFirst(block) | Order::PushesFirst(block) => requests.next_multiple_of(2 * block),
-                    Order::Alternating | Order::Only(_) => requests.next_multiple_of(2),
-                };
-                clients.run(address, flood(order, payload, pace), whole)
-            }
-            Load::Crowd { wish, clients: crowd } => {
-                clients.run(address, flood(Order::Only(wish), 1, Pace::Closed(crowd)), requests)
-            }
-            Load::Evictions => {
-                let pace = Pace::Closed(PLACES + EVICTING);
-                clients.run(address, flood(Order::Only(Wish::Pop), 1, pace), requests)
-            }
-            Load::Messages(_) => match &mut self.talkers {
-                Some(talkers) => talkers.run(requests, clients.placement()),
-                None => Ok(Tally::new()),
-            },
-            Load::Upload { mebibytes } => {
-                let (mut tally, start) = (Tally::new(), Instant::now());
-                upload(&self.target, mebibytes);
-                tally.record(crate::tongue::Outcome::Served, start);
-                Ok(tally)
-            }
-        };
-        tally.unwrap_or_else(|error| panic!("{}: {error}", self.entry.name()))
-    }
-
-    /// The system calls of the server for a load, and for how many requests they were.
-    fn trace(&mut self, load: Load, clients: &mut Clients, requests: usize) -> Option<(Calls, f64)> {
-        let strace = Strace::attach(&self.target.server)?;
-        let units = units(load, &self.load(load, clients, requests));
-        Some((strace.stop(), units))
-    }
+    [1, 2, 3].map(|quarter| figures.get(figures.len() * quarter / 4).copied().unwrap_or(f64::NAN))
 }
 
 impl Turns {
@@ -287,73 +186,37 @@ impl Turns {
     }
 
     /// One turn: what it cost, with all that came of it.
-    fn take(&mut self, contestant: &mut Contestant, load: Load, clients: &mut Clients, requests: usize) {
+    fn take(
+        &mut self,
+        contestant: &mut Contestant,
+        load: Load,
+        clients: &mut Clients,
+        requests: usize,
+    ) -> Result<(), String> {
         let (void, own, start) = (Void::read(), machine::cpu(std::process::id()), Instant::now());
         let before = machine::cpu(contestant.target.server.pid());
-        let tally = contestant.load(load, clients, requests);
-        let cpu = machine::cpu(contestant.target.server.pid()) - before;
+        let tally = contestant.serve(clients, requests)?;
+        let cpu = machine::cpu(contestant.target.server.pid()).saturating_sub(before);
         self.elapsed += start.elapsed();
-        self.clients_cpu += machine::cpu(std::process::id()) - own;
+        self.clients_cpu += machine::cpu(std::process::id()).saturating_sub(own);
         self.void.add_since(void);
-        self.cpu.push(cpu.as_secs_f64() * 1e6 / units(load, &tally));
+        self.cpu.push(cpu.as_secs_f64() * 1e6 / load.units(&tally));
         self.tally.add(&tally);
+        Ok(())
     }
 
-    fn into_half(mut self, load: Load, placement: Placement, ratio: Option<[f64; 3]>) -> Half {
+    /// `base` is the processor time of the one it is compared with, turn by turn.
+    fn into_half(mut self, load: Load, placement: Placement, base: Option<&[f64]>) -> Half {
+        let ratios = |base: &[f64]| self.cpu.iter().zip(base).map(|(own, base)| own / base).collect::<Vec<f64>>();
         Half {
+            ratio: base.map(ratios).map(|mut ratios| middle(&mut ratios)),
             placement,
-            rate: units(load, &self.tally) / self.elapsed.as_secs_f64(),
+            rate: load.units(&self.tally) / self.elapsed.as_secs_f64(),
             clients_busy: self.clients_cpu.as_secs_f64() / self.elapsed.as_secs_f64(),
             keeps_pace: matches!(load, Load::Flood { pace: Pace::Open(_), .. }),
             cpu: middle(&mut self.cpu),
-            ratio,
             tally: self.tally,
             void: self.void,
         }
     }
-}
-
-/// How many requests, or MiB, that was.
-fn units(load: Load, tally: &Tally) -> f64 {
-    let each = if let Load::Upload { mebibytes } = load { mebibytes } else { 1 };
-    tally.requests() as f64 * each as f64
-}
-
-fn partial(target: &Target, n: usize, part: &[u8]) -> TcpStream {
-    let mut stream = connect(target.address, n).expect("the server accepts");
-    stream.write_all(part).expect("the server reads");
-    stream
-}
-
-/// The system calls of our server for a load, and for how many requests they were; `None` where
-/// there is no strace.
-pub(crate) fn counted(
-    load: Load,
-    placement: Placement,
-    requests: usize,
-    clients: &mut Clients,
-) -> Result<Option<(Calls, f64)>, String> {
-    let entry = Entry { kind: Kind::Pollstack, idle: 0 };
-    let mut ours = Contestant::prepare(load, entry, clients)?;
-    clients.place(Placement::Apart);
-    machine::place(&ours.target.server, placement);
-    ours.load(load, clients, requests.div_ceil(4)); // to warm up
-    Ok(ours.trace(load, clients, requests))
-}
-
-/// Pops that wait, all of which the server knows of.
-pub(crate) fn park(target: &Target, clients: usize) -> Vec<TcpStream> {
-    let descriptors = target.server.descriptors();
-    let parked = (0..clients).map(|n| partial(target, n, b"\x80")).collect();
-    wait_until("all are parked", || (target.server.descriptors() >= descriptors + clients).then_some(()));
-    parked
-}
-
-/// Resident bytes of our server for a parked client, of so many.
-pub(crate) fn parked_bytes(clients: usize) -> Result<u64, String> {
-    let setup = Setup { clients: Some(clients), ..Setup::default() };
-    let target = Kind::Pollstack.start(setup)?;
-    let before = target.server.memory();
-    let _parked = park(&target, clients);
-    Ok(target.server.memory().saturating_sub(before) / clients as u64)
 }

@@ -1,7 +1,7 @@
 //! What is measured: each scenario is a load, where both ends run, and the servers that are to
 //! stand it.
 
-use crate::clients::{Order, Pace};
+use crate::clients::{Order, Pace, Tally};
 use crate::machine::Placement;
 use crate::servers::Kind;
 use crate::talkers::Messages;
@@ -14,11 +14,16 @@ pub(crate) struct Scenario {
     /// Where both ends run, one after the other.
     pub(crate) placements: &'static [Placement],
     pub(crate) entries: Vec<Entry>,
-    /// What the others are compared with: the entry of this kind, or that of the same kind without
-    /// idle connections.
+    /// What the others are compared with: the first of this kind, without idle connections.
     pub(crate) base: Option<Kind>,
     /// Also part of a quick run.
     pub(crate) quick: bool,
+}
+
+impl Scenario {
+    pub(crate) fn base_entry(&self) -> Option<Entry> {
+        self.base.map(entry)
+    }
 }
 
 /// A server, and how many connections it holds that do nothing.
@@ -52,6 +57,12 @@ pub(crate) enum Load {
 }
 
 impl Load {
+    /// How many requests, or MiB, that was.
+    pub(crate) fn units(self, tally: &Tally) -> f64 {
+        let each = if let Load::Upload { mebibytes } = self { mebibytes } else { 1 };
+        tally.requests() as f64 * each as f64
+    }
+
     /// What is counted.
     pub(crate) fn unit(self) -> &'static str {
         match self {
@@ -78,6 +89,10 @@ const STACKS: [Kind; 9] = [
 /// Those that have places to run out of.
 const BOUNDED: [Kind; 4] = [Kind::MioStack, Kind::TokioStack, Kind::NodeStack, Kind::TwistedStack];
 const BOTH: &[Placement] = &[Placement::Limit, Placement::Apart];
+/// What the names of the scenarios with idle connections begin with.
+pub(crate) const IDLE: &str = "idle, ";
+/// How many clients a server holds at once where that matters.
+pub(crate) const PLACES: usize = 100;
 /// What is open beside the 100 that fill the server, in the scenario `eviction`.
 pub(crate) const EVICTING: usize = 28;
 
@@ -123,7 +138,7 @@ pub(crate) fn all() -> Vec<Scenario> {
     });
     all.extend(parked());
     all.extend(overload());
-    all.push(idle());
+    all.extend(idle());
     all.extend(echo());
     all.push(Scenario {
         name: "chat, fan-in".to_owned(),
@@ -182,36 +197,33 @@ fn overload() -> Vec<Scenario> {
         .map(|clients| crowd(format!("overload, {clients} clients"), what, Wish::Push, clients - 100, clients == 200))
         .into();
     let late = "the same, and they send their requests only when they have read FF";
-    let mut late = crowd("overload, late requests".to_owned(), late, Wish::Late, 100, false);
-    // The plain ones meet such a request with a reset.
-    late.entries.truncate(1);
-    late.base = None;
-    all.push(late);
+    all.push(crowd("overload, late requests".to_owned(), late, Wish::Late, 100, false));
     all.push(Scenario {
         name: "eviction".to_owned(),
         what: "pops of an empty stack that has no place left: each evicts the oldest",
         load: Load::Evictions,
         placements: BOTH,
-        entries: entries(&[Kind::Pollstack]),
-        base: None,
+        entries: entries(&[&[Kind::Pollstack], &BOUNDED[..]].concat()),
+        base: Some(Kind::MioStack),
         quick: false,
     });
     all
 }
 
-fn idle() -> Scenario {
-    let ours = [0, 100, 1000, 10_000].map(|idle| Entry { kind: Kind::Pollstack, idle });
-    let peers = [Kind::MioStack, Kind::TokioStack, Kind::Redis, Kind::Beanstalkd];
-    let peers = peers.into_iter().flat_map(|kind| [0, 10_000].map(|idle| Entry { kind, idle }));
-    Scenario {
-        name: "idle".to_owned(),
-        what: "10 busy clients beside connections that have sent a part of a request",
-        load: Load::Flood { order: Order::Alternating, payload: 1, pace: Pace::Closed(10) },
-        placements: &[Placement::Limit],
-        entries: ours.into_iter().chain(peers).collect(),
-        base: None,
-        quick: false,
-    }
+fn idle() -> [Scenario; 5] {
+    let kinds = [Kind::Pollstack, Kind::MioStack, Kind::TokioStack, Kind::Redis, Kind::Beanstalkd];
+    kinds.map(|kind| {
+        let counts: &[usize] = if kind == Kind::Pollstack { &[0, 100, 1_000, 10_000] } else { &[0, 10_000] };
+        Scenario {
+            name: format!("{IDLE}{}", kind.name()),
+            what: "10 busy clients beside connections that have sent a part of a request",
+            load: Load::Flood { order: Order::Alternating, payload: 1, pace: Pace::Closed(10) },
+            placements: &[Placement::Limit],
+            entries: counts.iter().map(|idle| Entry { kind, idle: *idle }).collect(),
+            base: Some(kind),
+            quick: false,
+        }
+    })
 }
 
 fn echo() -> [Scenario; 3] {

@@ -1,13 +1,14 @@
 //! The servers: ours, the floors, and the peers, which are in `benches/peers`.
 
-use crate::common::{Server, pollstack, wait_until};
+use crate::common::{PATIENCE, Server, example, pollstack};
 use crate::floor;
-use crate::machine::ordinary;
+use crate::machine::{ordinary, there};
 use crate::tongue::Tongue;
 use std::env;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
+use std::time::{Duration, Instant};
 
 /// A kind of server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,7 +43,7 @@ pub(crate) enum Kind {
 pub(crate) struct Setup {
     /// How many clients it is to hold, if not as many as it likes.
     pub(crate) clients: Option<usize>,
-    /// Ours evicts the oldest for every newcomer.
+    /// The oldest is evicted for every newcomer, instead of after an hour.
     pub(crate) evicts: bool,
     /// Ours has room for all that is pushed.
     pub(crate) endless: bool,
@@ -101,6 +102,7 @@ impl Kind {
 
     fn program(self, setup: Setup) -> Result<Command, String> {
         let clients = setup.clients.unwrap_or(100).to_string();
+        let age = if setup.evicts { "0" } else { "3600" };
         Ok(match self {
             Kind::Pollstack => {
                 let evict_after = if setup.evicts { "1ns" } else { "1h" };
@@ -112,13 +114,13 @@ impl Kind {
             Kind::OnePacketFloor => floor::command(floor::ONE_PACKET),
             Kind::EventFloor => floor::command(floor::EVENTS),
             Kind::Sink => floor::command(floor::SINK),
-            Kind::MioStack => peer("target/release/mio-stack", &["127.0.0.1:0", &clients])?,
-            Kind::TokioStack => peer("target/release/tokio-stack", &["127.0.0.1:0", &clients])?,
+            Kind::MioStack => peer("target/release/mio-stack", &["127.0.0.1:0", &clients, age])?,
+            Kind::TokioStack => peer("target/release/tokio-stack", &["127.0.0.1:0", &clients, age])?,
             Kind::MioEcho => peer("target/release/mio-echo", &["127.0.0.1:0", "short"])?,
             Kind::MioEchoDrain => peer("target/release/mio-echo", &["127.0.0.1:0"])?,
             Kind::TokioEcho => peer("target/release/tokio-echo", &["127.0.0.1:0"])?,
-            Kind::NodeStack => script("node", "node/stack.mjs", &clients)?,
-            Kind::TwistedStack => script("venv/bin/python", "twisted/stack.py", &clients)?,
+            Kind::NodeStack => script("node", "node/stack.mjs", &[&clients, age])?,
+            Kind::TwistedStack => script("venv/bin/python", "twisted/stack.py", &[&clients, age])?,
             Kind::Echo => example("echo", &["127.0.0.1:0"]),
             Kind::Chat => example("chat", &["--port", "0"]),
             Kind::Accio => example("accio", &["0"]),
@@ -141,7 +143,13 @@ impl Kind {
             program.args(["-l", "127.0.0.1", "-p", &port]);
         }
         let server = Server::try_spawn(ordinary(&program), 0).ok_or("it does not start")?;
-        wait_until("the server accepts", || TcpStream::connect(address).ok());
+        let start = Instant::now();
+        while TcpStream::connect(address).is_err() {
+            if start.elapsed() > PATIENCE {
+                return Err("it does not listen".to_owned());
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
         Ok(Target { kind: self, server, address })
     }
 }
@@ -172,21 +180,18 @@ fn peer(path: &str, args: &[&str]) -> Result<Command, String> {
     Ok(command)
 }
 
-fn script(interpreter: &str, path: &str, clients: &str) -> Result<Command, String> {
+fn script(interpreter: &str, path: &str, args: &[&str]) -> Result<Command, String> {
     let own = peers().join(interpreter);
     let mut command = if own.is_file() { Command::new(own) } else { installed(interpreter)? };
-    command.arg(peers().join(path)).args(["127.0.0.1:0", clients]);
+    command.arg(peers().join(path)).arg("127.0.0.1:0").args(args);
     Ok(command)
 }
 
 fn installed(program: &str) -> Result<Command, String> {
-    let there = Command::new(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
-    let there = there.is_ok() || Command::new(program).arg("-v").stdout(Stdio::null()).status().is_ok();
-    if there { Ok(Command::new(program)) } else { Err("not installed; benches/peers/install.sh does that".to_owned()) }
-}
-
-fn example(name: &str, args: &[&str]) -> Command {
-    crate::common::example(name, args)
+    match there(program) {
+        true => Ok(Command::new(program)),
+        false => Err("not installed; benches/peers/install.sh does that".to_owned()),
+    }
 }
 
 /// Benchmarks are built without the examples.

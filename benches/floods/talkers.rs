@@ -70,11 +70,15 @@ impl Talkers {
         self.placement = placement;
         self.clients.with(|speakers, cx| {
             speakers.to_send = messages;
+            speakers.delivered = 0;
             speakers.tally = Tally::new();
             let ids = speakers.ids.clone();
             ids.into_iter().enumerate().for_each(|(number, id)| speakers.fill(cx, id, number));
         });
-        self.until(|speakers| speakers.tally.requests() as usize >= messages)?;
+        let arrive = matches!(self.clients.service().messages, Messages::FanIn { .. });
+        self.until(|speakers| {
+            speakers.tally.requests() as usize >= messages && (!arrive || speakers.delivered == messages)
+        })?;
         Ok(self.clients.with(|speakers, _| speakers.tally.clone()))
     }
 
@@ -112,6 +116,8 @@ struct Speakers {
     words: Rc<[u8]>,
     ready: usize,
     to_send: usize,
+    /// Messages that have reached the reader of the chat.
+    delivered: usize,
     tally: Tally,
 }
 
@@ -122,7 +128,7 @@ impl Speakers {
             Messages::FanIn { bytes, .. } => format!("SEND u0 {}\n", "x".repeat(bytes)).into_bytes().into(),
         };
         let tally = Tally::new();
-        Speakers { messages, ids: vec![], under_way: vec![], words, ready: 0, to_send: 0, tally }
+        Speakers { messages, ids: vec![], under_way: vec![], words, ready: 0, to_send: 0, delivered: 0, tally }
     }
 
     fn depth(&self, number: usize) -> usize {
@@ -178,7 +184,7 @@ impl Speakers {
             taken += line.len();
             match line {
                 _ if line.starts_with(b"HELLO ") => self.ready += 1,
-                _ if line.starts_with(b"DELIVERY ") => {}
+                _ if line.starts_with(b"DELIVERY ") && number == 0 => self.delivered += 1,
                 b"SEND-OK\n" => self.answered(number, Outcome::Served),
                 _ => self.answered(number, Outcome::Wrong),
             }

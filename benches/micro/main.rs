@@ -8,7 +8,7 @@ use memory::Memory;
 use pollstack::net::{Ready, Source};
 use pollstack::stack::StackService;
 use pollstack::stack::lifo::{Decision, Lifo};
-use pollstack::stack::wire::{Item, POP, parse};
+use pollstack::stack::wire::{Item, POP, Parsed, parse};
 use pollstack::{EventLoop, Limits, Listen};
 use std::hint::black_box;
 use std::rc::Rc;
@@ -18,12 +18,16 @@ fn parser(c: &mut Criterion) {
     for len in [1, 127] {
         let request = Item::new(&vec![b'x'; len]).map(|item| item.frame().to_vec()).unwrap_or_default();
         group.throughput(Throughput::Bytes(request.len() as u64));
-        group.bench_function(format!("push of {len}"), |b| b.iter(|| parse(black_box(&request)) == parse(&[])));
+        group.bench_function(format!("push of {len}"), |b| {
+            b.iter(|| matches!(parse(black_box(&request)), Parsed::Request(..)))
+        });
     }
-    group.bench_function("pop", |b| b.iter(|| parse(black_box(&[POP])) == parse(&[])));
+    group.bench_function("pop", |b| b.iter(|| matches!(parse(black_box(&[POP])), Parsed::Request(..))));
     group.bench_function("push of 127, a byte at a time", |b| {
         let request = Item::new(&[b'x'; 127]).map(|item| item.frame().to_vec()).unwrap_or_default();
-        b.iter(|| (1..=request.len()).filter(|n| parse(black_box(&request[..*n])) == parse(&[])).count());
+        b.iter(|| {
+            (1..=request.len()).filter(|n| matches!(parse(black_box(&request[..*n])), Parsed::Request(..))).count()
+        });
     });
     group.finish();
 }

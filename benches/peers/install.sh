@@ -58,4 +58,4 @@ else
     skipped "Twisted: no python3"
 fi
 
-cargo build --release --locked
+cargo build --release --locked --target-dir target

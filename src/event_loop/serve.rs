@@ -263,7 +263,7 @@ impl<S: Service, N: Net> EventLoop<S, N> {
     }
 }
 
-/// The loop's half of a connection. Every connection in the table has one.
+/// The loop's half of a connection. Every connection in the table has one, once it has been opened.
 fn end_of<Stream, Conn>(ends: &mut [Option<End<Stream, Conn>>], key: usize) -> Option<&mut End<Stream, Conn>> {
     ends.get_mut(key)?.as_mut()
 }

@@ -203,6 +203,13 @@ fn an_adopted_connection_is_admitted_as_a_newcomer_is() {
     world.settle(&mut server);
     assert_eq!(streams[0].received(), b".");
 
+    let few = server.listen(Listen::nowhere().max_conns(1)).unwrap();
+    server.adopt(few, world.stream(), Peer::Unix).unwrap();
+    let error = server.adopt(few, world.stream(), Peer::Unix).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ResourceBusy, "nobody would ever be told of it");
+    world.settle(&mut server);
+    assert_eq!(server.stats().open, 2);
+
     server.stop(Duration::ZERO);
     world.settle(&mut server);
     assert!(streams[1].closed());

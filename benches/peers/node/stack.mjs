@@ -13,14 +13,14 @@
 import net from "node:net";
 
 const CAPACITY = 100;
-const EVICT_AFTER = 10_000; // milliseconds
 const STORED = Buffer.from([0x00]);
 const BUSY = Buffer.from([0xff]);
 
-const [address = "", limit = "100"] = process.argv.slice(2);
+const [address = "", limit = "100", age = "10"] = process.argv.slice(2);
+const EVICT_AFTER = Number(age) * 1000; // milliseconds
 const [, host, port] = address.match(/^\[?(.+?)\]?:(\d+)$/) ?? [];
 if (!host) {
-  console.error("usage: stack.mjs ADDRESS:PORT [MAX-CLIENTS]");
+  console.error("usage: stack.mjs ADDRESS:PORT [MAX-CLIENTS [EVICT-AFTER-SECONDS]]");
   process.exit(2);
 }
 const maxClients = Number(limit);

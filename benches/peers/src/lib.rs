@@ -34,18 +34,24 @@ pub fn listen(address: SocketAddr) -> io::Result<mio::net::TcpListener> {
 pub mod stack {
     use std::env;
     use std::num::ParseIntError;
+    use std::sync::OnceLock;
     use std::time::Duration;
 
     /// Items on the stack.
     pub const CAPACITY: usize = 100;
-    /// How long the oldest client is safe from newcomers.
-    pub const EVICT_AFTER: Duration = Duration::from_secs(10);
     /// What a client reads that is one too many.
     pub const BUSY: &[u8] = &[0xFF];
 
     /// The second argument: how many clients are served at the same time.
     pub fn max_clients() -> Result<usize, ParseIntError> {
         env::args().nth(2).map_or(Ok(100), |argument| argument.parse())
+    }
+
+    /// The third argument: for how many seconds the oldest client is safe from newcomers.
+    pub fn evict_after() -> Duration {
+        static SECONDS: OnceLock<f64> = OnceLock::new();
+        let given = || env::args().nth(3).and_then(|argument| argument.parse().ok());
+        Duration::from_secs_f64(*SECONDS.get_or_init(|| given().unwrap_or(10.0)))
     }
 
     /// A header and up to 127 bytes: a request, or what answers one. Push requests and pop

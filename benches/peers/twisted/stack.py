@@ -22,7 +22,7 @@ from twisted.internet import reactor  # noqa: E402
 from twisted.internet.protocol import Factory, Protocol  # noqa: E402
 
 CAPACITY = 100
-EVICT_AFTER = 10
+EVICT_AFTER = float(sys.argv[3]) if len(sys.argv) > 3 else 10.0
 STORED = b"\x00"
 BUSY = b"\xff"
 
@@ -124,7 +124,7 @@ class Stack(Factory):
 
 def main():
     if len(sys.argv) < 2:
-        sys.exit("usage: stack.py ADDRESS:PORT [MAX-CLIENTS]")
+        sys.exit("usage: stack.py ADDRESS:PORT [MAX-CLIENTS [EVICT-AFTER-SECONDS]]")
     host, _, port = sys.argv[1].rpartition(":")
     max_clients = int(sys.argv[2]) if len(sys.argv) > 2 else 100
     listener = reactor.listenTCP(int(port), Stack(max_clients), backlog=4096, interface=host.strip("[]"))

@@ -12,7 +12,7 @@
 
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Registry, Token};
-use pollstack_peers::stack::{BUSY, CAPACITY, EVICT_AFTER, Frame, Request, max_clients};
+use pollstack_peers::stack::{BUSY, CAPACITY, Frame, Request, evict_after, max_clients};
 use pollstack_peers::{address, announce, listen};
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -66,7 +66,7 @@ impl Server {
     fn open(&mut self, mut stream: TcpStream) -> io::Result<()> {
         let token = self.number();
         if self.clients.len() == self.max_clients {
-            let oldest = self.clients.first_key_value().filter(|(_, client)| client.since.elapsed() > EVICT_AFTER);
+            let oldest = self.clients.first_key_value().filter(|(_, client)| client.since.elapsed() > evict_after());
             match oldest.map(|(&oldest, _)| oldest) {
                 Some(oldest) => self.close(oldest),
                 None => return self.refuse(token, stream),

@@ -8,7 +8,7 @@
 //! Left out: an item goes back on the stack if its response cannot be written; who is served is
 //! closed at once, so that a client that sent too much may read a reset behind its response.
 
-use pollstack_peers::stack::{BUSY, CAPACITY, EVICT_AFTER, Frame, Request, max_clients};
+use pollstack_peers::stack::{BUSY, CAPACITY, Frame, Request, evict_after, max_clients};
 use pollstack_peers::{BACKLOG, address, announce};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -101,7 +101,7 @@ impl Server {
             return true;
         }
         let Some((&oldest, client)) = self.clients.first_key_value() else { return false };
-        let too_old = client.since.elapsed() > EVICT_AFTER;
+        let too_old = client.since.elapsed() > evict_after();
         if too_old {
             client.task.abort();
             self.forget(oldest);
