@@ -3,6 +3,7 @@
 use crate::clients::{Clients, Flood, Order, Pace, Tally, connect};
 use crate::common::wait_until;
 use crate::machine::{self, Placement, Void};
+use crate::run::middle;
 use crate::scenario::PLACES;
 use crate::servers::{Kind, Setup, Target};
 use crate::tongue::{Outcome, Tongue, Wish};
@@ -15,6 +16,8 @@ use std::time::{Duration, Instant};
 /// From one probe to the next: longer than a newcomer waits in the backlog behind a crowd, so that
 /// the places are taken nearly all the time.
 const INTERVAL: Duration = Duration::from_millis(4);
+/// Probes of a round.
+const ROUND: usize = 200;
 /// How many clients write a byte at a time, and how often.
 const SLOW: usize = 50;
 const SLOW_INTERVAL: Duration = Duration::from_millis(10);
@@ -22,8 +25,9 @@ const SLOW_INTERVAL: Duration = Duration::from_millis(10);
 /// What the probes felt.
 pub(crate) struct Felt {
     pub(crate) name: String,
-    pub(crate) quiet: Tally,
-    pub(crate) loud: Tally,
+    /// Round by round, a quiet one and a loud one in turn.
+    quiet: Vec<Tally>,
+    loud: Vec<Tally>,
     /// What became of the others meanwhile.
     pub(crate) crowd: Tally,
     crowd_time: Duration,
@@ -41,10 +45,9 @@ pub(crate) fn overload(crowd: usize, probes: usize, clients: &mut Clients) -> Re
     let inside = (0..PLACES).map(|n| incomplete(address, n)).collect::<io::Result<Vec<_>>>();
     let mut inside = inside.map_err(|error| error.to_string())?;
     let void = Void::read();
-    // Both ways round, so that a change of the machine in the meantime does not count.
-    for loud in [false, true, true, false] {
+    for loud in turns(probes) {
         thread::scope(|scope| {
-            let probing = scope.spawn(|| probe_inside(address, &mut inside, probes / 2));
+            let probing = scope.spawn(|| probe_inside(address, &mut inside, ROUND));
             let start = Instant::now();
             while loud && !probing.is_finished() {
                 let turned_away = clients.run(address, flood, 2_000).map_err(|error| error.to_string())?;
@@ -65,11 +68,11 @@ pub(crate) fn slow_writers(probes: usize, clients: &mut Clients) -> Result<Felt,
     machine::place(&server.server, Placement::Apart);
     clients.place(Placement::Apart);
     let void = Void::read();
-    for loud in [false, true, true, false] {
+    for loud in turns(probes) {
         let over = AtomicBool::new(false);
         thread::scope(|scope| {
             let slow = loud.then(|| scope.spawn(|| write_slowly(&server, &over)));
-            let tally = scope.spawn(|| probe_afresh(server.address, probes / 2)).join();
+            let tally = scope.spawn(|| probe_afresh(server.address, ROUND)).join();
             over.store(true, Ordering::Relaxed);
             if let Some(slow) = slow {
                 slow.join().map_err(|_| "a slow client failed")?.map_err(|error| error.to_string())?;
@@ -83,8 +86,14 @@ pub(crate) fn slow_writers(probes: usize, clients: &mut Clients) -> Result<Felt,
 
 impl Felt {
     fn new(name: String) -> Felt {
-        let [quiet, loud, crowd] = [(); 3].map(|()| Tally::new());
-        Felt { name, quiet, loud, crowd, crowd_time: Duration::ZERO, void: Void::default() }
+        Felt {
+            name,
+            quiet: vec![],
+            loud: vec![],
+            crowd: Tally::new(),
+            crowd_time: Duration::ZERO,
+            void: Void::default(),
+        }
     }
 
     fn take(&mut self, loud: bool, tally: io::Result<Tally>) -> Result<(), String> {
@@ -93,17 +102,26 @@ impl Felt {
             return Err(format!("{}: {} probes were answered wrongly", self.name, tally.errors));
         }
         if loud {
-            self.loud.add(&tally)
+            self.loud.push(tally);
         } else {
-            self.quiet.add(&tally)
+            self.quiet.push(tally);
         }
         Ok(())
     }
 
-    /// By what factor a percentile is worse.
-    pub(crate) fn factor(&self, percentile: f64) -> f64 {
-        let at = |tally: &Tally| tally.latency.value_at_percentile(percentile) as f64;
-        at(&self.loud) / at(&self.quiet)
+    /// A percentile without and beside the others, in microseconds, and the factor between them:
+    /// the medians over all rounds, because a machine that stalls for once stalls for either.
+    pub(crate) fn percentile(&self, percentile: f64) -> [f64; 3] {
+        let at = |tally: &Tally| tally.latency.value_at_percentile(percentile) as f64 / 1e3;
+        let median = |figures: Vec<f64>| middle(figures)[1];
+        let ratios = self.quiet.iter().zip(&self.loud).map(|(quiet, loud)| at(loud) / at(quiet)).collect();
+        let [quiet, loud] = [&self.quiet, &self.loud].map(|rounds| median(rounds.iter().map(at).collect()));
+        [quiet, loud, median(ratios)]
+    }
+
+    /// How many probes there were beside the others; as many were without.
+    pub(crate) fn probes(&self) -> u64 {
+        self.loud.iter().map(|tally| tally.served).sum()
     }
 
     /// What became of a crowd, if there was one: who finds a place that is free for a moment is
@@ -116,6 +134,11 @@ impl Felt {
     }
 }
 
+/// So many probes in rounds, quiet ones and loud ones there and back.
+fn turns(probes: usize) -> impl Iterator<Item = bool> {
+    [false, true, true, false].into_iter().cycle().take(2 * probes / ROUND)
+}
+
 /// A connection that has sent all but the last byte of a push.
 fn incomplete(server: SocketAddr, n: usize) -> io::Result<TcpStream> {
     let mut stream = connect(server, n)?;
@@ -125,9 +148,9 @@ fn incomplete(server: SocketAddr, n: usize) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-/// Completes one request after the other, and comes in again for the next time; a tenth of a
-/// second later, as all others have had their turn. Who was turned away meanwhile does not count
-/// as inside.
+/// Completes one request after the other, and comes in again for the next time, when all others
+/// have had their turn. Who is turned away tries again, so that no place stays free: through a
+/// single one, a whole crowd would be served.
 fn probe_inside(server: SocketAddr, inside: &mut [TcpStream], probes: usize) -> io::Result<Tally> {
     machine::hurry();
     let (mut tally, start) = (Tally::new(), Instant::now());
@@ -135,17 +158,26 @@ fn probe_inside(server: SocketAddr, inside: &mut [TcpStream], probes: usize) -> 
         let due = wait_for(start, n);
         let place = n % inside.len();
         let stream = &mut inside[place];
-        let reply = stream.write_all(b"x").and_then(|()| read(stream));
-        match reply {
-            Ok(reply) if reply == [0] => tally.record(Outcome::Served, due),
-            Ok(reply) if reply == [0xFF] => tally.busy += 1,
-            // It has read FF already, and the server has closed.
-            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => tally.busy += 1,
-            _ => tally.errors += 1,
+        stream.write_all(b"x")?;
+        let reply = read(stream)?;
+        tally.record(if reply == [0] { Outcome::Served } else { Outcome::Wrong }, due);
+        loop {
+            *stream = incomplete(server, n)?;
+            thread::sleep(INTERVAL / 4);
+            if is_in(stream)? {
+                break;
+            }
         }
-        *stream = incomplete(server, n)?;
     }
     Ok(tally)
+}
+
+/// Whether a connection that waits has heard nothing yet.
+fn is_in(stream: &TcpStream) -> io::Result<bool> {
+    stream.set_nonblocking(true)?;
+    let heard = (&*stream).read(&mut [0]);
+    stream.set_nonblocking(false)?;
+    Ok(heard.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock))
 }
 
 /// Comes with a whole request each time.
@@ -184,6 +216,7 @@ fn write_slowly(target: &Target, over: &AtomicBool) -> io::Result<()> {
         for (n, writer) in writers.iter_mut().enumerate() {
             writer.write_all(b"x")?;
             if turn % 127 == 0 {
+                read(writer)?;
                 *writer = open(n)?;
             }
         }

@@ -81,9 +81,11 @@ pub(crate) fn place_clients(placement: Placement) {
     let _ = Command::new("chrt").args(class).arg(&thread).output();
 }
 
-/// Has the calling thread run as soon as it can, before the clients: what it measures is the server.
+/// Has the calling thread run as soon as it can, on the server's processor: what it measures is
+/// the server, and not how long the crowd's packets keep the clients' kernel busy.
 pub(crate) fn hurry() {
-    if let Some(thread) = own_thread() {
+    if let Some(thread) = own_thread().filter(|_| can_pin()) {
+        let _ = Command::new("taskset").args(["-cp", Placement::Apart.processor(), &thread]).output();
         let _ = Command::new("chrt").args(["-f", "-p", "1", &thread]).output();
     }
 }

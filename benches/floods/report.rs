@@ -1,6 +1,5 @@
 //! What a run has found: a table for people, JSON for programs, and charts.
 
-use crate::clients::Tally;
 use crate::felt::Felt;
 use crate::machine::{self, Placement};
 use crate::run::{Found, Half, Row};
@@ -74,24 +73,18 @@ impl Report {
 
     fn add_felt(&self, text: &mut String) {
         if !self.felt.is_empty() {
-            text.push_str("\n### What some feel of others\n\n| | p50 us, quiet | beside them | p99, quiet | beside them | times |\n");
-            text.push_str("| --- | --: | --: | --: | --: | --: |\n");
+            text.push_str("\n### What some feel of others\n\n| | p50 us, quiet | beside them | times | p99, quiet | beside them | times |\n");
+            text.push_str("| --- | --: | --: | --: | --: | --: | --: |\n");
         }
         for felt in &self.felt {
-            let at = |tally: &Tally, p| micro(tally.latency.value_at_percentile(p));
+            let [p50, p99] = [50.0, 99.0].map(|p| felt.percentile(p));
+            let void = felt.void.moved();
+            let void = if void.is_empty() { void } else { format!("; VOID: {void}") };
+            let who = format!("{} ({} probes each{}{void})", felt.name, felt.probes(), felt.crowd_in_words());
             let _ = writeln!(
                 text,
-                "| {} ({} and {} probes{}{}) | {} | {} | {} | {} | {:.2} |",
-                felt.name,
-                felt.quiet.served,
-                felt.loud.served,
-                felt.crowd_in_words(),
-                felt.void.moved(),
-                at(&felt.quiet, 50.0),
-                at(&felt.loud, 50.0),
-                at(&felt.quiet, 99.0),
-                at(&felt.loud, 99.0),
-                felt.factor(99.0),
+                "| {who} | {:.0} | {:.0} | {:.2} | {:.0} | {:.0} | {:.2} |",
+                p50[0], p50[1], p50[2], p99[0], p99[1], p99[2],
             );
         }
     }
@@ -109,12 +102,10 @@ impl Report {
         };
         let felt = |felt: &Felt| {
             let at = |p| {
-                json!({
-                    "quiet_ns": felt.quiet.latency.value_at_percentile(p),
-                    "beside_ns": felt.loud.latency.value_at_percentile(p),
-                })
+                let [quiet, beside, times] = felt.percentile(p);
+                json!({ "quiet_us": quiet, "beside_us": beside, "times": times })
             };
-            json!({ "name": felt.name, "p50": at(50.0), "p99": at(99.0), "p99.9": at(99.9) })
+            json!({ "name": felt.name, "p50": at(50.0), "p95": at(95.0), "p99": at(99.0) })
         };
         json!({
             "run": self.head(),

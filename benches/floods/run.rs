@@ -174,7 +174,7 @@ fn pairs(load: Load, effort: Effort) -> usize {
 }
 
 /// The quartiles.
-fn middle(figures: &mut [f64]) -> [f64; 3] {
+pub(crate) fn middle(mut figures: Vec<f64>) -> [f64; 3] {
     figures.sort_by(f64::total_cmp);
     [1, 2, 3].map(|quarter| figures.get(figures.len() * quarter / 4).copied().unwrap_or(f64::NAN))
 }
@@ -206,15 +206,15 @@ impl Turns {
     }
 
     /// `base` is the processor time of the one it is compared with, turn by turn.
-    fn into_half(mut self, load: Load, placement: Placement, base: Option<&[f64]>) -> Half {
+    fn into_half(self, load: Load, placement: Placement, base: Option<&[f64]>) -> Half {
         let ratios = |base: &[f64]| self.cpu.iter().zip(base).map(|(own, base)| own / base).collect::<Vec<f64>>();
         Half {
-            ratio: base.map(ratios).map(|mut ratios| middle(&mut ratios)),
+            ratio: base.map(ratios).map(middle),
             placement,
             rate: load.units(&self.tally) / self.elapsed.as_secs_f64(),
             clients_busy: self.clients_cpu.as_secs_f64() / self.elapsed.as_secs_f64(),
             keeps_pace: matches!(load, Load::Flood { pace: Pace::Open(_), .. }),
-            cpu: middle(&mut self.cpu),
+            cpu: middle(self.cpu),
             tally: self.tally,
             void: self.void,
         }
