@@ -1,7 +1,7 @@
 //! Connection floods: how fast, at what cost, how near the floor, and how the peers do the same.
 //!
 //! ```text
-//! cargo bench --bench floods                      everything, under fifteen minutes
+//! cargo bench --bench floods                      everything, thirteen minutes
 //! cargo bench --bench floods -- --quick           the most telling scenarios, under a minute
 //! cargo bench --bench floods -- echo idle         those whose names say so
 //! cargo bench --bench floods -- --list            the scenarios
@@ -109,7 +109,7 @@ fn measure(options: &Options) -> Result<(), String> {
     let wanted = |name: &str| options.names.is_empty() || options.names.iter().any(|part| name.contains(&**part));
     servers::build_examples();
     let mut clients = clients::Clients::new().map_err(|error| error.to_string())?;
-    let pairs = options.pairs.map_or(if options.quick { 2 } else { 10 }, usize::from);
+    let pairs = options.pairs.map_or(if options.quick { 2 } else { 6 }, usize::from);
     let effort = Effort { pairs, requests: if options.quick { 1_000 } else { 5_000 }, strace_all: !options.quick };
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
     let mut report = Report::new(["cargo bench --bench floods --", &arguments.join(" ")].join(" "));
