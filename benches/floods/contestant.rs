@@ -1,7 +1,7 @@
 //! A server in its scenario: set up for it, loaded, traced.
 
 use crate::clients::{Clients, Flood, Order, Pace, Tally, connect};
-use crate::common::wait_until;
+use crate::common::PATIENCE;
 use crate::machine::{self, Calls, Placement, Strace};
 use crate::scenario::{EVICTING, Entry, Load, PLACES};
 use crate::servers::{Kind, Setup, Target};
@@ -83,12 +83,13 @@ impl Contestant {
     /// Fills the places with connections that have sent a part of a request.
     fn hold(&mut self, count: usize, part: &[u8]) -> io::Result<()> {
         self.held = (0..count).map(|n| partial(&self.target, n, part)).collect::<io::Result<_>>()?;
-        wait_until("all places are taken", || {
-            let mut stream = connect(self.target.address, 0).ok()?;
-            stream.set_read_timeout(Some(Duration::from_millis(20))).ok()?;
-            stream.read(&mut [0; 1]).ok()
-        });
-        Ok(())
+        patiently("nobody is turned away", || {
+            let reply = connect(self.target.address, 0).and_then(|mut stream| {
+                stream.set_read_timeout(Some(Duration::from_millis(20)))?;
+                stream.read(&mut [0; 1])
+            });
+            reply.is_ok()
+        })
     }
 
     /// Has the server hold idle connections, and finds out what memory they take.
@@ -96,9 +97,8 @@ impl Contestant {
         let part: &[u8] = if self.target.kind.tongue() == Tongue::Stack { b"\x01" } else { b"p" };
         let (before, descriptors) = (self.target.server.memory(), self.target.server.descriptors());
         self.held = (0..count).map(|n| partial(&self.target, n, part)).collect::<io::Result<_>>()?;
-        wait_until("the server holds them all", || {
-            (self.target.server.descriptors() >= descriptors + count).then_some(())
-        });
+        // One that was there before may have gone.
+        patiently("the server does not hold them all", || self.target.server.descriptors() + 1 >= descriptors + count)?;
         self.each = Some(self.target.server.memory().saturating_sub(before) / count as u64);
         Ok(())
     }
@@ -155,6 +155,18 @@ impl Contestant {
     }
 }
 
+/// Waits until something is so.
+fn patiently(otherwise: &str, mut is_so: impl FnMut() -> bool) -> io::Result<()> {
+    let start = Instant::now();
+    while !is_so() {
+        if start.elapsed() > PATIENCE {
+            return Err(io::Error::new(io::ErrorKind::TimedOut, otherwise));
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    Ok(())
+}
+
 fn partial(target: &Target, n: usize, part: &[u8]) -> io::Result<TcpStream> {
     let mut stream = connect(target.address, n)?;
     stream.write_all(part)?;
@@ -177,7 +189,8 @@ pub(crate) fn park(target: &Target, clients: usize) -> Result<Vec<TcpStream>, St
     let descriptors = target.server.descriptors();
     let parked = (0..clients).map(|n| partial(target, n, b"\x80")).collect::<io::Result<_>>();
     let parked = parked.map_err(|error| error.to_string())?;
-    wait_until("all are parked", || (target.server.descriptors() >= descriptors + clients).then_some(()));
+    let all = || target.server.descriptors() >= descriptors + clients;
+    patiently("the server does not accept them all", all).map_err(|error| error.to_string())?;
     Ok(parked)
 }
 
