@@ -46,13 +46,13 @@ impl Report {
     /// The tables, in Markdown.
     pub(crate) fn table(&self) -> String {
         let mut text = format!("{}\n", self.head());
-        for (scenario, Found { rows, absent, failed }) in &self.scenarios {
+        for (scenario, Found { rows, absent, failed, .. }) in &self.scenarios {
             let unit = scenario.load.unit();
             let base = scenario.base.map_or("", Kind::name);
             let _ = write!(
                 text,
                 "\n### {}\n\n{}.\n\n\
-                 | server | {unit}s/s | p50 us | p99 | p99.9 | max | CPU us, a core each | times {base} \
+                 | server | {unit}/s | p50 us | p99 | p99.9 | max | CPU us, a core each | times {base} \
                  | CPU us, at its limit | times {base} | calls | MiB | |\n\
                  | --- | --: | --: | --: | --: | --: | --: | --: | --: | --: | --: | --: | --- |\n",
                 scenario.name, scenario.what,
@@ -90,7 +90,7 @@ impl Report {
     }
 
     fn json(&self) -> Value {
-        let scenario = |(scenario, Found { rows, absent, failed }): &(Scenario, Found)| {
+        let scenario = |(scenario, Found { rows, absent, failed, .. }): &(Scenario, Found)| {
             json!({
                 "name": scenario.name,
                 "what": scenario.what,

@@ -71,6 +71,8 @@ pub(crate) struct Found {
     pub(crate) absent: Vec<String>,
     /// Who did not do what it should, and what instead.
     pub(crate) failed: Vec<String>,
+    /// Among them is one of ours, or a floor.
+    pub(crate) ours_failed: bool,
 }
 
 /// Runs a scenario.
@@ -94,6 +96,7 @@ pub(crate) fn run(scenario: &Scenario, effort: Effort, clients: &mut Clients) ->
     trace(scenario, &mut field, &mut found.rows, effort, clients);
     let failed = |one: &Contestant| one.failed.as_ref().map(|why| format!("{}: {why}", one.entry.name()));
     found.failed = field.iter().filter_map(failed).collect();
+    found.ours_failed = field.iter().any(|one| one.failed.is_some() && one.entry.kind.is_ours());
     let mut whole = field.iter().map(|one| one.failed.is_none());
     found.rows.retain(|_| whole.next().unwrap_or(false));
     eprint!("\r{:60}\r", "");

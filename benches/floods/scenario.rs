@@ -66,10 +66,10 @@ impl Load {
     /// What is counted.
     pub(crate) fn unit(self) -> &'static str {
         match self {
-            Load::Flood { .. } => "request",
-            Load::Crowd { .. } => "rejection",
-            Load::Evictions => "eviction",
-            Load::Messages(_) => "message",
+            Load::Flood { .. } => "requests",
+            Load::Crowd { .. } => "rejections",
+            Load::Evictions => "evictions",
+            Load::Messages(_) => "messages",
             Load::Upload { .. } => "MiB",
         }
     }
