@@ -198,6 +198,19 @@ fn a_request_can_be_held_and_answered_by_its_id() {
     assert!(client.has_ended(), "there is nothing left to answer");
 }
 
+/// Lost otherwise: the connection of a client that asks for more than the loop holds while it waits.
+#[test]
+fn requests_without_end_wait_behind_a_held_one() {
+    let (world, mut server, client) = play(&request("/hold"));
+    let many = 10_000;
+    client.send(&GET.repeat(many));
+    world.settle(&mut server);
+    assert!(!client.is_closed() && client.unread() > 100_000);
+    release(&mut server, b"at last");
+    let bytes = read_all(&world, &mut server, &client);
+    assert_eq!(replies(&bytes, &vec!["GET"; 1 + many]).map(|(_, len)| len), Some(bytes.len()));
+}
+
 /// Lost otherwise: subscribers who have gone, for as long as nothing is published.
 #[test]
 fn a_handler_is_told_when_its_client_goes() {
@@ -353,7 +366,7 @@ fn bodies_are_read_past_or_refused() {
     let (_, _, client) = play(&[&chunked[..], &vec![b'a'; 2_000_000]].concat());
     assert_eq!(one(&client.read(), "POST").status, 200);
     assert!(client.has_ended());
-    let (_, _, client) = play(&[&chunked[..], b"bad"].concat());
+    let (_, _, client) = play(&[&chunked[..chunked.len() - 8], b"1\r\nabad"].concat());
     assert_eq!(one(&client.read(), "POST").status, 200, "an answer has been given, and no other is");
 
     let (_, _, client) = play(&post("/refuse", b"abc", 3));
@@ -472,7 +485,8 @@ fn a_handler_has_deadlines_of_its_own() {
 #[test]
 fn a_stop_answers_what_is_held_and_closes_what_is_idle() {
     let (world, mut server, client) = play(&request("/hold"));
-    let (idle, partial) = (world.connect(), world.connect());
+    let (idle, partial, busy) = (world.connect(), world.connect(), world.connect());
+    busy.send(&request("/large"));
     idle.send(GET);
     partial.send(&GET[..10]);
     world.settle(&mut server);
@@ -485,7 +499,9 @@ fn a_stop_answers_what_is_held_and_closes_what_is_idle() {
     partial.send(&GET[10..]);
     world.settle(&mut server);
     assert!(one(&partial.read(), "GET").closes() && partial.has_ended());
-    for client in [client, idle, partial] {
+    let bytes = read_all(&world, &mut server, &busy);
+    assert!(!one(&bytes, "GET").closes() && busy.has_ended(), "it had begun before");
+    for client in [client, idle, partial, busy] {
         client.end();
     }
     world.settle(&mut server);
