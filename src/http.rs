@@ -42,7 +42,7 @@
 //! | status | for |
 //! | --- | --- |
 //! | 400 | a request line, target or field that is not one; a bare CR or LF; a folded line; space before a colon; no Host, more than one, or one that cannot be; a Content-Length that is not a number, more than one, or one beside a Transfer-Encoding; a Transfer-Encoding that does not end in `chunked`, or in HTTP/1.0; chunks that are none; the end of the stream in a request |
-//! | 408 | a head that is not complete in time, a body that brings nothing for too long |
+//! | 408 | a head that is not complete in time, a request that brings nothing for too long |
 //! | 413, 414, 431 | a body, a request line, a head or a number of fields beyond its limit |
 //! | 417 | an expectation other than `100-continue` |
 //! | 500 | a reply of the handler's that cannot be sent |
@@ -63,6 +63,7 @@ mod exchanges;
 mod framing;
 mod handler;
 mod head;
+mod headers;
 mod limits;
 mod reply;
 mod request;
@@ -72,8 +73,9 @@ mod status;
 pub use self::clock::Clock;
 pub use self::exchanges::{ExchangeId, Exchanges};
 pub use self::handler::{Body, Handler, Outcome};
+pub use self::headers::Headers;
 pub use self::limits::{
-    BODY_BYTES, BODY_TIME, HEAD_BYTES, HEAD_TIME, HEADERS, IDLE_TIME, LINE_BYTES, Limits, SKIP_BYTES, STALL_TIME,
+    BODY_BYTES, HEAD_BYTES, HEAD_TIME, HEADERS, IDLE_TIME, LINE_BYTES, Limits, READ_TIME, SKIP_BYTES, STALL_TIME,
 };
 pub use self::reply::{BUSY, Reply};
 pub use self::request::{Request, Version};

@@ -168,9 +168,11 @@ impl Connection {
     pub(super) fn due(&self, cx: &Context<'_>, limits: &Limits) -> Option<(Instant, Late)> {
         let after = |since: Instant, time, late| since.checked_add(time).map(|at| (at, late));
         match self.reading {
-            Reading::Body(..) if !self.held => after(self.since, limits.body_time, Late::Body),
+            Reading::Body(..) if !self.held => after(self.since, limits.read_time, Late::Body),
             Reading::Head(Search { since: Some(since), .. }) if !self.blocked => {
-                after(since, limits.head_time, Late::Head)
+                let whole = since.checked_add(limits.head_time);
+                let more = self.since.checked_add(limits.read_time);
+                whole.into_iter().chain(more).min().map(|at| (at, Late::Head))
             }
             Reading::Head(_) if self.drained => after(self.since, limits.idle_time, Late::Idle),
             _ if self.drained => None,

@@ -29,6 +29,11 @@ impl Search {
         self.searched == 0
     }
 
+    /// Whether more of a head has come than has been searched.
+    pub(super) fn is_behind(&self, input: &[u8]) -> bool {
+        self.searched < input.len()
+    }
+
     /// Goes on with all that has come of a head so far, and returns its length if that is all of
     /// it.
     pub(super) fn end(&mut self, input: &[u8], limits: &Limits) -> Result<Option<usize>, Refusal> {

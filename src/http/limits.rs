@@ -27,8 +27,9 @@ pub const SKIP_BYTES: u64 = 1024 * 1024;
 /// two: thirty seconds are a dozen of TCP's first retransmissions. Slower ones are answered 408.
 pub const HEAD_TIME: Duration = Duration::from_secs(30);
 
-/// Between two reads of a body. A slower one is answered 408.
-pub const BODY_TIME: Duration = Duration::from_secs(30);
+/// Between two reads of a request that has begun, in its head or its body. A slower one is answered
+/// 408.
+pub const READ_TIME: Duration = Duration::from_secs(30);
 
 /// How long a connection without a request is kept: about as long as a reader stays on a page.
 /// nginx keeps it 75 s.
@@ -68,8 +69,8 @@ pub struct Limits {
     pub skip: u64,
     /// How long a head may take from its first byte on ([`HEAD_TIME`]; 408).
     pub head_time: Duration,
-    /// How long a body may bring nothing ([`BODY_TIME`]; 408).
-    pub body_time: Duration,
+    /// How long a request that has begun may bring nothing ([`READ_TIME`]; 408).
+    pub read_time: Duration,
     /// How long a connection may have no request ([`IDLE_TIME`]; closed).
     pub idle_time: Duration,
     /// How long a client may take nothing of what waits for it ([`STALL_TIME`]; closed).
@@ -84,7 +85,7 @@ impl Default for Limits {
             headers: HEADERS,
             skip: SKIP_BYTES,
             head_time: HEAD_TIME,
-            body_time: BODY_TIME,
+            read_time: READ_TIME,
             idle_time: IDLE_TIME,
             stall_time: STALL_TIME,
         }

@@ -2,17 +2,14 @@
 
 use super::connection::{Coding, Connection, Content, Progress, Reading};
 use super::exchanges::{Core, ExchangeId, send_shared};
+use super::headers::{Headers, fault, is_value, write_header};
 use super::limits::REPLY_HEAD;
-use super::request::{Version, is_token};
+use super::request::Version;
 use super::status::{Refusal, Status};
 use crate::service::Context;
 use std::fs::File;
 use std::io::Write;
 use std::rc::Rc;
-
-/// Fields that say how the message is framed, or what becomes of the connection: the layer writes
-/// them itself.
-const OURS: [&str; 6] = ["content-length", "transfer-encoding", "connection", "date", "keep-alive", "upgrade"];
 
 /// A reply that is being written: a status, header fields, and one of the ways to give its content,
 /// which sends it.
@@ -58,14 +55,18 @@ impl<'a> Reply<'a> {
     /// Adds a header field.
     pub fn header(mut self, name: &str, value: impl AsRef<[u8]>) -> Self {
         let value = value.as_ref();
-        if !is_token(name) {
-            self.fault = Some("a field's name is not one");
-        } else if !is_value(value) {
-            self.fault = Some("a field's value is not one");
-        } else if OURS.iter().any(|ours| name.eq_ignore_ascii_case(ours)) {
-            self.fault = Some("a field is not the handler's to set");
-        } else {
-            self.core.write_header(name, value);
+        match fault(name, value) {
+            None => write_header(&mut self.core.head, name, value),
+            fault => self.fault = fault,
+        }
+        self
+    }
+
+    /// Adds header fields that have been written before.
+    pub fn headers(mut self, headers: &Headers) -> Self {
+        match headers.text() {
+            Ok(text) => self.core.head.extend_from_slice(text),
+            Err(fault) => self.fault = Some(fault),
         }
         self
     }
@@ -266,12 +267,6 @@ impl Core {
         self.head.extend_from_slice(&self.server);
     }
 
-    fn write_header(&mut self, name: &str, value: &[u8]) {
-        for part in [name.as_bytes(), b": ", value, b"\r\n"] {
-            self.head.extend_from_slice(part);
-        }
-    }
-
     fn write_promise(&mut self, promise: Promise) {
         match promise {
             Promise::None | Promise::ToTheEnd => {}
@@ -299,8 +294,8 @@ impl Core {
         // The status line has been written for another one: this is the only reply with a 1xx.
         let line = self.head.iter().position(|byte| *byte == b'\r').unwrap_or_default();
         self.head.splice(..line, *b"HTTP/1.1 101 Switching Protocols");
-        self.write_header("Connection", b"Upgrade");
-        self.write_header("Upgrade", protocol.as_bytes());
+        write_header(&mut self.head, "Connection", b"Upgrade");
+        write_header(&mut self.head, "Upgrade", protocol.as_bytes());
     }
 
     /// Sends the head that has been written; whether there was room for it, as there always is
@@ -321,7 +316,7 @@ impl Core {
     pub(super) fn send_page(&mut self, cx: &mut Context<'_>, key: usize, refusal: Refusal) {
         let page = page(refusal.status, refusal.why);
         self.write_status(cx, refusal.status);
-        self.write_header("Content-Type", b"text/html; charset=utf-8");
+        write_header(&mut self.head, "Content-Type", b"text/html; charset=utf-8");
         self.write_promise(Promise::Length(page.len() as u64));
         self.write_connection(key);
         let head_only = self.connections.get(key).is_none_or(|connection| connection.head_only);
@@ -342,12 +337,6 @@ pub(super) fn page(status: Status, why: &str) -> String {
         page.extend(["<p>", why, "</p>\n"]);
     }
     page
-}
-
-/// Whether it may be the value of a field: no line breaks and no other controls but the tab (RFC
-/// 9110, section 5.5).
-pub(super) fn is_value(value: &[u8]) -> bool {
-    value.iter().all(|byte| matches!(byte, b'\t' | b' '..=b'~' | 0x80..))
 }
 
 fn write_number(text: &mut Vec<u8>, number: u64) {

@@ -7,8 +7,8 @@ use super::exchanges::{Core, ExchangeId, Exchanges};
 use super::framing::{Framing, Length};
 use super::handler::{Body, Handler, Outcome};
 use super::head::{Search, empty_lines};
+use super::headers::is_value;
 use super::limits::{Limits, REPLY_HEAD};
-use super::reply::is_value;
 use super::request::{Fields, Request};
 use super::status::{Refusal, Status};
 use crate::service::{Closed, ConnId, Context, Eof, ListenerId, Service};
@@ -57,6 +57,12 @@ impl<H: Handler> Http<H> {
     pub fn limits(mut self, limits: Limits) -> Self {
         self.core.limits = limits;
         self
+    }
+
+    /// Serves with other limits from here on. Connections that are open, and wait, go by the old
+    /// ones until something comes of them.
+    pub fn set_limits(&mut self, limits: Limits) {
+        self.core.limits = limits;
     }
 
     /// Names the server in all replies: `Server` (RFC 9110, section 10.2.4). A name that cannot be
@@ -156,6 +162,9 @@ impl<H: Handler> Http<H> {
         connection.blocked = !connection.drained && cx.room(connection.id) < REPLY_HEAD + CONTINUE.len();
         if connection.blocked {
             return Ok(None);
+        }
+        if search.is_behind(input) {
+            connection.since = cx.now();
         }
         search.since.get_or_insert(cx.now());
         match search.end(input, &limits)? {

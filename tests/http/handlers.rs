@@ -1,7 +1,7 @@
 //! What handlers may do, in a simulated network.
 
 use super::*;
-use pollstack::http::{BUSY, Outcome};
+use pollstack::http::{BUSY, Headers, Outcome};
 use pollstack::sim::Client;
 use pollstack::{Eof, Overload, SendError};
 use std::io::Write;
@@ -77,6 +77,8 @@ impl Handler for Script {
             "/split" => reply.header("X", "a\r\nSet-Cookie: b").body(b"never"),
             "/name" => reply.header("X: y\r\nZ", "a").body(b"never"),
             "/ours" => reply.header("content-length", "1").body(b"never"),
+            "/prepared" => reply.headers(&Headers::new().with("A", "b").with("C", "d")).body(b"fine"),
+            "/unprepared" => reply.headers(&Headers::new().with("A", "b\nC: d").with("E", "f")).body(b"never"),
             "/huge" => reply.header("X", "x".repeat(8192)).body(b"never"),
             "/none" => http.reply(id, Status::NO_CONTENT).body(b"never"),
             "/same" => http.reply(id, Status::NOT_MODIFIED).body(b"never"),
@@ -308,12 +310,21 @@ fn files_are_sent_with_their_length() {
 /// Lost otherwise: the end of every header, to whoever gets a line break into a value.
 #[test]
 fn no_line_break_gets_into_a_header() {
-    for path in ["/split", "/name", "/ours", "/huge"] {
+    for path in ["/split", "/name", "/ours", "/unprepared", "/huge"] {
         let (_, _, client) = play(&[&request(path)[..], GET].concat());
         let (replies, _) = replies(&client.read(), &["GET", "GET"]).expect("two replies");
         assert_eq!((replies[0].status, replies[1].status), (500, 200), "{path}");
         assert_eq!(replies[0].header("Set-Cookie"), None);
     }
+}
+
+/// Lost otherwise: fields, from replies whose fields have been written before.
+#[test]
+fn fields_may_be_prepared() {
+    let (_, _, client) = play(&request("/prepared"));
+    let reply = one(&client.read(), "GET");
+    assert_eq!((reply.status, reply.text()), (200, "fine"));
+    assert_eq!((reply.header("A"), reply.header("C")), (Some("b"), Some("d")));
 }
 
 /// Lost otherwise: the next reply, to content that may not be there.
@@ -417,14 +428,31 @@ fn slow_requests_are_timed_out_by_the_clock() {
     let reply = one(&client.read(), "GET");
     assert_eq!((reply.status, reply.closes(), client.has_ended()), (408, true, true));
 
+    // And a head that brings nothing more.
+    let (world, mut server, client) = play(b"");
+    let silence = limits.head_time / 8;
+    let brief = Limits { read_time: silence, ..limits };
+    server.with(|http, _| http.set_limits(brief));
+    client.send(b"GET / HTTP/1.1\r\n");
+    world.settle(&mut server);
+    world.pass(silence - Duration::from_nanos(1));
+    client.send(b"Host: a\r\n");
+    world.settle(&mut server);
+    world.pass(silence - Duration::from_nanos(1));
+    world.settle(&mut server);
+    assert_eq!(client.read(), b"", "what has come counts");
+    world.pass(Duration::from_nanos(1));
+    world.settle(&mut server);
+    assert_eq!(one(&client.read(), "GET").status, 408);
+
     // The body: as long as something comes.
     let (world, mut server, client) = play(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n");
     for _ in 0..5 {
-        world.pass(limits.body_time - Duration::from_nanos(1));
+        world.pass(limits.read_time - Duration::from_nanos(1));
         client.send(b"x");
         world.settle(&mut server);
     }
-    world.pass(limits.body_time);
+    world.pass(limits.read_time);
     world.settle(&mut server);
     assert_eq!(one(&client.read(), "POST").status, 408);
 
