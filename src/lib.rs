@@ -48,13 +48,14 @@
 //! | [`net`] | [`Net`](net::Net): the operating system as the loop sees it, and [`Mio`](net::Mio), the real one |
 //! | [`stack`] | the flagship: a bounded blocking LIFO stack; its protocol, its waiting lines, its service |
 //! | [`client`] | a blocking client of the stack server |
+#![cfg_attr(feature = "http", doc = "| [`http`] | HTTP/1.1 for services: requests, replies, bodies |")]
 #![cfg_attr(all(unix, feature = "signals"), doc = "| [`signals`] | running a loop until SIGTERM or SIGINT |")]
 #![cfg_attr(
     feature = "descriptors",
     doc = "| [`descriptors`] | room for connections: the process's limit of open descriptors |"
 )]
 //!
-//! Arrows point one way: `main` → `cli`, `signals`, `descriptors`, `stack` → `service` ← `event_loop` →
+//! Arrows point one way: `main` → `cli`, `signals`, `descriptors`, `stack`, `http` → `service` ← `event_loop` →
 //! `connection`, `admission`, `deadline`, `net`. Only `net/mio.rs` names mio, and only it reads
 //! the clock.
 //!
@@ -78,6 +79,8 @@ mod deadline;
 #[cfg(feature = "descriptors")]
 pub mod descriptors;
 mod event_loop;
+#[cfg(feature = "http")]
+pub mod http;
 pub mod limits;
 pub mod net;
 mod output;

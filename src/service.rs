@@ -181,6 +181,11 @@ impl<'a> Context<'a> {
         Context { table }
     }
 
+    /// The same context, for a shorter time: for a layer that keeps it in a context of its own.
+    pub fn reborrow(&mut self) -> Context<'_> {
+        Context { table: self.table }
+    }
+
     /// The time at which this turn of the loop began.
     pub fn now(&self) -> Instant {
         self.table.now

@@ -47,10 +47,11 @@ fn only_one_file_names_mio_and_reads_the_clock() {
 fn arrows_point_one_way() {
     let forbidden = [
         ("stack/", &["crate::event_loop", "crate::connection", "crate::net", "crate::output"][..]),
-        ("event_loop", &["crate::stack", "crate::client", "crate::signals"]),
-        ("connection.rs", &["crate::event_loop", "crate::stack"]),
-        ("service.rs", &["crate::event_loop", "crate::stack"]),
-        ("net", &["crate::stack", "crate::connection", "crate::output"]),
+        ("http", &["crate::event_loop", "crate::connection", "crate::output", "crate::stack", "Net,", "Net<", "Net;"]),
+        ("event_loop", &["crate::http", "crate::stack", "crate::client", "crate::signals"]),
+        ("connection.rs", &["crate::event_loop", "crate::http", "crate::stack"]),
+        ("service.rs", &["crate::event_loop", "crate::http", "crate::stack"]),
+        ("net", &["crate::http", "crate::stack", "crate::connection", "crate::output"]),
         ("queue.rs", &["crate::"]),
         ("deadline.rs", &["crate::"]),
         ("stack/wire.rs", &["crate::"]),

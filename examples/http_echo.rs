@@ -1,0 +1,43 @@
+//! An HTTP server that answers every request with its own body, whatever the method and the path.
+//!
+//! What it shows: a handler is one function. Heads, lengths, chunks, pipelining, `HEAD`, `Expect`,
+//! HTTP/1.0, slow clients and malformed requests are the layer's business.
+//!
+//! ```text
+//! cargo run --release --example http_echo
+//! curl --data 'hello' http://127.0.0.1:8081/
+//! ```
+
+use pollstack::http::{BUSY, Body, Clock, ExchangeId, Exchanges, Handler, Http, Request, Status};
+use pollstack::signals::{SIGINT, SIGTERM, StopSignals};
+use pollstack::{EventLoop, Listen, Overload};
+use std::error::Error;
+use std::time::{Duration, Instant, SystemTime};
+
+/// The longest body that comes back.
+const MAX_BODY: usize = 1024 * 1024;
+
+struct Echo;
+
+impl Handler for Echo {
+    fn body(&mut self, _: &Request<'_>) -> Body {
+        Body::Collect(MAX_BODY)
+    }
+
+    fn on_request(&mut self, http: &mut Exchanges<'_>, id: ExchangeId, request: &Request<'_>) {
+        let media = request.header("Content-Type").unwrap_or(b"application/octet-stream");
+        http.reply(id, Status::OK).header("Content-Type", media).body(request.body());
+    }
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:8081".to_owned());
+    let clock = Clock::new(Instant::now(), SystemTime::now());
+    let mut server = EventLoop::new(Http::new(Echo, clock).server("pollstack"))?;
+    let listener = server.listen(Listen::new(address.parse()?).overload(Overload::Reject(BUSY.into())))?;
+    let signals = StopSignals::new(&server, &[SIGINT, SIGTERM])?;
+    for address in server.addresses(listener)? {
+        println!("listening on {address}");
+    }
+    Ok(signals.run(&mut server, Duration::from_secs(5))?)
+}

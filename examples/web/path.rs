@@ -1,0 +1,48 @@
+//! The path of a request as one beneath a root.
+
+use percent_encoding::percent_decode_str;
+
+/// Where in a root a request leads.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Wanted {
+    /// Names with single slashes between them; empty for the root itself.
+    pub(crate) path: Vec<u8>,
+    /// It ended in a slash: what is wanted is a folder.
+    pub(crate) is_folder: bool,
+}
+
+/// Decodes a path, once. `None` if it cannot be that of a file here: what upward steps, backslashes
+/// and slashes in disguise are good for is getting out of a root, and no name has a NUL.
+///
+/// What is opened has to be beneath the root all the same, whatever the path; this only keeps what
+/// is nonsense from getting that far.
+pub(crate) fn wanted(target: &str) -> Option<Wanted> {
+    let mut path = Vec::with_capacity(target.len());
+    let mut is_folder = true;
+    for segment in target.split('/') {
+        let start = path.len();
+        if !is_encoded(segment) {
+            return None;
+        }
+        path.extend(percent_decode_str(segment));
+        let name = path.get(start..).unwrap_or_default();
+        if name == b".." || name.iter().any(|byte| matches!(byte, 0 | b'/' | b'\\')) {
+            return None;
+        }
+        is_folder = matches!(name, b"" | b".");
+        match is_folder {
+            true => path.truncate(start),
+            false => path.push(b'/'),
+        }
+    }
+    if path.last() == Some(&b'/') {
+        path.pop();
+    }
+    Some(Wanted { path, is_folder })
+}
+
+/// Whether every percent sign begins the code of a byte.
+fn is_encoded(segment: &str) -> bool {
+    let code = |rest: &str| rest.bytes().take(2).filter(u8::is_ascii_hexdigit).count() == 2;
+    segment.split('%').skip(1).all(code)
+}

@@ -1,0 +1,83 @@
+//! HTTP/1.1 for services (RFC 9110 and 9112), without any I/O.
+//!
+//! A [`Handler`] is given whole requests and answers them, at once or whenever it likes, by the
+//! [id](ExchangeId) of their exchange. [`Http`] makes a [`Service`](crate::Service) of it:
+//!
+//! ```
+//! use pollstack::http::{Clock, ExchangeId, Exchanges, Handler, Http, Request, Status};
+//! use pollstack::{EventLoop, Listen};
+//! use std::time::{Instant, SystemTime};
+//!
+//! struct Hello;
+//!
+//! impl Handler for Hello {
+//!     fn on_request(&mut self, http: &mut Exchanges<'_>, id: ExchangeId, request: &Request<'_>) {
+//!         match request.path() {
+//!             "/" => http.reply(id, Status::OK).header("Content-Type", "text/plain").body(b"hello, world\n"),
+//!             _ => http.reply(id, Status::NOT_FOUND).page(),
+//!         }
+//!     }
+//! }
+//!
+//! let clock = Clock::new(Instant::now(), SystemTime::now());
+//! let mut server = EventLoop::new(Http::new(Hello, clock))?;
+//! let listener = server.listen(Listen::new("127.0.0.1:0".parse()?))?;
+//! println!("listening on {}", server.addresses(listener)?[0]);
+//! # let handle = server.handle()?;
+//! # std::thread::spawn(move || handle.stop(std::time::Duration::ZERO));
+//! server.run()?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # Requests
+//!
+//! One request of a connection is handed over at a time; the next, which may have come already,
+//! when the reply to it is complete. So replies are in the order of requests, and a handler that
+//! takes its time holds back nobody but that client. What to do with a [`Body`] it decides when it
+//! has seen the head: have it collected up to a length, streamed, read past, or refuse it.
+//!
+//! What is malformed, or could be read in two ways, is answered with a page, and the connection is
+//! closed: there is no telling where the next request would begin.
+//!
+//! | status | for |
+//! | --- | --- |
+//! | 400 | a request line, target or field that is not one; a bare CR or LF; a folded line; space before a colon; no Host, more than one, or one that cannot be; a Content-Length that is not a number, more than one, or one beside a Transfer-Encoding; a Transfer-Encoding that does not end in `chunked`, or in HTTP/1.0; chunks that are none; the end of the stream in a request |
+//! | 408 | a head that is not complete in time, a request that brings nothing for too long |
+//! | 413, 414, 431 | a body, a request line, a head or a number of fields beyond its limit |
+//! | 417 | an expectation other than `100-continue` |
+//! | 500 | a reply of the handler's that cannot be sent |
+//! | 501 | `CONNECT`, or another transfer coding beside `chunked` |
+//! | 503 | a request whose handler has let its own deadline pass |
+//! | 505 | a version other than 1.x |
+//!
+//! # Replies
+//!
+//! [`Exchanges::reply`] begins one, and the content sends it: [in one piece](Reply::body),
+//! [shared](Reply::shared), [a file's](Reply::file), [as it comes](Reply::stream) under
+//! backpressure, or [another protocol](Reply::upgrade). No line break can get into a header field.
+
+mod body;
+mod clock;
+mod connection;
+mod exchanges;
+mod framing;
+mod handler;
+mod head;
+mod headers;
+mod limits;
+mod reply;
+mod request;
+mod service;
+mod status;
+
+pub use self::clock::Clock;
+pub use self::exchanges::{ExchangeId, Exchanges};
+pub use self::handler::{Body, Handler, Outcome};
+pub use self::headers::Headers;
+pub use self::limits::{
+    BODY_BYTES, HEAD_BYTES, HEAD_TIME, HEADERS, IDLE_TIME, LINE_BYTES, Limits, READ_TIME, SKIP_BYTES, STALL_TIME,
+};
+pub use self::reply::{BUSY, Reply};
+pub use self::request::{Request, Version};
+pub use self::service::{Conn, Http};
+pub use self::status::Status;

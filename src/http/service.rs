@@ -1,0 +1,499 @@
+//! The layer as a service of the loop.
+
+use super::body::{Decoder, Part};
+use super::clock::{Clock, Date};
+use super::connection::{Collected, Connection, Late, Reading, Sink};
+use super::exchanges::{Core, ExchangeId, Exchanges};
+use super::framing::{Framing, Length};
+use super::handler::{Body, Handler, Outcome};
+use super::head::{Search, empty_lines};
+use super::headers::is_value;
+use super::limits::{Limits, REPLY_HEAD};
+use super::request::{Fields, Request};
+use super::status::{Refusal, Status};
+use crate::service::{Closed, ConnId, Context, Eof, ListenerId, Service};
+use slab::Slab;
+use std::collections::VecDeque;
+use std::mem;
+
+const TOO_LARGE: Refusal = Refusal::new(Status::CONTENT_TOO_LARGE, "The request's body is too long.");
+const SLOW: Refusal = Refusal::new(Status::REQUEST_TIMEOUT, "The request took too long to come.");
+const TRUNCATED: Refusal = Refusal::bad("The request ends before it is complete.");
+
+/// What a client is told that waits for it before it sends a body.
+const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+
+/// What a collected body is given room for before any of it has come.
+const BODY_GUESS: usize = 64 * 1024;
+
+/// A [`Handler`] as a [`Service`]: HTTP/1.1 (RFC 9110 and 9112) on its connections.
+#[derive(Debug)]
+pub struct Http<H> {
+    handler: H,
+    core: Core,
+}
+
+/// What the loop keeps of a connection; for a service that speaks more than HTTP.
+#[derive(Debug)]
+pub struct Conn(usize);
+
+impl<H: Handler> Http<H> {
+    /// Serves `handler`, with default [`Limits`].
+    pub fn new(handler: H, clock: Clock) -> Self {
+        let core = Core {
+            connections: Slab::new(),
+            limits: Limits::default(),
+            date: Date::new(clock),
+            server: Vec::new(),
+            head: Vec::new(),
+            serial: 0,
+            ended: VecDeque::new(),
+            stopping: false,
+        };
+        Http { handler, core }
+    }
+
+    /// Serves it with other limits.
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.core.limits = limits;
+        self
+    }
+
+    /// Serves with other limits from here on. Connections that are open, and wait, go by the old
+    /// ones until something comes of them.
+    pub fn set_limits(&mut self, limits: Limits) {
+        self.core.limits = limits;
+    }
+
+    /// Names the server in all replies: `Server` (RFC 9110, section 10.2.4). A name that cannot be
+    /// the value of a field is not told.
+    pub fn server(mut self, name: &str) -> Self {
+        self.core.server = if is_value(name.as_bytes()) { format!("Server: {name}\r\n").into() } else { Vec::new() };
+        self
+    }
+
+    /// Sets the clock anew, after the wall clock has been set, say.
+    pub fn set_clock(&mut self, clock: Clock) {
+        self.core.date = Date::new(clock);
+    }
+
+    /// The handler.
+    pub fn handler(&self) -> &H {
+        &self.handler
+    }
+
+    /// Calls into the handler from outside, for a timer or a signal that the tool around the loop
+    /// keeps itself; from [`EventLoop::with`](crate::EventLoop::with), which has the context.
+    pub fn with<R>(&mut self, cx: &mut Context<'_>, f: impl FnOnce(&mut H, &mut Exchanges<'_>) -> R) -> R {
+        let result = self.call(cx, f);
+        self.settle(cx);
+        result
+    }
+
+    fn call<R>(&mut self, cx: &mut Context<'_>, f: impl FnOnce(&mut H, &mut Exchanges<'_>) -> R) -> R {
+        f(&mut self.handler, &mut Exchanges { cx: cx.reborrow(), core: &mut self.core })
+    }
+
+    /// Tells the handler of the exchanges that are over.
+    fn settle(&mut self, cx: &mut Context<'_>) {
+        while let Some((id, outcome)) = self.core.ended.pop_front() {
+            self.call(cx, |handler, http| handler.on_close(http, id, outcome));
+        }
+    }
+
+    fn connection(&mut self, key: usize) -> &mut Connection {
+        &mut self.core.connections[key]
+    }
+
+    /// Takes what it can from the front of a connection's input; `None` if it can do nothing more
+    /// with it for now. What takes nothing brings the connection forward even so.
+    fn step(&mut self, cx: &mut Context<'_>, key: usize, input: &[u8]) -> Option<usize> {
+        let connection = self.connection(key);
+        if !cx.is_open(connection.id) {
+            return None;
+        }
+        let step = match &mut connection.reading {
+            Reading::Head(_) if input.is_empty() => return None,
+            Reading::Head(_) => self.head(cx, key, input),
+            Reading::Body(decoder, _) => match decoder.next(input) {
+                Ok((passed, Part::Data(data))) => return self.data(cx, key, data).map(|taken| passed + taken),
+                Ok((passed, Part::End)) => {
+                    self.body_end(cx, key);
+                    return Some(passed);
+                }
+                Ok((0, Part::More)) => return None,
+                Ok((passed, Part::More)) => {
+                    connection.since = cx.now();
+                    return Some(passed);
+                }
+                Err(refusal) => Err(refusal),
+            },
+            Reading::Raw if input.is_empty() => return None,
+            Reading::Raw => return self.raw(cx, key, input),
+            Reading::Over if input.is_empty() => return None,
+            Reading::Over => return Some(input.len()),
+            Reading::Whole => {
+                if !input.is_empty() {
+                    let conn = connection.id;
+                    cx.pause(conn); // until the reply is complete
+                }
+                return None;
+            }
+        };
+        step.unwrap_or_else(|refusal| {
+            self.core.refuse(cx, key, refusal);
+            Some(input.len())
+        })
+    }
+
+    /// A head, or a part of one, and what follows it.
+    fn head(&mut self, cx: &mut Context<'_>, key: usize, input: &[u8]) -> Result<Option<usize>, Refusal> {
+        let limits = self.core.limits;
+        let connection = self.connection(key);
+        let Reading::Head(search) = &mut connection.reading else { return Ok(None) };
+        // As it is seen from the head's first byte, in case it is refused.
+        connection.head_only = input.starts_with(b"HEAD ");
+        if search.is_fresh() {
+            match empty_lines(input) {
+                Some(0) => {}
+                skipped => return Ok(skipped),
+            }
+        }
+        connection.blocked = !connection.drained && cx.room(connection.id) < REPLY_HEAD + CONTINUE.len();
+        if connection.blocked {
+            return Ok(None);
+        }
+        if search.is_behind(input) {
+            connection.since = cx.now();
+        }
+        search.since.get_or_insert(cx.now());
+        match search.end(input, &limits)? {
+            Some(end) => {
+                let (head, rest) = input.split_at(end);
+                let taken = self.request(cx, key, head, rest)?;
+                Ok(Some(end + taken))
+            }
+            None => Ok(None),
+        }
+    }
+
+    /// A whole head. Returns how much of what follows it was taken with it.
+    fn request(&mut self, cx: &mut Context<'_>, key: usize, head: &[u8], rest: &[u8]) -> Result<usize, Refusal> {
+        let mut fields = Fields::new();
+        let (request, framing) = Request::parse(head, &mut fields, &self.core.limits)?;
+        let connection = self.connection(key);
+        connection.version = request.version();
+        connection.head_only = request.method() == "HEAD";
+        connection.keep_alive = framing.keep_alive;
+        connection.since = cx.now();
+        if !framing.has_body() {
+            connection.reading = Reading::Whole;
+            self.hand_over(cx, key, &request);
+            return Ok(0);
+        }
+        match self.handler.body(&request) {
+            Body::Collect(limit) => self.collect(cx, key, &request, framing, head, rest, limit),
+            Body::Skip => {
+                self.skip(key, framing);
+                self.hand_over(cx, key, &request);
+                Ok(0)
+            }
+            Body::Stream => {
+                self.connection(key).reading = Reading::Body(Decoder::new(framing.length), Sink::Stream);
+                self.go_ahead(cx, key, framing, rest);
+                self.hand_over(cx, key, &request);
+                Ok(0)
+            }
+            Body::Refuse(status) => Err(Refusal::new(status, "")),
+        }
+    }
+
+    fn hand_over(&mut self, cx: &mut Context<'_>, key: usize, request: &Request<'_>) {
+        let id = self.core.begin(key);
+        self.call(cx, |handler, http| handler.on_request(http, id, request));
+        self.settle(cx);
+    }
+
+    /// Hands a request over with its body if that is there already, and waits for it otherwise.
+    #[expect(clippy::too_many_arguments, reason = "what is known of one request")]
+    fn collect(
+        &mut self,
+        cx: &mut Context<'_>,
+        key: usize,
+        request: &Request<'_>,
+        framing: Framing,
+        head: &[u8],
+        rest: &[u8],
+        limit: usize,
+    ) -> Result<usize, Refusal> {
+        let mut guess = BODY_GUESS.min(limit);
+        if let Length::Known(length) = framing.length {
+            let length = usize::try_from(length).ok().filter(|length| *length <= limit).ok_or(TOO_LARGE)?;
+            if let Some(body) = rest.get(..length) {
+                self.connection(key).reading = Reading::Whole;
+                self.hand_over(cx, key, &request.with_body(body));
+                return Ok(length);
+            }
+            guess = guess.min(length);
+        }
+        let collected = Collected { head: head.to_vec(), body: Vec::with_capacity(guess), limit };
+        let sink = Sink::Collect(Box::new(collected));
+        self.connection(key).reading = Reading::Body(Decoder::new(framing.length), sink);
+        self.go_ahead(cx, key, framing, rest);
+        Ok(0)
+    }
+
+    /// Lets the client send its body, if it waits for that and has not begun to.
+    fn go_ahead(&mut self, cx: &mut Context<'_>, key: usize, framing: Framing, rest: &[u8]) {
+        let connection = self.connection(key);
+        if framing.expects_continue && rest.is_empty() {
+            connection.drained &= cx.send(connection.id, CONTINUE).is_err();
+        }
+    }
+
+    /// Reads past a body. A client that waits with it may or may not send it when it has its
+    /// reply, so its connection cannot be kept; nor is that worth a long body.
+    fn skip(&mut self, key: usize, framing: Framing) {
+        let limit = self.core.limits.skip;
+        let connection = self.connection(key);
+        let long = matches!(framing.length, Length::Known(length) if length > limit);
+        if long || framing.expects_continue {
+            connection.keep_alive = false;
+            connection.reading = Reading::Over;
+        } else {
+            connection.reading = Reading::Body(Decoder::new(framing.length), Sink::Skip(limit));
+        }
+    }
+
+    /// Bytes of a body. Returns how many were taken.
+    fn data(&mut self, cx: &mut Context<'_>, key: usize, data: &[u8]) -> Option<usize> {
+        let id = self.core.current(key);
+        let connection = self.connection(key);
+        connection.since = cx.now();
+        let Reading::Body(decoder, sink) = &mut connection.reading else { return None };
+        match (sink, id) {
+            (Sink::Collect(collected), _) => {
+                if data.len() > collected.limit - collected.body.len() {
+                    self.core.refuse(cx, key, TOO_LARGE);
+                    return Some(data.len());
+                }
+                collected.body.extend_from_slice(data);
+                decoder.take(data.len());
+                Some(data.len())
+            }
+            (Sink::Stream, Some(id)) => self.stream(cx, key, id, data),
+            (Sink::Stream | Sink::Skip(_), None) | (Sink::Skip(_), Some(_)) => {
+                decoder.take(data.len());
+                self.dropped(cx, key, data.len());
+                Some(data.len())
+            }
+        }
+    }
+
+    /// Counts what has been dropped of a body; too much of it ends the connection.
+    fn dropped(&mut self, cx: &mut Context<'_>, key: usize, n: usize) {
+        let connection = self.connection(key);
+        let Reading::Body(_, Sink::Skip(left)) = &mut connection.reading else { return };
+        match left.checked_sub(n as u64) {
+            Some(rest) => *left = rest,
+            None => {
+                connection.keep_alive = false;
+                connection.reading = Reading::Over;
+                if connection.exchange == 0 {
+                    cx.finish_lingering(connection.id);
+                }
+            }
+        }
+    }
+
+    /// Bytes of a body for the handler.
+    fn stream(&mut self, cx: &mut Context<'_>, key: usize, id: ExchangeId, data: &[u8]) -> Option<usize> {
+        let taken = self.call(cx, |handler, http| handler.on_data(http, id, data)).min(data.len());
+        let connection = self.connection(key);
+        match &mut connection.reading {
+            Reading::Body(decoder, _) => decoder.take(taken),
+            _ => return Some(taken), // it has been refused meanwhile
+        }
+        if taken == 0 && connection.exchange == id.serial {
+            connection.held = true;
+            cx.pause(connection.id);
+            return None;
+        }
+        self.settle(cx);
+        Some(taken)
+    }
+
+    /// The whole body has come.
+    fn body_end(&mut self, cx: &mut Context<'_>, key: usize) {
+        let id = self.core.current(key);
+        let connection = self.connection(key);
+        let next = if id.is_none() { Reading::Head(Search::default()) } else { Reading::Whole };
+        connection.since = cx.now();
+        match (mem::replace(&mut connection.reading, next), id) {
+            (Reading::Body(_, Sink::Collect(collected)), _) => {
+                connection.reading = Reading::Whole;
+                self.hand_over_collected(cx, key, &collected);
+            }
+            (Reading::Body(_, Sink::Stream), Some(id)) => {
+                self.call(cx, |handler, http| handler.on_data_end(http, id));
+                self.settle(cx);
+            }
+            _ => {}
+        }
+    }
+
+    fn hand_over_collected(&mut self, cx: &mut Context<'_>, key: usize, collected: &Collected) {
+        let mut fields = Fields::new();
+        match Request::parse(&collected.head, &mut fields, &self.core.limits) {
+            Ok((request, _)) => self.hand_over(cx, key, &request.with_body(&collected.body)),
+            Err(refusal) => self.core.refuse(cx, key, refusal), // it has been parsed before
+        }
+    }
+
+    /// Bytes behind an upgrade.
+    fn raw(&mut self, cx: &mut Context<'_>, key: usize, input: &[u8]) -> Option<usize> {
+        let id = self.core.current(key)?;
+        let taken = self.call(cx, |handler, http| handler.on_data(http, id, input)).min(input.len());
+        self.settle(cx);
+        let connection = self.connection(key);
+        connection.since = cx.now();
+        connection.held = taken < input.len();
+        (taken > 0 || connection.exchange == 0).then_some(taken)
+    }
+
+    /// The client has ended its half, and nothing stands in the way of what is left of its input.
+    fn cut_short(&mut self, cx: &mut Context<'_>, key: usize) {
+        let connection = self.connection(key);
+        match &connection.reading {
+            Reading::Head(_) if connection.blocked => {}
+            Reading::Head(_) if !connection.left => cx.finish(connection.id),
+            Reading::Body(..) if connection.held => {}
+            Reading::Body(_, Sink::Skip(_)) if connection.exchange != 0 => {
+                connection.keep_alive = false;
+                connection.reading = Reading::Over;
+            }
+            Reading::Body(_, Sink::Skip(_)) => cx.finish(connection.id),
+            Reading::Head(_) | Reading::Body(..) => self.core.refuse(cx, key, TRUNCATED),
+            Reading::Whole | Reading::Raw | Reading::Over => {}
+        }
+        self.settle(cx);
+    }
+
+    /// Asks the handler what the end of the client's half means to an exchange, once.
+    fn tell_eof(&mut self, cx: &mut Context<'_>, key: usize) -> Eof {
+        let Some(id) = self.core.current(key) else { return Eof::Keep };
+        if mem::replace(&mut self.connection(key).told, id.serial) == id.serial {
+            return Eof::Keep;
+        }
+        let eof = self.call(cx, |handler, http| handler.on_eof(http, id));
+        self.settle(cx);
+        eof
+    }
+}
+
+impl<H: Handler> Service for Http<H> {
+    type Conn = Conn;
+
+    fn on_open(&mut self, cx: &mut Context<'_>, id: ConnId, listener: ListenerId) -> Conn {
+        let key = self.core.connections.insert(Connection::new(id, listener, cx.now()));
+        self.core.arm(cx, key);
+        Conn(key)
+    }
+
+    fn on_data(&mut self, cx: &mut Context<'_>, id: ConnId, conn: &mut Conn, input: &[u8]) -> usize {
+        let key = conn.0;
+        self.connection(key).serving = true;
+        let mut taken = 0;
+        while let Some(n) = self.step(cx, key, input.get(taken..).unwrap_or_default()) {
+            taken = input.len().min(taken + n);
+        }
+        let connection = self.connection(key);
+        connection.serving = false;
+        connection.left = taken < input.len();
+        if connection.eof {
+            self.cut_short(cx, key);
+            match self.tell_eof(cx, key) {
+                Eof::Keep => {}
+                Eof::Finish => cx.finish(id),
+                Eof::Abort => cx.abort(id),
+            }
+        }
+        self.core.arm(cx, key);
+        taken
+    }
+
+    /// A client may end its half when it has asked for all that it wants, and still reads.
+    fn on_eof(&mut self, cx: &mut Context<'_>, _: ConnId, conn: &mut Conn) -> Eof {
+        let key = conn.0;
+        let connection = self.connection(key);
+        connection.eof = true;
+        self.cut_short(cx, key);
+        let eof = self.tell_eof(cx, key);
+        self.core.arm(cx, key);
+        eof
+    }
+
+    fn on_drain(&mut self, cx: &mut Context<'_>, _: ConnId, conn: &mut Conn) {
+        let key = conn.0;
+        let connection = self.connection(key);
+        connection.drained = true;
+        connection.since = cx.now();
+        if mem::take(&mut connection.blocked) {
+            cx.resume(connection.id);
+        }
+        self.core.send_rest(cx, key);
+        if let Some(id) = self.core.streaming(key) {
+            self.call(cx, |handler, http| handler.on_room(http, id));
+        }
+        self.settle(cx);
+        self.core.arm(cx, key);
+    }
+
+    fn on_deadline(&mut self, cx: &mut Context<'_>, _: ConnId, conn: &mut Conn) {
+        let (key, now) = (conn.0, cx.now());
+        let current = self.core.current(key);
+        let limits = self.core.limits;
+        let connection = self.connection(key);
+        if connection.deadline.is_some_and(|at| at <= now) {
+            connection.deadline = None;
+            if let Some(id) = current {
+                self.call(cx, |handler, http| handler.on_deadline(http, id));
+            }
+        }
+        let connection = self.connection(key);
+        let late = connection.due(cx, &limits).filter(|(at, _)| *at <= now).map(|(_, late)| late);
+        match late {
+            Some(Late::Head | Late::Body) => self.core.refuse(cx, key, SLOW),
+            Some(Late::Idle) => {
+                connection.reading = Reading::Over;
+                cx.finish(connection.id);
+            }
+            Some(Late::Stalled) => cx.abort(connection.id),
+            None => {}
+        }
+        self.settle(cx);
+        self.core.arm(cx, key);
+    }
+
+    fn on_close(&mut self, cx: &mut Context<'_>, _: ConnId, conn: Conn, _: Closed) {
+        self.core.end(conn.0, Outcome::Lost);
+        self.core.connections.remove(conn.0);
+        self.settle(cx);
+    }
+
+    /// A newcomer that is turned away has most likely asked for a page.
+    fn is_complete(&self, _: ListenerId, input: &[u8]) -> bool {
+        let mut search = Search::default();
+        let end = search.end(input, &self.core.limits);
+        end == Ok(Some(input.len())) && (input.starts_with(b"GET ") || input.starts_with(b"HEAD "))
+    }
+
+    fn on_shutdown(&mut self, cx: &mut Context<'_>) {
+        self.core.stopping = true;
+        for (_, connection) in self.core.connections.iter().filter(|(_, connection)| connection.is_idle()) {
+            cx.finish(connection.id);
+        }
+        self.call(cx, |handler, http| handler.on_shutdown(http));
+        self.settle(cx);
+    }
+}

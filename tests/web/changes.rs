@@ -1,0 +1,97 @@
+//! Files may change while they are served. A change is seen a second later at the most.
+
+use super::*;
+use std::io::Read;
+use std::time::Instant;
+
+/// Waits until `target` is answered so, and returns how long that took.
+fn seen(site: &Site, target: &str, is: impl Fn(&Reply) -> bool) -> Duration {
+    let start = Instant::now();
+    wait_until("the change is seen", || Some(site.get(target)).filter(|reply| is(reply)));
+    start.elapsed()
+}
+
+/// Lost otherwise: every change, to a cache.
+#[test]
+fn changes_are_seen_within_a_second() {
+    let large = vec![b'x'; 200_000];
+    let site = Site::new(&[("a.txt", b"one"), ("b.txt", &large)]);
+    for target in ["/a.txt", "/b.txt"] {
+        let path = site.path(&target[1..]);
+        let first = site.get(target);
+        // Written to, and as long as before.
+        write(&path, &first.body.to_ascii_uppercase());
+        set_modified(&path, SystemTime::now());
+        let mut times = vec![seen(&site, target, |reply| reply.header("ETag") != first.header("ETag"))];
+        assert_eq!(site.get(target).body, first.body.to_ascii_uppercase());
+        // Replaced by one that claims to be as old.
+        write(&site.path("other"), b"other");
+        fs::rename(site.path("other"), &path).unwrap();
+        times.push(seen(&site, target, |reply| reply.text() == "other"));
+        // Deleted, and there again.
+        fs::remove_file(&path).unwrap();
+        times.push(seen(&site, target, |reply| reply.status == 404));
+        write(&path, b"again");
+        assert_eq!(site.get(target).text(), "again", "what is not there is not remembered");
+        // Made a folder of.
+        fs::remove_file(&path).unwrap();
+        fs::create_dir(&path).unwrap();
+        times.push(seen(&site, target, |reply| reply.status == 301));
+        // More than the second, for machines that are busy; far less than never.
+        assert!(times.iter().all(|time| *time < Duration::from_secs(10)), "{times:?}");
+    }
+}
+
+/// Lost otherwise: system calls; and what is compressed beside a file, when it comes or goes.
+#[test]
+fn what_lies_beside_a_file_may_change_too() {
+    let site = Site::new(&[("a.js", b"plain")]);
+    let get = || site.get_with("/a.js", &[("Accept-Encoding", "gzip")]);
+    assert_eq!(get().text(), "plain");
+    write(&site.path("a.js.gz"), b"gzipped");
+    wait_until("it is found", || Some(get()).filter(|reply| reply.text() == "gzipped"));
+    fs::remove_file(site.path("a.js.gz")).unwrap();
+    wait_until("it is gone", || Some(get()).filter(|reply| reply.text() == "plain" && reply.header("Vary").is_none()));
+}
+
+/// Lost otherwise: descriptors and memory, to a site with many files.
+#[test]
+fn the_cache_is_bounded() {
+    let large = vec![b'x'; 40_000];
+    let names: Vec<String> = (0..1500).map(|n| format!("{n}.bin")).collect();
+    let files: Vec<(&str, &[u8])> = names.iter().map(|name| (name.as_str(), &large[..])).collect();
+    let site = Site::new(&files);
+    let before = site.server.descriptors();
+    for name in &names {
+        assert_eq!(site.get(&format!("/{name}")).body.len(), large.len());
+    }
+    let held = site.server.descriptors() - before;
+    assert!((1000..=1030).contains(&held), "{held} files are held open");
+    // The same file under ever another name.
+    write(&site.path("small.txt"), &large[..30_000]);
+    for n in 0..2000 {
+        assert_eq!(site.get(&format!("/{}small.txt", "./".repeat(n))).status, 200);
+    }
+    assert!(site.server.peak_memory() < 64 << 20, "{} bytes were resident", site.server.peak_memory());
+    assert!(site.server.descriptors() - before <= 1030);
+}
+
+/// Lost otherwise: a download that ends early and looks complete.
+#[test]
+fn a_file_that_shrinks_ends_in_a_reset() {
+    let site = Site::new(&[("a.bin", &vec![7; 50 << 20])]);
+    let mut client = site.server.send(&request("GET", "/a.bin", &[]));
+    let mut some = [0; 1000];
+    client.read_exact(&mut some).unwrap();
+    fs::File::options().write(true).open(site.path("a.bin")).unwrap().set_len(1000).unwrap();
+    let mut rest = Vec::new();
+    let end = client.read_to_end(&mut rest);
+    assert!(end.is_err() && rest.len() < 50 << 20, "{end:?}");
+    // For the rest of the second, its old length is promised, and not kept.
+    let reply = wait_until("the change is seen", || {
+        let mut answer = Vec::new();
+        let mut client = site.server.send(&request("GET", "/a.bin", &[]));
+        client.read_to_end(&mut answer).is_ok().then(|| one(&answer, "GET"))
+    });
+    assert_eq!((reply.status, reply.body.len()), (200, 1000));
+}
