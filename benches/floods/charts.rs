@@ -12,7 +12,7 @@ use std::path::Path;
 type Drawn = Result<(), Box<dyn Error + Send + Sync>>;
 type Points = Vec<(f64, f64)>;
 
-const COLORS: [RGBColor; 9] = [
+const COLORS: [RGBColor; 10] = [
     full_palette::RED_700,
     full_palette::BLUE_600,
     full_palette::GREEN_600,
@@ -22,6 +22,7 @@ const COLORS: [RGBColor; 9] = [
     full_palette::BROWN_600,
     full_palette::PINK_600,
     full_palette::GREY_600,
+    full_palette::LIME_800,
 ];
 
 /// Draws what the report has the figures for.
