@@ -72,6 +72,12 @@ pub trait Net {
     /// that the file ends there.
     fn send_file(&mut self, stream: &mut Self::Stream, file: &File, offset: u64, len: usize) -> io::Result<usize>;
 
+    /// As [`send_file`](Net::send_file), for bytes that are followed at once by the end of the
+    /// stream, with which the kernel may send the last of them.
+    fn send_file_end(&mut self, stream: &mut Self::Stream, file: &File, offset: u64, len: usize) -> io::Result<usize> {
+        self.send_file(stream, file, offset, len)
+    }
+
     /// Ends our half of the stream (FIN).
     fn shut(&mut self, stream: &mut Self::Stream) -> io::Result<()>;
 

@@ -114,7 +114,12 @@ impl Output {
                 (write(&[IoSlice::new(bytes)])?, bytes.len())
             }
             Some(Insert { after: 0, piece: Piece::File { file, offset, left } }) => {
-                let n = net.send_file(stream, file, *offset, (*left).min(FILE_CHUNK) as usize)?;
+                let len = (*left).min(FILE_CHUNK);
+                let is_last = ends && len == *left && self.tail == 0 && self.inserts.len() == 1;
+                let n = match is_last {
+                    true => net.send_file_end(stream, file, *offset, len as usize)?,
+                    false => net.send_file(stream, file, *offset, len as usize)?,
+                };
                 if n == 0 {
                     let text = "a file ended before what was promised of it";
                     return Err(io::Error::new(io::ErrorKind::UnexpectedEof, text));

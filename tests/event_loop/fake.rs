@@ -342,6 +342,14 @@ impl Net for Fake {
         Ok(n)
     }
 
+    fn send_file_end(&mut self, wire: &mut Wire, file: &File, offset: u64, len: usize) -> io::Result<usize> {
+        let result = self.send_file(wire, file, offset, len);
+        if let Some(call) = self.0.0.borrow_mut().calls.last_mut() {
+            *call = "send_file_end";
+        }
+        result
+    }
+
     fn shut(&mut self, wire: &mut Wire) -> io::Result<()> {
         self.0.called("shut");
         wire.0.borrow_mut().shut = true;

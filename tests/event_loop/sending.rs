@@ -97,6 +97,31 @@ fn a_head_goes_out_with_the_file_behind_it() {
     assert_eq!(client.received(), b"head 0123456789 tail");
 }
 
+/// Lost otherwise: a packet of its own for the end of a stream behind a file; or a fifth of a second,
+/// where the end of a file is not that of the stream.
+#[test]
+fn only_the_last_of_a_file_that_ends_its_stream_is_sent_with_the_end() {
+    let world = World::new();
+    let mut server = serve(&world, Probe::silent());
+    let client = world.connect();
+    world.settle(&mut server);
+    client.set_window(usize::MAX);
+    let file = tempfile::tempfile().unwrap();
+    file.set_len(300_000).unwrap();
+    let (file, id) = (Rc::new(file), server.service().ids[0]);
+    world.calls();
+    server.with(|_, cx| cx.send_file(id, &file, 0, 300_000).unwrap());
+    world.settle(&mut server);
+    assert_eq!(world.calls(), ["send_file", "send_file"]);
+    server.with(|_, cx| {
+        cx.send_file(id, &file, 0, 300_000).unwrap();
+        cx.finish(id);
+    });
+    world.settle(&mut server);
+    assert_eq!(world.calls(), ["send_file", "send_file_end", "close"]);
+    assert_eq!(client.received().len(), 600_000);
+}
+
 /// Lost otherwise: a peer that takes a part of a file for the whole.
 #[test]
 fn a_file_that_ends_early_fails_the_connection() {
