@@ -1,0 +1,123 @@
+//! What a file costs, in the example `web` and in nginx, from the same files in the same run.
+//!
+//! ```text
+//! cargo bench --bench http                        everything, ten minutes
+//! cargo bench --bench http -- --quick             fewer turns, two minutes
+//! cargo bench --bench http -- files               only what is called so: files, readers
+//! ```
+//!
+//! The load of `files` is wrk's. Both servers have their turns there and back (A B B A); what counts
+//! is the processor time that a server takes for a request, as a ratio within a pair of turns: with
+//! wrk on a processor of its own, where it is the bottleneck, and with two threads of it on both,
+//! where the server is. `readers` are slow ones of a large file: the memory they take,
+//! and what the client of a small file feels of them. nginx is one process with its access log
+//! off, sendfile and its cache of open files on. Tables go to `target/http`. Linux only.
+
+#[path = "../../tests/common/mod.rs"]
+mod common;
+#[path = "../floods/machine.rs"]
+#[allow(dead_code)] // the floods use the rest
+mod machine;
+
+mod contender;
+mod files;
+mod readers;
+
+use clap::Parser;
+use contender::{Contender, Site};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::SystemTime;
+use std::{env, fs, io};
+
+#[derive(Parser)]
+#[command(name = "http", about = "Servers of HTTP, beside nginx")]
+struct Options {
+    /// Only the parts whose names contain one of these: files, readers.
+    names: Vec<String>,
+    /// Fewer and shorter turns: two minutes.
+    #[arg(long)]
+    quick: bool,
+    /// Pairs of turns.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pairs: Option<u16>,
+    /// What cargo says, if it runs benchmarks.
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+/// The parts, in the order in which they run.
+const PARTS: [&str; 2] = ["files", "readers"];
+
+fn main() -> ExitCode {
+    let options = Options::parse();
+    if !options.bench || !cfg!(target_os = "linux") {
+        println!("http: to be run by `cargo bench --bench http`, on Linux");
+        return ExitCode::SUCCESS; // `cargo test --all-targets` runs it, too
+    }
+    let _ = rlimit::increase_nofile_limit(u64::MAX);
+    match measure(&options) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            eprintln!("http: {why}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn measure(options: &Options) -> Result<(), String> {
+    if let Some(unknown) = options.names.iter().find(|name| !PARTS.iter().any(|part| part.contains(&***name))) {
+        return Err(format!("there is no part `{unknown}`; there are {}", PARTS.join(", ")));
+    }
+    let wanted = |part: &str| options.names.is_empty() || options.names.iter().any(|name| part.contains(&**name));
+    build_examples()?;
+    let pairs = options.pairs.map_or(if options.quick { 2 } else { 6 }, usize::from);
+    let site = Site::new().map_err(|error| format!("the files cannot be made: {error}"))?;
+    let contenders = Contender::all(&site);
+    let mut text = head();
+    if wanted("files") {
+        text += &files::measure(&contenders, pairs, options.quick)?;
+    }
+    if wanted("readers") {
+        text += &readers::measure(&site, options.quick)?;
+    }
+    print!("\n{text}");
+    let folder = save(&text).map_err(|error| error.to_string())?;
+    println!("\nThe tables are in {}.", folder.display());
+    Ok(())
+}
+
+fn build_examples() -> Result<(), String> {
+    let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = std::process::Command::new(cargo);
+    command.args(["build", "--quiet", "--release", "--locked", "--example", "web"]);
+    match command.status() {
+        Ok(status) if status.success() => Ok(()),
+        _ => Err("the examples cannot be built".to_owned()),
+    }
+}
+
+fn head() -> String {
+    let now = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
+    let arguments: Vec<String> = env::args().skip(1).filter(|argument| argument != "--bench").collect();
+    let command = ["cargo bench --bench http --", &arguments.join(" ")].join(" ");
+    format!("{}; {}; `{}`\n", machine::describe(), &now[..10], command.trim_end_matches([' ', '-']))
+}
+
+fn save(text: &str) -> io::Result<PathBuf> {
+    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("../http");
+    fs::create_dir_all(&folder)?;
+    fs::write(folder.join("table.md"), text)?;
+    folder.canonicalize()
+}
+
+/// The quartiles.
+fn middle(mut figures: Vec<f64>) -> [f64; 3] {
+    figures.sort_by(f64::total_cmp);
+    [1, 2, 3].map(|quarter| figures.get(figures.len() * quarter / 4).copied().unwrap_or(f64::NAN))
+}
+
+/// A median, and the middle half.
+fn in_words([low, median, high]: [f64; 3]) -> String {
+    format!("{median:.2} ({low:.2} to {high:.2})")
+}
