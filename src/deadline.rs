@@ -51,6 +51,11 @@ impl Deadlines {
         }
     }
 
+    /// The deadline of `key`.
+    pub(crate) fn get(&self, key: usize) -> Option<Instant> {
+        self.timers.get(key)?.deadline
+    }
+
     /// The soonest deadline of all.
     pub(crate) fn soonest(&mut self) -> Option<Instant> {
         while let Some(&Reverse((at, key))) = self.heap.peek() {

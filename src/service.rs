@@ -286,11 +286,14 @@ impl<'a> Context<'a> {
 
     /// Sets, moves or clears the connection's deadline. When it passes,
     /// [`Service::on_deadline`] is called, once. One that has passed already does so in the next
-    /// turn.
+    /// turn, or in this one if it was set before.
     pub fn set_deadline(&mut self, id: ConnId, deadline: Option<Instant>) {
         if self.table.get(id).is_some() {
             let next_turn = self.now() + Duration::from_nanos(1);
-            self.table.deadlines.set(id.key, deadline.map(|at| at.max(next_turn)));
+            // One that is about to be met is not put off by setting it again.
+            let before = self.table.deadlines.get(id.key).unwrap_or(next_turn);
+            let deadline = deadline.map(|at| at.max(next_turn.min(before)));
+            self.table.deadlines.set(id.key, deadline);
         }
     }
 

@@ -108,3 +108,25 @@ fn what_waits_is_offered_once_more_before_a_deadline_passes() {
     assert_eq!(slow.received(), b"b");
     assert!(slow.closed() && !quick.closed());
 }
+
+/// Lost otherwise: a limit to the time that an upload may take, if its client is quick enough to
+/// send something in every turn, and the service sets the same deadline again each time.
+#[test]
+fn a_deadline_that_has_passed_is_not_put_off_by_setting_it_again() {
+    let (world, second) = (World::new(), Duration::from_secs(1));
+    let mut until = None;
+    let probe = Probe::new(move |cx, id, input| {
+        cx.set_deadline(id, Some(*until.get_or_insert(cx.now() + second)));
+        input.len()
+    });
+    let mut server = serve(&world, probe);
+    let client = world.connect();
+    for _ in 0..3 {
+        client.send(b"x");
+        world.settle(&mut server);
+    }
+    world.pass(second);
+    client.send(b"x");
+    world.turn(&mut server);
+    assert!(client.closed());
+}
