@@ -32,7 +32,7 @@ struct Options {
     #[arg(long, default_value_t = 0)]
     first: u64,
 
-    /// Which server: stack, chat, accio or anything; all of them if none is named
+    /// Which server: stack, chat, accio, http or anything; all of them if none is named
     #[arg(long, value_parser = server)]
     server: Option<Server>,
 

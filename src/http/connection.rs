@@ -23,6 +23,8 @@ pub(super) struct Connection {
     pub(super) version: Version,
     /// It was a HEAD: the reply has no content.
     pub(super) head_only: bool,
+    /// The client has said that it asks for nothing more.
+    pub(super) is_last: bool,
     /// Whether the connection is kept when the reply is complete.
     pub(super) keep_alive: bool,
 
@@ -141,6 +143,7 @@ impl Connection {
             reply: Progress::None,
             version: Version::Http11,
             head_only: false,
+            is_last: false,
             keep_alive: true,
             serving: false,
             blocked: false,

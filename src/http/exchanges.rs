@@ -302,9 +302,10 @@ impl Core {
         connection.since = cx.now();
         connection.held = false;
         if !connection.keep_alive || self.stopping {
-            let whole = matches!(connection.reading, Reading::Whole);
+            // Whoever would have gone on may be sending already.
+            let quiet = connection.is_last && matches!(connection.reading, Reading::Whole);
             connection.reading = Reading::Over;
-            match whole {
+            match quiet {
                 true => cx.finish(connection.id),
                 false => cx.finish_lingering(connection.id),
             }

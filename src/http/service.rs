@@ -115,8 +115,9 @@ impl<H: Handler> Http<H> {
         let step = match &mut connection.reading {
             Reading::Head(_) if input.is_empty() => return None,
             Reading::Head(_) => self.head(cx, key, input),
+            Reading::Body(..) if connection.held => return None,
             Reading::Body(decoder, _) => match decoder.next(input) {
-                Ok((passed, Part::Data(data))) => return self.data(cx, key, data).map(|taken| passed + taken),
+                Ok((passed, Part::Data(data))) => return Some(passed + self.data(cx, key, data)),
                 Ok((passed, Part::End)) => {
                     self.body_end(cx, key);
                     return Some(passed);
@@ -184,6 +185,7 @@ impl<H: Handler> Http<H> {
         let connection = self.connection(key);
         connection.version = request.version();
         connection.head_only = request.method() == "HEAD";
+        connection.is_last = !framing.keep_alive;
         connection.keep_alive = framing.keep_alive;
         connection.since = cx.now();
         if !framing.has_body() {
@@ -266,26 +268,26 @@ impl<H: Handler> Http<H> {
     }
 
     /// Bytes of a body. Returns how many were taken.
-    fn data(&mut self, cx: &mut Context<'_>, key: usize, data: &[u8]) -> Option<usize> {
+    fn data(&mut self, cx: &mut Context<'_>, key: usize, data: &[u8]) -> usize {
         let id = self.core.current(key);
         let connection = self.connection(key);
         connection.since = cx.now();
-        let Reading::Body(decoder, sink) = &mut connection.reading else { return None };
+        let Reading::Body(decoder, sink) = &mut connection.reading else { return 0 };
         match (sink, id) {
             (Sink::Collect(collected), _) => {
                 if data.len() > collected.limit - collected.body.len() {
                     self.core.refuse(cx, key, TOO_LARGE);
-                    return Some(data.len());
+                    return data.len();
                 }
                 collected.body.extend_from_slice(data);
                 decoder.take(data.len());
-                Some(data.len())
+                data.len()
             }
             (Sink::Stream, Some(id)) => self.stream(cx, key, id, data),
             (Sink::Stream | Sink::Skip(_), None) | (Sink::Skip(_), Some(_)) => {
                 decoder.take(data.len());
                 self.dropped(cx, key, data.len());
-                Some(data.len())
+                data.len()
             }
         }
     }
@@ -307,20 +309,20 @@ impl<H: Handler> Http<H> {
     }
 
     /// Bytes of a body for the handler.
-    fn stream(&mut self, cx: &mut Context<'_>, key: usize, id: ExchangeId, data: &[u8]) -> Option<usize> {
+    fn stream(&mut self, cx: &mut Context<'_>, key: usize, id: ExchangeId, data: &[u8]) -> usize {
         let taken = self.call(cx, |handler, http| handler.on_data(http, id, data)).min(data.len());
         let connection = self.connection(key);
         match &mut connection.reading {
             Reading::Body(decoder, _) => decoder.take(taken),
-            _ => return Some(taken), // it has been refused meanwhile
+            _ => return taken, // it has been refused meanwhile
         }
         if taken == 0 && connection.exchange == id.serial {
             connection.held = true;
             cx.pause(connection.id);
-            return None;
+            return 0;
         }
         self.settle(cx);
-        Some(taken)
+        taken
     }
 
     /// The whole body has come.

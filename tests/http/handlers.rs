@@ -356,6 +356,50 @@ fn streamed_bodies_go_both_ways_at_the_pace_of_their_reader() {
     }
 }
 
+/// Lost otherwise: uploads, which would have their framing in them, if the handler cannot take the
+/// first byte of a chunk at once.
+#[test]
+fn a_chunk_can_wait_at_its_beginning() {
+    #[derive(Default)]
+    struct Reluctant {
+        id: Option<ExchangeId>,
+        willing: bool,
+        body: Vec<u8>,
+    }
+
+    impl Handler for Reluctant {
+        fn body(&mut self, _: &Request<'_>) -> Body {
+            Body::Stream
+        }
+
+        fn on_request(&mut self, _: &mut Exchanges<'_>, id: ExchangeId, _: &Request<'_>) {
+            self.id = Some(id);
+        }
+
+        fn on_data(&mut self, _: &mut Exchanges<'_>, _: ExchangeId, data: &[u8]) -> usize {
+            let n = usize::from(self.willing);
+            self.body.extend(&data[..n]);
+            self.willing = !self.willing;
+            n
+        }
+
+        fn on_data_end(&mut self, http: &mut Exchanges<'_>, id: ExchangeId) {
+            http.reply(id, Status::OK).body(&self.body);
+        }
+    }
+
+    let world = World::new(1);
+    let mut server = serve(&world, Reluctant::default(), pollstack::Limits::default());
+    let client = world.connect();
+    client.send(b"PUT / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n1\r\nc\r\n0\r\n\r\n");
+    for _ in 0..10 {
+        world.settle(&mut server);
+        server
+            .with(|http, cx| http.with(cx, |reluctant, http| reluctant.id.into_iter().for_each(|id| http.resume(id))));
+    }
+    assert_eq!(one(&client.read(), "PUT").text(), "abc");
+}
+
 /// Lost otherwise: connections, to bodies that nobody wants, or the next request in one of them.
 #[test]
 fn bodies_are_read_past_or_refused() {
@@ -534,6 +578,23 @@ fn a_stop_answers_what_is_held_and_closes_what_is_idle() {
     }
     world.settle(&mut server);
     assert!(server.is_stopped());
+}
+
+/// Lost otherwise: the reply to a reset, when the server is stopped while a client that knows nothing
+/// of it has sent on.
+#[test]
+fn a_stop_does_not_cut_off_who_is_still_sending() {
+    let world = World::new(1);
+    world.set_buffers(100, 1000); // the rest is under way
+    let mut server = serve(&world, Script::default(), pollstack::Limits::default());
+    let client = world.connect();
+    client.send(&request("/hold"));
+    world.settle(&mut server);
+    server.stop(Duration::from_secs(5));
+    client.send(&GET.repeat(100));
+    world.settle(&mut server);
+    assert_eq!(one(&client.read(), "GET").text(), "goodbye");
+    assert!(client.has_ended() && !client.was_reset());
 }
 
 /// Lost otherwise: a page for whoever finds no place.

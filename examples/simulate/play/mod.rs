@@ -3,6 +3,7 @@
 mod accio;
 mod anything;
 mod chat;
+mod http;
 mod model;
 mod report;
 mod stack;
@@ -21,10 +22,11 @@ pub(crate) struct Server {
     run: fn(u64, &World, &mut Report) -> Check,
 }
 
-pub(crate) const SERVERS: [Server; 4] = [
+pub(crate) const SERVERS: [Server; 5] = [
     Server { name: "stack", run: stack::run },
     Server { name: "chat", run: chat::run },
     Server { name: "accio", run: accio::run },
+    Server { name: "http", run: http::run },
     Server { name: "anything", run: anything::run },
 ];
 
