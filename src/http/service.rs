@@ -113,7 +113,7 @@ impl<H: Handler> Http<H> {
             return None;
         }
         let step = match &mut connection.reading {
-            Reading::Head(_) if input.is_empty() => return None,
+            Reading::Head(_) | Reading::Raw | Reading::Over if input.is_empty() => return None,
             Reading::Head(_) => self.head(cx, key, input),
             Reading::Body(..) if connection.held => return None,
             Reading::Body(decoder, _) => match decoder.next(input) {
@@ -129,9 +129,7 @@ impl<H: Handler> Http<H> {
                 }
                 Err(refusal) => Err(refusal),
             },
-            Reading::Raw if input.is_empty() => return None,
             Reading::Raw => return self.raw(cx, key, input),
-            Reading::Over if input.is_empty() => return None,
             Reading::Over => return Some(input.len()),
             Reading::Whole => {
                 if !input.is_empty() {
