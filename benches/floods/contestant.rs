@@ -149,7 +149,7 @@ impl Contestant {
     /// The system calls of the server for so many requests, and for how many units they were;
     /// `None` where strace cannot be had.
     pub(crate) fn trace(&mut self, clients: &mut Clients, requests: usize) -> Result<Option<(Calls, f64)>, String> {
-        let Some(strace) = Strace::attach(&self.target.server) else { return Ok(None) };
+        let Some(strace) = Strace::attach(self.target.server.pid()) else { return Ok(None) };
         let tally = self.serve(clients, requests)?;
         Ok(Some((strace.stop(), self.load.units(&tally))))
     }

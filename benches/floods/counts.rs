@@ -82,7 +82,7 @@ fn alone(clients: &mut Clients) -> Result<(), String> {
     let target = Kind::Pollstack.start(Setup::default())?;
     machine::place(&target.server, Placement::Apart);
     clients.place(Placement::Apart);
-    let strace = Strace::attach(&target.server).ok_or("strace cannot attach")?;
+    let strace = Strace::attach(target.server.pid()).ok_or("strace cannot attach")?;
     for _ in 0..REQUESTS {
         settle(&target);
         let flood = Flood { tongue: Tongue::Stack, order: Order::Only(Wish::Push), payload: 1, pace: Pace::Closed(1) };
@@ -114,7 +114,7 @@ fn at_rest(time: Duration) -> Result<(), String> {
     let target = Kind::Pollstack.start(Setup::default())?;
     let _parked = park(&target, 10)?;
     settle(&target);
-    let strace = Strace::attach(&target.server).ok_or("strace cannot attach")?;
+    let strace = Strace::attach(target.server.pid()).ok_or("strace cannot attach")?;
     std::thread::sleep(time);
     let calls = strace.stop().total();
     println!("  at rest with 10 parked clients, {time:?}: {calls}");

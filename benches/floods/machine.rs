@@ -67,9 +67,12 @@ pub(crate) fn ordinary(program: &Command) -> Command {
 
 /// Puts a server, with all its threads, where it belongs.
 pub(crate) fn place(server: &Server, placement: Placement) {
+    place_process(server.pid(), placement);
+}
+
+pub(crate) fn place_process(pid: u32, placement: Placement) {
     if can_pin() {
-        let pid = server.pid().to_string();
-        let _ = Command::new("taskset").args(["-acp", placement.processor(), &pid]).output();
+        let _ = Command::new("taskset").args(["-acp", placement.processor(), &pid.to_string()]).output();
     }
 }
 
@@ -181,8 +184,7 @@ pub(crate) struct Strace {
 
 impl Strace {
     /// `None` where there is no strace, or where it may not do that.
-    pub(crate) fn attach(server: &Server) -> Option<Strace> {
-        let pid = server.pid();
+    pub(crate) fn attach(pid: u32) -> Option<Strace> {
         let output = tempfile::NamedTempFile::new().expect("a file");
         let mut command = Command::new("strace");
         command.args(["-f", "-c", "-o"]).arg(output.path()).args(["-p", &pid.to_string()]).stderr(Stdio::null());

@@ -1,7 +1,7 @@
 //! The servers, and the files that they serve.
 
 use crate::common::{PATIENCE, Server, example};
-use crate::machine::{self, Placement, ordinary, there};
+use crate::machine::{self, Placement, Strace, ordinary, there};
 use std::fs;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -15,7 +15,7 @@ pub(crate) const SIZES: [(&str, u64); 3] = [("1k", 1 << 10), ("100k", 100 << 10)
 pub(crate) const LARGE: (&str, u64) = ("1g", 1 << 30);
 
 /// How many connections a server takes.
-const PLACES: usize = 4096;
+const PLACES: usize = 12_000;
 
 /// A folder with files.
 pub(crate) struct Site {
@@ -44,16 +44,21 @@ fn content(len: u64) -> Vec<u8> {
     (0..len).map(|n| (n % 251) as u8).collect()
 }
 
-/// A server of the files.
+/// A server.
 pub(crate) struct Contender {
     pub(crate) name: &'static str,
-    pub(crate) server: Server,
+    /// Ends with this.
+    _server: Server,
+    /// The process that serves.
+    pid: u32,
     pub(crate) address: SocketAddr,
 }
 
 impl Contender {
-    /// Ours, and nginx if it is there.
-    pub(crate) fn all(site: &Site) -> Vec<Contender> {
+    pub(crate) const PUBSUB: &str = "pollstack's pubsub";
+
+    /// Servers of the files: ours, and nginx if it is there.
+    pub(crate) fn of_files(site: &Site) -> Vec<Contender> {
         [Contender::web(site), Contender::nginx(site)].into_iter().flatten().collect()
     }
 
@@ -63,40 +68,105 @@ impl Contender {
         let places = PLACES.to_string();
         let config = config.to_str()?;
         let program = example("web", &["--listen", "127.0.0.1:0", "--max-clients", &places, "--config", config]);
-        let server = Server::try_spawn(ordinary(&program), 1)?;
-        let address = server.address();
-        Some(Contender { name: "pollstack's web", server, address })
+        Contender::that_tells("pollstack's web", &program)
+    }
+
+    pub(crate) fn pubsub() -> Option<Contender> {
+        let places = PLACES.to_string();
+        let program = example("pubsub", &["--listen", "127.0.0.1:0", "--max-subscribers", &places]);
+        Contender::that_tells(Contender::PUBSUB, &program)
+    }
+
+    pub(crate) fn node() -> Option<Contender> {
+        if !there("node") {
+            println!("left out: Node is not installed; benches/peers/install.sh does that");
+            return None;
+        }
+        let mut program = Command::new("node");
+        program.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/peers/node/fanout.mjs")).arg("127.0.0.1:0");
+        Contender::that_tells("Node", &program)
     }
 
     pub(crate) fn nginx(site: &Site) -> Option<Contender> {
+        Contender::start_nginx(
+            "nginx",
+            site,
+            "",
+            "open_file_cache max=1000 inactive=60s; open_file_cache_valid 60s;",
+            "",
+        )
+    }
+
+    pub(crate) fn nchan(site: &Site) -> Option<Contender> {
+        let module = "/usr/lib/nginx/modules/ngx_nchan_module.so";
+        if !Path::new(module).exists() {
+            println!("left out: nchan is not installed; benches/peers/install.sh does that");
+            return None;
+        }
+        Contender::start_nginx(
+            "nginx with nchan",
+            site,
+            &format!("load_module {module};"),
+            "nchan_max_reserved_memory 256M;",
+            "location ~ ^/channels/(\\w+)/events$ { nchan_subscriber eventsource; nchan_channel_id $1; \
+             nchan_subscriber_first_message newest; }
+             location ~ ^/channels/(\\w+)$ { nchan_publisher; nchan_channel_id $1; nchan_message_buffer_length 256; }",
+        )
+    }
+
+    /// One that says where it listens.
+    fn that_tells(name: &'static str, program: &Command) -> Option<Contender> {
+        let server = Server::try_spawn(ordinary(program), 1)?;
+        let (pid, address) = (server.pid(), server.address());
+        Some(Contender { name, _server: server, pid, address })
+    }
+
+    fn start_nginx(name: &'static str, site: &Site, main: &str, http: &str, server: &str) -> Option<Contender> {
         let Some(program) = ["nginx", "/usr/sbin/nginx"].into_iter().find(|program| there(program)) else {
             println!("left out: nginx is not installed; benches/peers/install.sh does that");
             return None;
         };
         let address = TcpListener::bind("127.0.0.1:0").ok()?.local_addr().ok()?;
         let config = site.path().join("nginx.conf");
-        fs::write(&config, nginx_config(site.path(), address)).ok()?;
+        fs::write(&config, nginx_config(site.path(), address, main, http, server)).ok()?;
         let mut command = Command::new(program);
         command.arg("-p").arg(site.path()).arg("-c").arg(&config).args(["-e", "stderr"]);
         let server = Server::try_spawn(ordinary(&command), 0)?;
         let start = Instant::now();
         while TcpStream::connect(address).is_err() {
             if start.elapsed() > PATIENCE {
-                println!("left out: nginx does not listen");
+                println!("left out: {name} does not listen");
                 return None;
             }
             std::thread::sleep(Duration::from_millis(5));
         }
-        Some(Contender { name: "nginx", server, address })
+        let master = server.pid();
+        let children = fs::read_to_string(format!("/proc/{master}/task/{master}/children")).unwrap_or_default();
+        let pid = children.split_whitespace().next().and_then(|pid| pid.parse().ok()).unwrap_or(master);
+        Some(Contender { name, _server: server, pid, address })
     }
 
     /// On a processor of its own.
     pub(crate) fn place(&self) {
-        machine::place(&self.server, Placement::Apart);
+        machine::place_process(self.pid, Placement::Apart);
     }
 
     pub(crate) fn cpu(&self) -> Duration {
-        machine::cpu(self.server.pid())
+        machine::cpu(self.pid)
+    }
+
+    /// Resident bytes.
+    pub(crate) fn memory(&self) -> u64 {
+        process_memory(self.pid, "VmRSS")
+    }
+
+    pub(crate) fn peak_memory(&self) -> u64 {
+        process_memory(self.pid, "VmHWM")
+    }
+
+    /// Its system calls, from here on.
+    pub(crate) fn trace(&self) -> Option<Strace> {
+        Strace::attach(self.pid)
     }
 
     /// Whether the files come as they are.
@@ -121,21 +191,29 @@ fn get(address: SocketAddr, name: &str) -> io::Result<Vec<u8>> {
     Ok(reply)
 }
 
-/// As nginx is usually tuned for files; one process, and no limit to the requests of a connection.
-fn nginx_config(folder: &Path, address: SocketAddr) -> String {
+/// As nginx is usually tuned; one worker, and no limit to the requests of a connection.
+fn nginx_config(folder: &Path, address: SocketAddr, main: &str, http: &str, server: &str) -> String {
     let folder = folder.display();
     format!(
-        "daemon off; master_process off; pid {folder}/nginx.pid; error_log stderr error;
-worker_rlimit_nofile 20000;
+        "{main}
+daemon off; user root; worker_processes 1; pid {folder}/nginx.pid; error_log stderr error;
+worker_rlimit_nofile 30000;
 events {{ worker_connections {PLACES}; }}
 http {{
     access_log off; sendfile on; tcp_nopush on; tcp_nodelay on;
     keepalive_timeout 600; keepalive_requests 1000000000; send_timeout 600;
-    open_file_cache max=1000 inactive=60s; open_file_cache_valid 60s;
+    {http}
     client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy; fastcgi_temp_path {folder}/fastcgi;
     uwsgi_temp_path {folder}/uwsgi; scgi_temp_path {folder}/scgi;
-    server {{ listen {address} backlog=4096; root {folder}/www; }}
+    server {{ listen {address} backlog=4096; root {folder}/www; {server} }}
 }}
 "
     )
+}
+
+/// A line of `/proc/PID/status`, in bytes.
+fn process_memory(pid: u32, name: &str) -> u64 {
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok()).unwrap_or(0) * 1024
 }

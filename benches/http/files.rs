@@ -1,7 +1,7 @@
 //! What a file costs: wrk asks both servers for the same ones.
 
 use crate::contender::{Contender, SIZES};
-use crate::machine::{Placement, Strace, can_pin};
+use crate::machine::{Placement, can_pin};
 use crate::{in_words, middle};
 use std::fmt::Write;
 use std::process::Command;
@@ -126,7 +126,7 @@ fn take_turns(contenders: &[Contender], load: Load, pairs: usize) -> Result<Vec<
         eprintln!("{}, {}: measured", load.name(), placement.name());
     }
     for (contender, turns) in contenders.iter().zip(&mut turns) {
-        if let Some(strace) = Strace::attach(&contender.server) {
+        if let Some(strace) = contender.trace() {
             let done = load.run(contender, Placement::Apart)?;
             turns.calls = strace.stop().list(done.requests);
         }

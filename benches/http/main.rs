@@ -1,17 +1,18 @@
-//! What a file costs, in the example `web` and in nginx, from the same files in the same run.
+//! What a file costs, in the example `web` and in nginx, and what a message to many costs, in the
+//! example `pubsub`, in nginx with nchan and in Node; always in the same run.
 //!
 //! ```text
 //! cargo bench --bench http                        everything, ten minutes
 //! cargo bench --bench http -- --quick             fewer turns, two minutes
-//! cargo bench --bench http -- files               only what is called so: files, readers
+//! cargo bench --bench http -- files               only what is called so: files, readers, fan-out
 //! ```
 //!
 //! The load of `files` is wrk's. Both servers have their turns there and back (A B B A); what counts
 //! is the processor time that a server takes for a request, as a ratio within a pair of turns: with
 //! wrk on a processor of its own, where it is the bottleneck, and with two threads of it on both,
 //! where the server is. `readers` are slow ones of a large file: the memory they take,
-//! and what the client of a small file feels of them. nginx is one process with its access log
-//! off, sendfile and its cache of open files on. Tables go to `target/http`. Linux only.
+//! and what the client of a small file feels of them. In `fan-out`, many are subscribed to one
+//! channel. nginx has one worker, its access log off, sendfile and its cache of open files on. Tables go to `target/http`. Linux only.
 
 #[path = "../../tests/common/mod.rs"]
 mod common;
@@ -20,8 +21,10 @@ mod common;
 mod machine;
 
 mod contender;
+mod fanout;
 mod files;
 mod readers;
+mod subscribers;
 
 use clap::Parser;
 use contender::{Contender, Site};
@@ -33,7 +36,7 @@ use std::{env, fs, io};
 #[derive(Parser)]
 #[command(name = "http", about = "Servers of HTTP, beside nginx")]
 struct Options {
-    /// Only the parts whose names contain one of these: files, readers.
+    /// Only the parts whose names contain one of these: files, readers, fan-out.
     names: Vec<String>,
     /// Fewer and shorter turns: two minutes.
     #[arg(long)]
@@ -47,7 +50,7 @@ struct Options {
 }
 
 /// The parts, in the order in which they run.
-const PARTS: [&str; 2] = ["files", "readers"];
+const PARTS: [&str; 3] = ["files", "readers", "fan-out"];
 
 fn main() -> ExitCode {
     let options = Options::parse();
@@ -73,13 +76,15 @@ fn measure(options: &Options) -> Result<(), String> {
     build_examples()?;
     let pairs = options.pairs.map_or(if options.quick { 2 } else { 6 }, usize::from);
     let site = Site::new().map_err(|error| format!("the files cannot be made: {error}"))?;
-    let contenders = Contender::all(&site);
     let mut text = head();
     if wanted("files") {
-        text += &files::measure(&contenders, pairs, options.quick)?;
+        text += &files::measure(&Contender::of_files(&site), pairs, options.quick)?;
     }
     if wanted("readers") {
         text += &readers::measure(&site, options.quick)?;
+    }
+    if wanted("fan-out") {
+        text += &fanout::measure(&site, pairs, options.quick)?;
     }
     print!("\n{text}");
     let folder = save(&text).map_err(|error| error.to_string())?;
@@ -90,7 +95,7 @@ fn measure(options: &Options) -> Result<(), String> {
 fn build_examples() -> Result<(), String> {
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = std::process::Command::new(cargo);
-    command.args(["build", "--quiet", "--release", "--locked", "--example", "web"]);
+    command.args(["build", "--quiet", "--release", "--locked", "--example", "web", "--example", "pubsub"]);
     match command.status() {
         Ok(status) if status.success() => Ok(()),
         _ => Err("the examples cannot be built".to_owned()),

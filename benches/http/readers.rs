@@ -49,7 +49,7 @@ fn crowd(contender: &Contender) -> io::Result<u64> {
     while Instant::now() < over {
         sip(&mut readers)?;
     }
-    Ok(contender.server.peak_memory())
+    Ok(contender.peak_memory())
 }
 
 /// What a quick client feels, in words: percentiles without and beside slow readers.
