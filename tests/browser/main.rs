@@ -1,0 +1,10 @@
+//! The servers before a real browser: a headless Chromium, which is driven over WebDriver. Where
+//! it is not installed, the tests say that they are left out, and pass; with `BROWSER=required` in
+//! the environment they fail.
+
+#[path = "../common/mod.rs"]
+mod common;
+mod http;
+mod tools;
+mod web;
+mod webdriver;
