@@ -5,6 +5,8 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod http;
+mod proxy;
+mod room;
 mod tools;
 mod web;
 mod webdriver;

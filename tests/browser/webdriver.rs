@@ -250,12 +250,6 @@ impl Page<'_> {
         self.post("actions", json!({ "actions": [{ "type": "key", "id": "keyboard", "actions": actions }] }));
     }
 
-    /// A picture of it, as Base64 of PNG.
-    pub(crate) fn picture(&self) -> String {
-        self.turn_to();
-        text(&self.browser.get("screenshot"))
-    }
-
     fn post(&self, command: &str, parameters: Value) -> Value {
         self.turn_to();
         self.browser.post(command, parameters)
