@@ -12,14 +12,14 @@ use std::rc::Rc;
 const TEXT: &str = include_str!("page.html");
 
 #[derive(Debug)]
-pub struct Page {
+pub(crate) struct Page {
     text: Rc<[u8]>,
     tag: String,
     headers: Headers,
 }
 
 impl Page {
-    pub fn new() -> Page {
+    pub(crate) fn new() -> Page {
         let tag = format!("\"{}\"", &HEXLOWER.encode(&Sha256::digest(TEXT))[..32]);
         let headers = Headers::new()
             .with("Content-Security-Policy", policy())
@@ -33,7 +33,7 @@ impl Page {
     }
 
     /// Answers a request for it.
-    pub fn reply(&self, http: &mut Exchanges<'_>, id: ExchangeId, request: &Request<'_>) {
+    pub(crate) fn reply(&self, http: &mut Exchanges<'_>, id: ExchangeId, request: &Request<'_>) {
         match self.is_known(request) {
             true => http.reply(id, Status::NOT_MODIFIED).headers(&self.headers).empty(),
             false => {

@@ -60,7 +60,7 @@ pub(crate) fn expect(page: &Page<'_>, texts: &[&str]) {
 fn two_pages_talk() {
     let Some(browser) = Browser::start() else { return };
     let server = serve(0).unwrap();
-    let (ann, bob) = (enter(&browser, server.address(), "a%20room"), enter(&browser, server.address(), "a%20room"));
+    let (ann, bob) = (enter(&browser, server.address(), "a.room"), enter(&browser, server.address(), "a.room"));
     let elsewhere = enter(&browser, server.address(), "elsewhere");
     ann.press_with(SHIFT, TAB);
     ann.press("ann".chars().chain([TAB]));
@@ -228,6 +228,27 @@ fn what_cannot_be_sent_stays_in_the_box() {
     page.press([ENTER]);
     expect(&page, &["is anybody there?"]);
     page.wait_for(&format!("{BOX} === '' && document.querySelector('.said').textContent === ''"));
+    // The same goes for what the server does not take.
+    page.run("document.querySelector('textarea').value = 'long '.repeat(20000)");
+    page.press([ENTER]);
+    page.wait_for("document.querySelector('.said').textContent.startsWith('Not sent: it is too long')");
+    assert_eq!(page.value(&format!("{BOX}.length")), 100_000);
+}
+
+/// Lost otherwise: the time of somebody who waits for a room that there cannot be.
+#[test]
+fn a_room_that_cannot_be_says_so() {
+    let Some(browser) = Browser::start() else { return };
+    let server = serve(0).unwrap();
+    let page = browser.page();
+    for room in ["a%20room", "..", "%", "%2F%3F"] {
+        page.open(&format!("http://{}/#{room}", server.address()));
+        page.wait_for(&format!("{STATE}.startsWith('The server refuses this room: status 40')"));
+        say(&page, "hello");
+        page.wait_for("document.querySelector('.said').textContent.startsWith('Not sent: the server answers 40')");
+    }
+    page.run("location.hash = ''");
+    page.wait_for(&format!("{CONNECTED} && document.querySelector('h1').textContent === 'lobby'"));
 }
 
 /// Lost otherwise: those whose browser, or whose proxy, does not do streams.
