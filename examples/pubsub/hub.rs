@@ -1,0 +1,279 @@
+//! The hub: channels, what they remember, and who is to be given what. It knows no sockets; how a
+//! message gets to a subscriber, its caller says.
+//!
+//! # Ids
+//!
+//! All channels begin at the same id, the hub's `base`: the microseconds since 1970 at its start. So
+//! ids go on increasing when the server is started again, as long as a channel has fewer than a
+//! million messages a second, and whoever comes back with one of a former life is told that there
+//! is a gap. When a channel with messages has to make room for another, `base` goes beyond its last
+//! id, so that the same holds for one that is born again. They stay below 2^53, which is as far as
+//! JavaScript counts, until the year 2255.
+
+use super::channel::{Channel, History, Member, Start};
+use super::message::Message;
+use slab::Slab;
+use std::collections::HashMap;
+use std::rc::Rc;
+
+#[derive(Debug)]
+pub(crate) struct Hub<S> {
+    limits: Limits,
+    base: u64,
+    names: HashMap<Rc<str>, usize>,
+    channels: Slab<(Rc<str>, Channel<S>)>,
+    /// How often something has been used.
+    uses: u64,
+    /// How many subscribers there have been.
+    serial: u64,
+    counts: Counts,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    pub(crate) channels: usize,
+    pub(crate) subscribers: usize,
+    pub(crate) history: History,
+}
+
+/// The place of a subscriber. It reaches nobody else when that is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Seat {
+    channel: usize,
+    member: usize,
+    serial: u64,
+}
+
+/// What has become of a message on its way to a subscriber.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Delivery {
+    /// It is on its way.
+    Taken,
+    /// So it is, and the subscriber wanted no more than one.
+    Last,
+    /// There is no room for it.
+    Full,
+    /// There is nobody any more.
+    Gone,
+}
+
+/// How far a subscriber is when it has been given what it could take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Progress {
+    /// It has everything.
+    Current,
+    /// It has to make room first.
+    Behind,
+    /// What it has to have next is not held any more, or it is gone: it is not a subscriber now.
+    Lost,
+}
+
+/// The hub is full.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Busy {
+    Channels,
+    Subscribers,
+}
+
+/// What has happened so far, and what there is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Counts {
+    pub(crate) channels: usize,
+    pub(crate) subscribers: usize,
+    pub(crate) published: u64,
+    pub(crate) delivered: u64,
+    pub(crate) disconnected_slow: u64,
+}
+
+/// A message has been published.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Published {
+    pub(crate) id: u64,
+    /// How many have it now, or will have it when they have read what is before it.
+    pub(crate) subscribers: usize,
+}
+
+impl<S: Copy> Hub<S> {
+    pub(crate) fn new(limits: Limits, base: u64) -> Self {
+        let (names, channels) = (HashMap::new(), Slab::new());
+        Hub { limits, base, names, channels, uses: 0, serial: 0, counts: Counts::default() }
+    }
+
+    pub(crate) fn counts(&self) -> Counts {
+        Counts { channels: self.channels.len(), ..self.counts }
+    }
+
+    /// Publishes a message to all subscribers of a channel that have everything before it; who is
+    /// behind gets it in its turn. Who has no room for it is a subscriber no longer.
+    pub(crate) fn publish(
+        &mut self,
+        name: &str,
+        text: &str,
+        mut deliver: impl FnMut(S, &Message) -> Delivery,
+    ) -> Result<Published, Busy> {
+        let key = self.channel(name)?;
+        let Some((_, channel)) = self.channels.get_mut(key) else { return Err(Busy::Channels) };
+        let id = channel.next();
+        channel.push(text);
+        self.counts.published += 1;
+        let mut subscribers = channel.members.len();
+        let mut members = std::mem::take(&mut channel.members);
+        if let Some(message) = channel.get(id) {
+            let counts = &mut self.counts;
+            members.retain(|_, member| {
+                if member.next != id {
+                    return true;
+                }
+                let delivery = deliver(member.who, message);
+                member.next += 1;
+                counts.count(delivery);
+                subscribers -= usize::from(matches!(delivery, Delivery::Full | Delivery::Gone));
+                delivery == Delivery::Taken
+            });
+        }
+        channel.members = members;
+        channel.trim(self.limits.history);
+        self.forget_if_empty(key);
+        Ok(Published { id, subscribers })
+    }
+
+    /// Where somebody begins to read a channel who has the message `after`.
+    pub(crate) fn start(&self, name: &str, after: Option<u64>) -> Start {
+        match self.find(name) {
+            Some(channel) => channel.start(after),
+            None => Channel::<S>::new(self.base).start(after),
+        }
+    }
+
+    /// The messages of a channel from an id on.
+    pub(crate) fn messages(&self, name: &str, from: u64) -> impl Iterator<Item = &Message> {
+        self.find(name).into_iter().flat_map(move |channel| channel.from(from))
+    }
+
+    /// Makes somebody a subscriber from the message `next` on. What is held already it gets with
+    /// [`advance`](Self::advance).
+    pub(crate) fn subscribe(&mut self, name: &str, who: S, next: u64) -> Result<Seat, Busy> {
+        if self.counts.subscribers >= self.limits.subscribers {
+            return Err(Busy::Subscribers);
+        }
+        let key = self.channel(name)?;
+        let Some((_, channel)) = self.channels.get_mut(key) else { return Err(Busy::Channels) };
+        self.serial += 1;
+        self.counts.subscribers += 1;
+        let member = channel.members.insert(Member { who, serial: self.serial, next });
+        Ok(Seat { channel: key, member, serial: self.serial })
+    }
+
+    /// Gives a subscriber what it has yet to have, as far as it has room.
+    pub(crate) fn advance(&mut self, seat: Seat, mut deliver: impl FnMut(S, &Message) -> Delivery) -> Progress {
+        let Some((channel, mut next, who)) = self.seated(seat) else { return Progress::Lost };
+        let end = channel.next();
+        while next < end {
+            let delivery = match self.channels.get(seat.channel).and_then(|(_, channel)| channel.get(next)) {
+                Some(message) => deliver(who, message),
+                None => {
+                    self.counts.disconnected_slow += 1;
+                    self.leave(seat);
+                    return Progress::Lost;
+                }
+            };
+            if delivery == Delivery::Full {
+                break;
+            }
+            next += 1;
+            if delivery == Delivery::Taken {
+                self.counts.delivered += 1;
+            } else {
+                self.counts.delivered += u64::from(delivery == Delivery::Last);
+                self.leave(seat);
+                return Progress::Lost;
+            }
+        }
+        if let Some((_, channel)) = self.channels.get_mut(seat.channel) {
+            if let Some(member) = channel.members.get_mut(seat.member) {
+                member.next = next;
+            }
+        }
+        if next < end { Progress::Behind } else { Progress::Current }
+    }
+
+    /// A subscriber goes. One that is gone already may do so again.
+    pub(crate) fn leave(&mut self, seat: Seat) {
+        if self.seated(seat).is_none() {
+            return;
+        }
+        if let Some((_, channel)) = self.channels.get_mut(seat.channel) {
+            channel.members.remove(seat.member);
+            self.counts.subscribers -= 1;
+        }
+        self.forget_if_empty(seat.channel);
+    }
+
+    /// The id of the message that a subscriber is to have next.
+    pub(crate) fn next_of(&self, seat: Seat) -> Option<u64> {
+        self.seated(seat).map(|(_, next, _)| next)
+    }
+
+    fn seated(&self, seat: Seat) -> Option<(&Channel<S>, u64, S)> {
+        let (_, channel) = self.channels.get(seat.channel)?;
+        let member = channel.members.get(seat.member).filter(|member| member.serial == seat.serial)?;
+        Some((channel, member.next, member.who))
+    }
+
+    fn find(&self, name: &str) -> Option<&Channel<S>> {
+        self.channels.get(*self.names.get(name)?).map(|(_, channel)| channel)
+    }
+
+    /// The channel with a name; a new one if there is none. For that, the one that was used least
+    /// recently, and that nobody is subscribed to, may have to go.
+    fn channel(&mut self, name: &str) -> Result<usize, Busy> {
+        self.uses += 1;
+        if let Some(&key) = self.names.get(name) {
+            if let Some((_, channel)) = self.channels.get_mut(key) {
+                channel.used = self.uses;
+            }
+            return Ok(key);
+        }
+        if self.channels.len() >= self.limits.channels {
+            let unused = self.channels.iter().filter(|(_, (_, channel))| channel.members.is_empty());
+            let (key, _) = unused.min_by_key(|(_, (_, channel))| channel.used).ok_or(Busy::Channels)?;
+            self.forget(key);
+        }
+        let name: Rc<str> = name.into();
+        let mut channel = Channel::new(self.base);
+        channel.used = self.uses;
+        let key = self.channels.insert((Rc::clone(&name), channel));
+        self.names.insert(name, key);
+        Ok(key)
+    }
+
+    fn forget_if_empty(&mut self, key: usize) {
+        if self.channels.get(key).is_some_and(|(_, channel)| channel.is_empty()) {
+            self.forget(key);
+        }
+    }
+
+    fn forget(&mut self, key: usize) {
+        let (name, channel) = self.channels.remove(key);
+        self.names.remove(&name);
+        self.base = self.base.max(channel.next());
+    }
+}
+
+impl Counts {
+    /// Counts a message for a subscriber that has everything before it.
+    fn count(&mut self, delivery: Delivery) {
+        match delivery {
+            Delivery::Taken => self.delivered += 1,
+            Delivery::Last => {
+                self.delivered += 1;
+                self.subscribers -= 1;
+            }
+            Delivery::Full => {
+                self.disconnected_slow += 1;
+                self.subscribers -= 1;
+            }
+            Delivery::Gone => self.subscribers -= 1,
+        }
+    }
+}

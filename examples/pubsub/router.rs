@@ -1,0 +1,95 @@
+//! The table of handlers: by method, and by a pattern of the path with parameters in it.
+
+use percent_encoding::percent_decode_str;
+use pollstack::http::Status;
+use std::borrow::Cow;
+use std::error::Error;
+use std::fmt::Display;
+use std::str::FromStr;
+
+/// The handlers of a server, whatever they are.
+#[derive(Debug)]
+pub(crate) struct Router<H> {
+    patterns: matchit::Router<Vec<(&'static str, H)>>,
+}
+
+/// Why a request is not served as it was asked for.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// It is the client's fault, or the server is full: a status, the reason, and a header field
+    /// that goes with the status.
+    Refused(Status, Cow<'static, str>, Option<(&'static str, String)>),
+    /// Something broke. The client is told no more than that.
+    Broken(Box<dyn Error>),
+}
+
+impl Failure {
+    pub(crate) fn refused(status: Status, why: impl Into<Cow<'static, str>>) -> Failure {
+        Failure::Refused(status, why.into(), None)
+    }
+
+    pub(crate) fn bad(why: impl Into<Cow<'static, str>>) -> Failure {
+        Failure::refused(Status::BAD_REQUEST, why)
+    }
+}
+
+impl<E: Error + 'static> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Failure::Broken(Box::new(error))
+    }
+}
+
+impl<H: Copy> Router<H> {
+    /// A table of methods, patterns and handlers; those of a pattern stand together.
+    pub(crate) fn new(table: &[(&'static str, &'static str, H)]) -> Result<Self, matchit::InsertError> {
+        let mut patterns = matchit::Router::new();
+        for routes in table.chunk_by(|one, other| one.1 == other.1) {
+            let handlers = routes.iter().map(|(method, _, handler)| (*method, *handler)).collect();
+            patterns.insert(routes.first().map_or("", |route| route.1), handlers)?;
+        }
+        Ok(Router { patterns })
+    }
+
+    /// The handler of a request, and the parameters in its path.
+    pub(crate) fn find<'a>(&'a self, method: &str, path: &'a str) -> Result<(H, Parameters<'a>), Failure> {
+        let found =
+            self.patterns.at(path).map_err(|_| Failure::refused(Status::NOT_FOUND, "There is nothing here."))?;
+        match found.value.iter().find(|(other, _)| *other == method) {
+            Some((_, handler)) => Ok((*handler, Parameters(found.params))),
+            None => {
+                let methods: Vec<&str> = found.value.iter().map(|(method, _)| *method).collect();
+                let allow = Some(("Allow", methods.join(", ")));
+                Err(Failure::Refused(Status::METHOD_NOT_ALLOWED, "That cannot be done to it.".into(), allow))
+            }
+        }
+    }
+}
+
+/// The parameters in a path.
+#[derive(Debug)]
+pub(crate) struct Parameters<'a>(matchit::Params<'a, 'a>);
+
+impl Parameters<'_> {
+    /// A parameter, decoded once, as what it is to be.
+    pub(crate) fn get<T: FromStr<Err: Display>>(&self, name: &str) -> Result<T, Failure> {
+        let text = self.0.get(name).unwrap_or_default();
+        parse(name, &percent_decode_str(text).decode_utf8_lossy())
+    }
+}
+
+/// The parameters behind the `?`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Query<'a>(pub Option<&'a str>);
+
+impl Query<'_> {
+    /// The first parameter of a name, if there is one, as what it is to be.
+    pub(crate) fn get<T: FromStr<Err: Display>>(&self, name: &str) -> Result<Option<T>, Failure> {
+        let mut pairs = form_urlencoded::parse(self.0.unwrap_or_default().as_bytes());
+        pairs.find(|(other, _)| other == name).map(|(_, value)| parse(name, &value)).transpose()
+    }
+}
+
+/// What a client has given, as what it is to be; 400 if it is not.
+pub(crate) fn parse<T: FromStr<Err: Display>>(name: &str, text: &str) -> Result<T, Failure> {
+    text.parse().map_err(|error| Failure::bad(format!("{name}: {error}")))
+}

@@ -1,0 +1,149 @@
+//! WebSockets (RFC 6455): tungstenite's engine, on bytes that have come and bytes that are to go.
+//!
+//! A text frame from the client is a message for the channel. Text frames to it are
+//! `{"id":…,"data":"…"}`, or, if there may have been messages that are not held any more,
+//! `{"id":…,"gap":{"after":N,"oldest":…}}`.
+
+use super::router::Failure;
+use pollstack::http::{Request, Status};
+use std::io::{self, Read, Write};
+use tungstenite::handshake::derive_accept_key;
+use tungstenite::protocol::frame::Frame;
+use tungstenite::protocol::frame::coding::{CloseCode, Data, OpCode};
+use tungstenite::protocol::{CloseFrame, Role, WebSocketConfig, WebSocketContext};
+use tungstenite::{Error, Message, Utf8Bytes};
+
+/// The engine's own input buffer. It also reads so much at a time, so that less would cost time in
+/// a long message; most frames that clients send are shorter.
+const READ_BYTES: usize = 512;
+
+/// The one version that there is.
+const VERSION: &[u8] = b"13";
+
+/// The server's end of one WebSocket.
+#[derive(Debug)]
+pub(crate) struct Socket {
+    engine: WebSocketContext,
+    /// Pings since the client was heard last.
+    unanswered: u8,
+}
+
+/// What has come of some input.
+#[derive(Debug, Default)]
+pub(crate) struct Heard {
+    pub(crate) texts: Vec<Utf8Bytes>,
+    /// What is to be sent.
+    pub(crate) reply: Vec<u8>,
+    /// Nothing more will come, or is to be sent, behind that.
+    pub(crate) over: bool,
+}
+
+impl Socket {
+    /// One that takes messages of up to `limit` bytes.
+    pub(crate) fn new(limit: usize) -> Socket {
+        let config = WebSocketConfig::default()
+            .read_buffer_size(READ_BYTES)
+            .write_buffer_size(0)
+            .max_message_size(Some(limit))
+            .max_frame_size(Some(limit));
+        Socket { engine: WebSocketContext::new(Role::Server, Some(config)), unanswered: 0 }
+    }
+
+    /// Takes input, and answers pings and closes.
+    pub(crate) fn hear(&mut self, input: &[u8]) -> Heard {
+        self.unanswered = 0;
+        let mut heard = Heard::default();
+        let mut pipe = Pipe { input, output: &mut heard.reply };
+        heard.over = loop {
+            match self.engine.read(&mut pipe) {
+                Ok(Message::Text(text)) => heard.texts.push(text),
+                Ok(Message::Binary(_)) => break self.close(&mut pipe, CloseCode::Unsupported, "text only"),
+                Ok(Message::Ping(_) | Message::Pong(_) | Message::Close(_) | Message::Frame(_)) => {}
+                Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => break false,
+                Err(Error::Capacity(_)) => break self.close(&mut pipe, CloseCode::Size, "too long"),
+                Err(Error::Utf8(_)) => break self.close(&mut pipe, CloseCode::Invalid, "not UTF-8"),
+                Err(Error::Protocol(_)) => break self.close(&mut pipe, CloseCode::Protocol, "not RFC 6455"),
+                Err(_) => break true,
+            }
+        };
+        heard
+    }
+
+    /// A ping; `None` if the client has left too many without an answer.
+    pub(crate) fn ping(&mut self, patience: u8) -> Option<Vec<u8>> {
+        self.unanswered = self.unanswered.saturating_add(1);
+        (self.unanswered <= patience).then(|| bytes(Frame::ping(Vec::new())))
+    }
+
+    fn close(&mut self, pipe: &mut Pipe<'_>, code: CloseCode, why: &'static str) -> bool {
+        // The pipe takes everything, and nothing is sent behind a close.
+        let _ = self.engine.close(pipe, Some(CloseFrame { code, reason: Utf8Bytes::from_static(why) }));
+        true
+    }
+}
+
+/// The value of `Sec-WebSocket-Accept`, if it is a handshake (RFC 6455, section 4.2.1).
+pub(crate) fn accept(request: &Request<'_>) -> Result<String, Failure> {
+    if !request.lists("Upgrade", "websocket") || !request.lists("Connection", "upgrade") {
+        return Err(Failure::bad("There is a WebSocket here: Upgrade and Connection do not ask for one."));
+    }
+    if request.header("Sec-WebSocket-Version") != Some(VERSION) {
+        let version = Some(("Sec-WebSocket-Version", "13".to_owned()));
+        return Err(Failure::Refused(Status::UPGRADE_REQUIRED, "There is only version 13.".into(), version));
+    }
+    let mut keys = request.headers().filter(|(name, _)| name.eq_ignore_ascii_case("Sec-WebSocket-Key"));
+    match (keys.next(), keys.next()) {
+        (Some((_, key)), None) if is_key(key) => Ok(derive_accept_key(key)),
+        _ => Err(Failure::bad("Sec-WebSocket-Key is not sixteen bytes in base64.")),
+    }
+}
+
+/// Sixteen bytes are 22 digits in base64, the last of which has four bits to spare, and padding.
+fn is_key(key: &[u8]) -> bool {
+    let is_digit = |byte: &u8| byte.is_ascii_alphanumeric() || b"+/".contains(byte);
+    match key.strip_suffix(b"==") {
+        Some(digits) => digits.len() == 22 && digits.iter().all(is_digit) && b"AQgw".contains(&digits[21]),
+        None => false,
+    }
+}
+
+/// A whole text message, as it goes to everybody.
+pub(crate) fn text_frame(text: &[u8]) -> Vec<u8> {
+    bytes(Frame::message(text.to_vec(), OpCode::Data(Data::Text), true))
+}
+
+/// The last frame.
+pub(crate) fn close_frame(code: CloseCode, why: &'static str) -> Vec<u8> {
+    bytes(Frame::close(Some(CloseFrame { code, reason: Utf8Bytes::from_static(why) })))
+}
+
+fn bytes(frame: Frame) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(frame.len());
+    let _ = frame.format(&mut bytes); // a vector takes everything
+    bytes
+}
+
+/// What the engine takes for a connection.
+struct Pipe<'a> {
+    input: &'a [u8],
+    output: &'a mut Vec<u8>,
+}
+
+impl Read for Pipe<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self.input {
+            [] => Err(io::ErrorKind::WouldBlock.into()),
+            _ => self.input.read(buffer),
+        }
+    }
+}
+
+impl Write for Pipe<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.output.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
