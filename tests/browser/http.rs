@@ -2,7 +2,7 @@
 //! one connection.
 
 use crate::common::{Client, PATIENCE};
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
@@ -21,6 +21,7 @@ pub(crate) fn ask(server: SocketAddr, method: &str, path: &str, media: &str, tex
         match client.read(&mut piece) {
             Ok(0) => panic!("{method} {path}: the reply ends after {} bytes", reply.len()),
             Ok(n) => reply.extend_from_slice(&piece[..n]),
+            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
             Err(error) => panic!("{method} {path}: {error}"),
         }
         if let Some(whole) = parse(&reply) {

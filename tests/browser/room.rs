@@ -373,7 +373,24 @@ fn the_keyboard_is_enough() {
     assert_eq!(page.value("document.querySelector('.log').ariaLive"), "polite");
 }
 
-/// Lost otherwise: readers on a phone, who would have to scroll sideways.
+/// The least contrast between a text and what is behind it, as WCAG 2 has it (section 1.4.3).
+const CONTRAST: &str = "(() => {
+    const numbers = color => color.match(/[\\d.]+/g).map(Number);
+    const channel = value => value <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4;
+    const light = ([r, g, b]) => [r, g, b].map(value => channel(value / 255))
+        .reduce((sum, value, n) => sum + value * [0.2126, 0.7152, 0.0722][n], 0);
+    const behind = at => numbers(getComputedStyle(at).backgroundColor)[3] === 0 ? behind(at.parentElement)
+        : numbers(getComputedStyle(at).backgroundColor);
+    const contrast = (at, part) => {
+        const [low, high] = [light(numbers(getComputedStyle(at, part).color)), light(behind(at))].sort((a, b) => a - b);
+        return (high + 0.05) / (low + 0.05);
+    };
+    const all = [...document.querySelectorAll('h1, .state, .who, .text, .note, .send, label, input, textarea, .said')];
+    const hints = [...document.querySelectorAll('input, textarea')].map(at => contrast(at, '::placeholder'));
+    return Math.min(...all.map(at => contrast(at)), ...hints);
+})()";
+
+/// Lost otherwise: readers on a phone, who would have to scroll sideways, or cannot read grey on grey.
 #[test]
 fn it_fits_a_phone() {
     let Some(browser) = Browser::start() else { return };
@@ -392,5 +409,10 @@ fn it_fits_a_phone() {
         assert_eq!(page.value("document.querySelector('.log').clientHeight > 100"), true);
         let back = page.value("getComputedStyle(document.body).backgroundColor");
         assert_eq!(back == "rgb(255, 255, 255)", !dark, "{back}");
+        let contrast = page.value(CONTRAST).as_f64().unwrap();
+        assert!(contrast >= 4.5, "dark: {dark}, contrast: {contrast}");
+        page.run("say(state, 'Lost.', 'bad'); say(said, 'Not sent.', 'bad')");
+        let contrast = page.value(CONTRAST).as_f64().unwrap();
+        assert!(contrast >= 4.5, "in red, dark: {dark}, contrast: {contrast}");
     }
 }
