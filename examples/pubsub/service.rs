@@ -122,9 +122,9 @@ impl Pubsub {
         Ok(())
     }
 
-    pub(crate) fn attach(&mut self, id: ExchangeId, name: Name, socket: Box<Socket>) {
+    pub(crate) fn attach(&mut self, id: ExchangeId, name: Name, socket: Socket) {
         if let Some(session) = self.sessions.get_mut(&id) {
-            session.socket = Some(Box::new((name, *socket)));
+            session.socket = Some(Box::new((name, socket)));
         }
     }
 
