@@ -43,7 +43,7 @@ enum Piece {
 
 /// What an insert costs beside its bytes: a thousand shared buffers of a byte must not pass for a
 /// thousand bytes.
-const INSERT_BYTES: usize = size_of::<Insert>();
+pub(crate) const INSERT_BYTES: usize = size_of::<Insert>();
 
 impl Output {
     pub(crate) fn is_empty(&self) -> bool {

@@ -147,6 +147,9 @@ pub enum Cause {
     Failed(io::Error),
 }
 
+/// What a shared buffer counts against the room beside its bytes.
+pub(crate) const SHARED_BYTES: usize = crate::output::INSERT_BYTES;
+
 /// Why something was not sent. Nothing of it was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SendError {

@@ -7,14 +7,15 @@ use super::limits::Limits;
 use super::reply::Reply;
 use super::status::{Refusal, Status};
 use crate::net::Peer;
-use crate::service::{Context, ListenerId, SendError};
+use crate::service::{Context, ListenerId, SHARED_BYTES, SendError};
 use slab::Slab;
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime};
 
-/// What a chunk costs beside its bytes: its size in hexadecimal, and two line ends.
-const CHUNK_BYTES: usize = 16 + 2 + 2;
+/// What a chunk costs beside its bytes: its size in hexadecimal, two line ends, and what the output
+/// adds for a shared buffer. A chunk that is begun has to be sent whole.
+const CHUNK_BYTES: usize = 16 + 2 + 2 + SHARED_BYTES;
 
 /// The end of a chunked body.
 const LAST_CHUNK: &[u8] = b"0\r\n\r\n";

@@ -74,6 +74,12 @@ impl Handler for Script {
             }
             "/piece" => reply.body(&vec![b'p'; LARGE]),
             "/shared" => reply.shared(&Rc::from(vec![b's'; LARGE])),
+            "/shares" => {
+                reply.stream(None);
+                let piece = Rc::from(vec![b's'; 1024]);
+                while http.send_shared(id, &piece).is_ok() {}
+                http.finish(id);
+            }
             "/split" => reply.header("X", "a\r\nSet-Cookie: b").body(b"never"),
             "/name" => reply.header("X: y\r\nZ", "a").body(b"never"),
             "/ours" => reply.header("content-length", "1").body(b"never"),
@@ -560,4 +566,18 @@ fn the_date_is_that_of_the_reply() {
     client.send(GET);
     world.settle(&mut server);
     assert_eq!(one(&client.read(), "GET").header("Date"), Some("Sun, 06 Nov 1994 08:49:59 GMT"));
+}
+
+/// Lost otherwise: the end of a chunk, when a shared buffer takes the last of the room.
+#[test]
+fn a_chunk_is_sent_whole_or_not_at_all() {
+    for output in 9000..10100 {
+        let world = World::new(1);
+        let mut server = serve(&world, Script::default(), pollstack::Limits { output, ..Default::default() });
+        let client = world.connect();
+        client.send(b"GET /shares HTTP/1.1\r\nHost: a\r\n\r\n");
+        world.settle(&mut server);
+        let reply = one(&client.read(), "GET");
+        assert!(reply.body.len() >= 7 * 1024 && reply.body.iter().all(|byte| *byte == b's'), "output {output}");
+    }
 }
