@@ -277,3 +277,201 @@ impl Counts {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::channel::Gap;
+    use super::*;
+    use proptest::prelude::*;
+
+    const BASE: u64 = 1000;
+
+    fn hub(channels: usize, messages: usize, bytes: usize) -> Hub<usize> {
+        Hub::new(Limits { channels, subscribers: 4, history: History { messages, bytes } }, BASE)
+    }
+
+    fn say(hub: &mut Hub<usize>, name: &str, text: &str) -> u64 {
+        hub.publish(name, text, |_, _| Delivery::Taken).unwrap().id
+    }
+
+    fn held(hub: &Hub<usize>, name: &str) -> Vec<u64> {
+        hub.messages(name, 0).map(|message| message.id).collect()
+    }
+
+    /// Lost otherwise: memory, to histories; or more of a history than has to go.
+    #[test]
+    fn a_history_has_two_bounds() {
+        let mut hub = hub(2, 3, 10);
+        for text in ["a", "b", "c", "d"] {
+            say(&mut hub, "x", text);
+        }
+        assert_eq!(held(&hub, "x"), [BASE + 1, BASE + 2, BASE + 3]);
+        say(&mut hub, "x", "123456789");
+        assert_eq!(held(&hub, "x"), [BASE + 3, BASE + 4]);
+        say(&mut hub, "x", "12345678901");
+        assert_eq!(held(&hub, "x"), [0; 0], "too long to be kept, and nothing before it is, either");
+        assert_eq!(hub.start("x", Some(0)).gap, Some(Gap { after: 0, oldest: BASE + 6 }));
+        assert_eq!(hub.start("x", Some(BASE + 5)), Start { next: BASE + 6, gap: None });
+    }
+
+    /// Lost otherwise: a message that nobody is told of, when a channel is born again.
+    #[test]
+    fn a_channel_that_made_room_comes_back_with_higher_ids() {
+        let mut hub = hub(2, 3, 10);
+        let last = say(&mut hub, "old", "a");
+        let seat = hub.subscribe("kept", 1, BASE).unwrap();
+        assert_eq!(say(&mut hub, "new", "b"), last + 1, "the old one was not listened to");
+        assert!(held(&hub, "old").is_empty());
+        assert_eq!(hub.start("old", Some(last)), Start { next: last + 1, gap: None }, "it has everything");
+        assert_eq!(hub.start("old", Some(BASE - 1)).gap.map(|gap| gap.after), Some(BASE - 1));
+        let other = hub.subscribe("new", 2, BASE + 2).unwrap();
+        assert_eq!(hub.subscribe("third", 3, BASE), Err(Busy::Channels));
+        hub.leave(seat);
+        hub.leave(seat);
+        assert_eq!(hub.counts().channels, 1, "nothing was ever said there");
+        hub.leave(other);
+        assert_eq!(hub.counts(), Counts { channels: 1, published: 2, ..Counts::default() });
+    }
+
+    /// Lost otherwise: a subscriber's place, to one who has gone before.
+    #[test]
+    fn a_seat_reaches_nobody_else() {
+        let mut hub = hub(2, 3, 10);
+        let first = hub.subscribe("x", 1, BASE).unwrap();
+        hub.leave(first);
+        let second = hub.subscribe("x", 2, BASE).unwrap();
+        hub.leave(first);
+        assert_eq!((hub.next_of(first), hub.next_of(second)), (None, Some(BASE)));
+        assert_eq!(hub.advance(first, |_, _| Delivery::Taken), Progress::Lost);
+        assert_eq!(hub.counts().subscribers, 1);
+    }
+
+    /// What a naive hub knows of a subscriber: all that it has been given, and how much more it takes.
+    #[derive(Debug)]
+    struct Reader {
+        seat: Option<Seat>,
+        got: Vec<u64>,
+        room: usize,
+        begin: u64,
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Publish(usize),
+        Subscribe(u64),
+        Room(usize, usize),
+        Leave(usize),
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let step = prop_oneof![
+            3 => (0..6usize).prop_map(Step::Publish),
+            1 => (0..12u64).prop_map(Step::Subscribe),
+            2 => (0..8usize, 1..5usize).prop_map(|(who, room)| Step::Room(who, room)),
+            1 => (0..8usize).prop_map(Step::Leave),
+        ];
+        proptest::collection::vec(step, 1..120)
+    }
+
+    proptest! {
+        /// Lost otherwise: a message, or the order of two. A subscriber has been given every message
+        /// from where it began, in order, once; all of them, while it has room; and it is one until
+        /// it leaves, or has no room for a message that comes when it has all others, or falls
+        /// behind what is held.
+        #[test]
+        fn everybody_has_everything_in_order(steps in steps()) {
+            let mut hub = hub(1, 5, 20);
+            hub.subscribe("x", 0, BASE).unwrap(); // so that the channel stays
+            let mut lengths: Vec<usize> = Vec::new();
+            let mut readers: Vec<Reader> = vec![Reader { seat: None, got: Vec::new(), room: usize::MAX, begin: BASE }];
+            let mut slow = 0;
+            for step in steps {
+                let give = |readers: &mut Vec<Reader>, who: usize, id: u64| {
+                    let reader = &mut readers[who];
+                    if reader.room == 0 {
+                        return Delivery::Full;
+                    }
+                    reader.room -= 1;
+                    reader.got.push(id);
+                    Delivery::Taken
+                };
+                let oldest = |lengths: &[usize]| {
+                    let (mut kept, mut bytes) = (0, 0);
+                    for len in lengths.iter().rev() {
+                        bytes += len;
+                        if kept == 5 || bytes > 20 {
+                            break;
+                        }
+                        kept += 1;
+                    }
+                    BASE + (lengths.len() - kept) as u64
+                };
+                match step {
+                    Step::Publish(len) => {
+                        let id = BASE + lengths.len() as u64;
+                        let current: Vec<usize> = (1..readers.len()).filter(|who| {
+                            let reader = &readers[*who];
+                            reader.seat.is_some() && reader.begin + reader.got.len() as u64 == id && reader.room == 0
+                        }).collect();
+                        let published = hub
+                            .publish("x", &"m".repeat(len), |who, message| give(&mut readers, who, message.id))
+                            .unwrap();
+                        lengths.push(len);
+                        prop_assert_eq!(published.id, id);
+                        for who in current {
+                            readers[who].seat = None;
+                            slow += 1;
+                        }
+                        prop_assert_eq!(published.subscribers, 1 + readers.iter().filter(|r| r.seat.is_some()).count());
+                    }
+                    Step::Subscribe(back) => {
+                        let next = BASE + lengths.len() as u64;
+                        let after = next - back.min(next);
+                        let start = hub.start("x", Some(after));
+                        let oldest = oldest(&lengths);
+                        let resumes = after + 1 >= oldest && after < next;
+                        prop_assert_eq!(start.gap, (!resumes).then_some(Gap { after, oldest }));
+                        prop_assert_eq!(start.next, if resumes { after + 1 } else { oldest });
+                        if let Ok(seat) = hub.subscribe("x", readers.len(), start.next) {
+                            readers.push(Reader { seat: Some(seat), got: Vec::new(), room: 2, begin: start.next });
+                            prop_assert!(hub.counts().subscribers <= 4);
+                        }
+                    }
+                    Step::Room(who, room) => {
+                        let Some(seat) = readers.get(who).and_then(|reader| reader.seat) else { continue };
+                        readers[who].room = room;
+                        let progress = hub.advance(seat, |who, message| give(&mut readers, who, message.id));
+                        let next = readers[who].begin + readers[who].got.len() as u64;
+                        let end = BASE + lengths.len() as u64;
+                        let lost = next < oldest(&lengths);
+                        let expected = match next == end {
+                            true => Progress::Current,
+                            false if lost => Progress::Lost,
+                            false => Progress::Behind,
+                        };
+                        prop_assert_eq!(progress, expected);
+                        if lost {
+                            readers[who].seat = None;
+                            slow += 1;
+                        }
+                    }
+                    Step::Leave(who) => {
+                        if let Some(seat) = readers.get_mut(who).and_then(|reader| reader.seat.take()) {
+                            hub.leave(seat);
+                        }
+                    }
+                }
+                for reader in &readers[1..] {
+                    let expected: Vec<u64> = (reader.begin..).take(reader.got.len()).collect();
+                    prop_assert_eq!(&reader.got, &expected);
+                }
+                prop_assert_eq!(held(&hub, "x"), (oldest(&lengths)..BASE + lengths.len() as u64).collect::<Vec<_>>());
+            }
+            let counts = hub.counts();
+            prop_assert_eq!(counts.disconnected_slow, slow);
+            prop_assert_eq!(counts.subscribers, 1 + readers.iter().filter(|reader| reader.seat.is_some()).count());
+            prop_assert_eq!(counts.published, lengths.len() as u64);
+            prop_assert_eq!(counts.delivered, readers.iter().map(|reader| reader.got.len() as u64).sum::<u64>());
+        }
+    }
+}

@@ -93,3 +93,48 @@ impl Query<'_> {
 pub(crate) fn parse<T: FromStr<Err: Display>>(name: &str, text: &str) -> Result<T, Failure> {
     text.parse().map_err(|error| Failure::bad(format!("{name}: {error}")))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status(failure: Failure) -> (u16, Option<String>) {
+        match failure {
+            Failure::Refused(status, _, field) => (status.code(), field.map(|(_, value)| value)),
+            Failure::Broken(error) => panic!("{error}"),
+        }
+    }
+
+    /// Lost otherwise: a handler, to one of another path or method.
+    #[test]
+    fn handlers_are_found_by_method_and_pattern() {
+        let table = [("GET", "/", 1), ("GET", "/a/{n}", 2), ("POST", "/a/{n}", 3), ("GET", "/a/{n}/b", 4)];
+        let router = Router::new(&table).unwrap();
+        let find = |method, path| router.find(method, path).map(|(handler, _)| handler).map_err(status);
+        assert_eq!(find("GET", "/"), Ok(1));
+        assert_eq!(find("POST", "/a/7"), Ok(3));
+        assert_eq!(find("GET", "/a/7/b"), Ok(4));
+        assert_eq!(find("get", "/a/7"), Err((405, Some("GET, POST".to_owned()))));
+        for path in ["", "/a", "/a/", "/a/7/", "/a/7/b/c", "//", "*"] {
+            assert_eq!(find("GET", path), Err((404, None)), "{path}");
+        }
+        assert!(Router::new(&[("GET", "/{a}", 1), ("GET", "/{b}", 2)]).is_err(), "two of the same pattern");
+    }
+
+    /// Lost otherwise: a number that is not the one in the path.
+    #[test]
+    fn parameters_are_what_they_are_to_be() {
+        let router = Router::new(&[("GET", "/a/{n}", ())]).unwrap();
+        let n = |path| router.find("GET", path).unwrap().1.get::<u64>("n").map_err(status);
+        assert_eq!((n("/a/7"), n("/a/%37")), (Ok(7), Ok(7)));
+        for path in ["/a/x", "/a/-7", "/a/%2537", "/a/%ff", "/a/7%00"] {
+            assert_eq!(n(path), Err((400, None)), "{path}");
+        }
+        let query = |text| Query(text).get::<u64>("after").map_err(status);
+        assert_eq!(
+            (query(None), query(Some("x=1")), query(Some("x&after=7&after=8"))),
+            (Ok(None), Ok(None), Ok(Some(7)))
+        );
+        assert_eq!((query(Some("after=")), query(Some("after"))), (Err((400, None)), Err((400, None))));
+    }
+}

@@ -157,7 +157,7 @@ fn socket(
     server.check_origin(request)?;
     let (name, start) = begin(server, request, parameters)?;
     let accept = websocket::accept(request)?;
-    let socket = Box::new(Socket::new(server.config.message));
+    let socket = Socket::new(server.config.message);
     server.subscribe(id, &name, start.next, Transport::Socket)?;
     server.attach(id, name, socket);
     http.reply(id, Status::OK).header("Sec-WebSocket-Accept", accept).upgrade("websocket");

@@ -122,9 +122,9 @@ impl Pubsub {
         Ok(())
     }
 
-    pub(crate) fn attach(&mut self, id: ExchangeId, name: Name, socket: Box<Socket>) {
+    pub(crate) fn attach(&mut self, id: ExchangeId, name: Name, socket: Socket) {
         if let Some(session) = self.sessions.get_mut(&id) {
-            session.socket = Some(Box::new((name, *socket)));
+            session.socket = Some(Box::new((name, socket)));
         }
     }
 
@@ -307,5 +307,33 @@ impl Default for Config {
         let history = History { messages: limits::HISTORY_MESSAGES, bytes: limits::HISTORY_BYTES };
         let hub = hub::Limits { channels: limits::CHANNELS, subscribers: limits::SUBSCRIBERS, history };
         Config { message: limits::MESSAGE_BYTES, backlog: limits::BACKLOG_BYTES, heartbeat: limits::HEARTBEAT, hub }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pollstack::http::{Clock, Http};
+    use pollstack::sim::World;
+    use pollstack::{EventLoop, Listen};
+    use std::time::UNIX_EPOCH;
+
+    /// Lost otherwise: an answer to the client, and the server, when a handler fails.
+    #[test]
+    fn a_handler_that_fails_is_a_500() {
+        let world = World::new(1);
+        let mut pubsub = Pubsub::new(Config::default(), Guard::new(&[], &[], false), world.now(), 1).unwrap();
+        let broken: Route = |_, _, _, _, _| Err(std::io::Error::other("a disk, for example").into());
+        pubsub.router = Rc::new(Router::new(&[("GET", "/broken", broken)]).unwrap());
+        let http = Http::new(pubsub, Clock::new(world.now(), UNIX_EPOCH));
+        let mut server = EventLoop::on(world.net(), http, pollstack::Limits::default());
+        server.listen(Listen::new("127.0.0.1:80".parse().unwrap())).unwrap();
+        let client = world.connect();
+        for _ in 0..2 {
+            client.send(b"GET /broken HTTP/1.1\r\nHost: a\r\n\r\n");
+            world.settle(&mut server);
+            let reply = String::from_utf8(client.read()).unwrap();
+            assert!(reply.starts_with("HTTP/1.1 500 ") && !reply.contains("disk"), "{reply}");
+        }
     }
 }

@@ -1,0 +1,90 @@
+//! Many subscribers, slow ones, and more than there may be.
+
+use super::*;
+use socket2::{Domain, Socket, Type};
+
+/// Lost otherwise: everybody's messages, or the machine's memory, to one who does not read.
+#[test]
+fn who_does_not_read_is_disconnected_and_nobody_else_notices() {
+    let server = start(&["--max-message", "8192"]);
+    let narrow: Vec<Client> = (0..20)
+        .map(|n| {
+            let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+            socket.set_recv_buffer_size(4096).unwrap();
+            socket.connect(&server.address().into()).unwrap();
+            let mut client = Client::new(socket.into());
+            client.send(&request(
+                "GET",
+                if n % 2 == 0 { "/channels/c/events" } else { "/channels/c/events?after=0" },
+                &[],
+                b"",
+            ));
+            client
+        })
+        .collect();
+    let mut readers: Vec<Stream> = (0..5).map(|_| subscribe(&server, "")).collect();
+    wait_for_subscribers(&server, 25);
+    let text = "x".repeat(8192);
+    // Far more than the kernel and the backlog hold of it.
+    let mut sent = 0;
+    wait_until("they are disconnected", || {
+        publish(&server, &text);
+        sent += 1;
+        for reader in &mut readers {
+            assert_eq!(reader.texts(1), [&*text]);
+        }
+        (stats(&server)["disconnected_slow"] == 20).then_some(())
+    });
+    assert_eq!(stats(&server)["subscribers"], 5);
+    assert!(server.peak_memory() < 40 << 20, "{} bytes were resident", server.peak_memory());
+    drop(narrow);
+}
+
+/// Lost otherwise: memory or descriptors, a little with everybody who comes and goes.
+#[test]
+fn a_thousand_come_and_go() {
+    rlimit::increase_nofile_limit(4096).unwrap();
+    let server = start(&[]);
+    let before = server.descriptors();
+    let mut memory = 0;
+    for round in 0..4 {
+        let mut clients: Vec<Client> = (0..1000)
+            .map(|n| match n % 3 {
+                0 => server.send(&request("GET", "/channels/c/events", &[], b"")),
+                1 => server.send(&request("GET", &format!("/channels/{n}/events?after=1"), &[], b"")),
+                _ => server.send(&request("GET", "/channels/c/poll", &[], b"")),
+            })
+            .collect();
+        wait_for_subscribers(&server, 1000);
+        clients.drain(..500).for_each(Client::reset);
+        drop(clients);
+        wait_for_subscribers(&server, 0);
+        assert_eq!(stats(&server)["channels"], 0, "forgotten");
+        wait_until("descriptors return", || (server.descriptors() <= before + 1).then_some(()));
+        match round {
+            0 => memory = server.memory(),
+            _ => assert!(server.memory() < memory + (2 << 20), "{memory} bytes, then {}", server.memory()),
+        }
+    }
+}
+
+/// Lost otherwise: a reason, for one too many.
+#[test]
+fn there_are_so_many_and_no_more() {
+    let server = start(&["--max-subscribers", "2", "--max-channels", "2"]);
+    let one = subscribe(&server, "");
+    let other = server.send(&request("GET", "/channels/d/events", &[], b""));
+    wait_for_subscribers(&server, 2);
+    let reply = get(&server, "/channels/c/events");
+    assert_eq!((reply.status, reply.header("Retry-After")), (503, Some("2")));
+    assert_eq!(get(&server, "/channels/c/poll").status, 503);
+    let post = |name: &str| ask(&server, "POST", &format!("/channels/{name}"), &[], b"a");
+    assert_eq!(post("e").status, 503, "both channels are listened to");
+    drop(other);
+    wait_for_subscribers(&server, 1);
+    assert_eq!(post("e").status, 200);
+    assert_eq!(post("f").status, 200, "nobody listens to e");
+    assert_eq!(stats(&server)["channels"], 2);
+    assert_eq!(get(&server, "/channels/f/poll?after=0").status, 200);
+    drop(one);
+}

@@ -1,0 +1,30 @@
+//! The server's own files, for what can be told without a process; their own tests come along.
+
+#[path = "../../examples/pubsub/channel.rs"]
+pub(crate) mod channel;
+#[path = "../../examples/pubsub/guard.rs"]
+pub(crate) mod guard;
+#[path = "../../examples/pubsub/hub.rs"]
+pub(crate) mod hub;
+#[path = "../../examples/pubsub/limits.rs"]
+pub(crate) mod limits;
+#[path = "../../examples/pubsub/message.rs"]
+pub(crate) mod message;
+#[path = "../../examples/pubsub/name.rs"]
+pub(crate) mod name;
+#[path = "../../examples/pubsub/page.rs"]
+pub(crate) mod page;
+#[path = "../../examples/pubsub/poll.rs"]
+pub(crate) mod poll;
+#[path = "../../examples/pubsub/publish.rs"]
+pub(crate) mod publish;
+#[path = "../../examples/pubsub/router.rs"]
+pub(crate) mod router;
+#[path = "../../examples/pubsub/routes.rs"]
+pub(crate) mod routes;
+#[path = "../../examples/pubsub/service.rs"]
+pub(crate) mod service;
+#[path = "../../examples/pubsub/sse.rs"]
+pub(crate) mod sse;
+#[path = "../../examples/pubsub/websocket.rs"]
+pub(crate) mod websocket;
