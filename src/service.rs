@@ -148,6 +148,7 @@ pub enum Cause {
 }
 
 /// What a shared buffer counts against the room beside its bytes.
+#[cfg(feature = "http")]
 pub(crate) const SHARED_BYTES: usize = crate::output::INSERT_BYTES;
 
 /// Why something was not sent. Nothing of it was.

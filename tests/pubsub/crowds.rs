@@ -7,6 +7,7 @@ use socket2::{Domain, Socket, Type};
 #[test]
 fn who_does_not_read_is_disconnected_and_nobody_else_notices() {
     let server = start(&["--max-message", "8192"]);
+    let descriptors = server.descriptors();
     let narrow: Vec<Client> = (0..20)
         .map(|n| {
             let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
@@ -36,6 +37,8 @@ fn who_does_not_read_is_disconnected_and_nobody_else_notices() {
         (stats(&server)["disconnected_slow"] == 20).then_some(())
     });
     assert_eq!(stats(&server)["subscribers"], 5);
+    // The five, and some that have just asked and are on their way out.
+    assert!(server.descriptors() <= descriptors + 10, "nothing is left of them");
     assert!(server.peak_memory() < 40 << 20, "{} bytes were resident", server.peak_memory());
     drop(narrow);
 }
