@@ -47,8 +47,7 @@ fn content(len: u64) -> Vec<u8> {
 /// A server.
 pub(crate) struct Contender {
     pub(crate) name: &'static str,
-    /// Ends with this.
-    _server: Server,
+    server: Server,
     /// The process that serves.
     pid: u32,
     pub(crate) address: SocketAddr,
@@ -118,7 +117,7 @@ impl Contender {
     fn that_tells(name: &'static str, program: &Command) -> Option<Contender> {
         let server = Server::try_spawn(ordinary(program), 1)?;
         let (pid, address) = (server.pid(), server.address());
-        Some(Contender { name, _server: server, pid, address })
+        Some(Contender { name, server, pid, address })
     }
 
     fn start_nginx(name: &'static str, site: &Site, main: &str, http: &str, server: &str) -> Option<Contender> {
@@ -129,9 +128,13 @@ impl Contender {
         let address = TcpListener::bind("127.0.0.1:0").ok()?.local_addr().ok()?;
         let config = site.path().join("nginx.conf");
         fs::write(&config, nginx_config(site.path(), address, main, http, server)).ok()?;
-        let mut command = Command::new(program);
+        // If this program is killed, the master has to be asked to end: it takes the worker with it.
+        let mut command = Command::new(if there("setpriv") { "setpriv" } else { program });
+        if there("setpriv") {
+            command.args(["--pdeathsig", "TERM", program]);
+        }
         command.arg("-p").arg(site.path()).arg("-c").arg(&config).args(["-e", "stderr"]);
-        let server = Server::try_spawn(ordinary(&command), 0)?;
+        let server = Server::try_spawn(command, 0)?;
         let start = Instant::now();
         while TcpStream::connect(address).is_err() {
             if start.elapsed() > PATIENCE {
@@ -143,7 +146,7 @@ impl Contender {
         let master = server.pid();
         let children = fs::read_to_string(format!("/proc/{master}/task/{master}/children")).unwrap_or_default();
         let pid = children.split_whitespace().next().and_then(|pid| pid.parse().ok()).unwrap_or(master);
-        Some(Contender { name, _server: server, pid, address })
+        Some(Contender { name, server, pid, address })
     }
 
     /// On a processor of its own.
@@ -191,13 +194,22 @@ fn get(address: SocketAddr, name: &str) -> io::Result<Vec<u8>> {
     Ok(reply)
 }
 
+impl Drop for Contender {
+    fn drop(&mut self) {
+        if self.pid != self.server.pid() {
+            self.server.signal("TERM");
+            self.server.wait(); // a worker without its master would stay
+        }
+    }
+}
+
 /// As nginx is usually tuned; one worker, and no limit to the requests of a connection.
 fn nginx_config(folder: &Path, address: SocketAddr, main: &str, http: &str, server: &str) -> String {
     let folder = folder.display();
     format!(
         "{main}
 daemon off; user root; worker_processes 1; pid {folder}/nginx.pid; error_log stderr error;
-worker_rlimit_nofile 30000;
+worker_rlimit_nofile 20000;
 events {{ worker_connections {PLACES}; }}
 http {{
     access_log off; sendfile on; tcp_nopush on; tcp_nodelay on;

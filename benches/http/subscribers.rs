@@ -29,7 +29,11 @@ impl Subscribers {
         let mut streams = Vec::with_capacity(count);
         for n in 0..count {
             let mut stream = subscribe(contender.address, None)?;
-            stream.read_exact(&mut [0; 32])?; // its answer has begun
+            let mut status = [0; 12];
+            stream.read_exact(&mut status)?; // it is being answered
+            if status != *b"HTTP/1.1 200" {
+                return Err(io::Error::other(format!("to subscribe is answered {}", status.escape_ascii())));
+            }
             stream.set_nonblocking(true)?;
             let mut stream = TcpStream::from_std(stream);
             poll.registry().register(&mut stream, Token(n), Interest::READABLE)?;
@@ -81,7 +85,7 @@ pub(crate) fn subscribe(address: SocketAddr, room: Option<usize>) -> io::Result<
     socket.connect(&address.into())?;
     socket.set_read_timeout(Some(PATIENCE))?;
     let mut stream = std::net::TcpStream::from(socket);
-    stream.write_all(b"GET /channels/bench/events HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")?;
+    stream.write_all(b"GET /channels/bench/events HTTP/1.1\r\nHost: 127.0.0.1\r\nAccept: text/event-stream\r\n\r\n")?;
     Ok(stream)
 }
 
