@@ -5,10 +5,11 @@
 
 use accio::Accio;
 use chat::Chat;
+use pollstack::http::{Body, Clock, ExchangeId, Exchanges, Handler, Http, Request, Status};
 use pollstack::sim::{Faults, Sim, World};
 use pollstack::stack::StackService;
 use pollstack::{EventLoop, Limits, Listen, Overload, Service};
-use std::time::Duration;
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 #[path = "../examples/accio/service.rs"]
 mod accio;
@@ -21,6 +22,7 @@ mod protocol;
 #[path = "../examples/accio/upload.rs"]
 mod upload;
 
+const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The stack server: one request.
@@ -42,6 +44,45 @@ pub(crate) fn chat(data: &[u8]) {
 pub(crate) fn accio(data: &[u8]) {
     let accio = || (Accio::new(TIMEOUT, None, true, Vec::new()), Limits::default());
     same_in_any_pieces(data, accio, |accio| accio.results.clone());
+}
+
+/// An HTTP server: requests of any kind, and what was understood of them.
+pub(crate) fn http(data: &[u8]) {
+    // It is always 1970, so that the dates are the same.
+    let later = Instant::now() + Duration::from_secs(1_000_000);
+    let http = || (Http::new(Tell::default(), Clock::new(later, UNIX_EPOCH)), Limits::default());
+    same_in_any_pieces(data, http, |http| http.handler().heard.clone());
+}
+
+/// Answers with what it has heard, and takes every other body as it comes.
+#[derive(Default)]
+struct Tell {
+    heard: Vec<u8>,
+}
+
+impl Handler for Tell {
+    fn body(&mut self, request: &Request<'_>) -> Body {
+        match request.target().len() % 3 {
+            0 => Body::Stream,
+            1 => Body::Collect(100),
+            _ => Body::Skip,
+        }
+    }
+
+    fn on_request(&mut self, http: &mut Exchanges<'_>, id: ExchangeId, request: &Request<'_>) {
+        let line = format!("{} {} {:?}\n", request.method(), request.target(), request.host());
+        self.heard.extend(line.bytes());
+        for (name, value) in request.headers() {
+            self.heard.extend([name.as_bytes(), b"=", value, b"\n"].concat());
+        }
+        self.heard.extend(request.body());
+        http.reply(id, Status::OK).body(line.as_bytes());
+    }
+
+    fn on_data(&mut self, _: &mut Exchanges<'_>, _: ExchangeId, data: &[u8]) -> usize {
+        self.heard.extend(data);
+        data.len()
+    }
 }
 
 /// `reported` is what a service says beside what it sends.
@@ -94,5 +135,17 @@ fn converse<S: Service>(
     client.end();
     world.settle(&mut server);
     read.extend(client.read());
+    let read = without_continue(&read);
     Seen { read, reset: client.was_reset(), closed: client.is_closed(), reported: reported(server.service()) }
+}
+
+/// Whether a client is told to go on depends on whether it has.
+fn without_continue(mut bytes: &[u8]) -> Vec<u8> {
+    let mut rest = Vec::new();
+    while let Some(at) = memchr::memmem::find(bytes, CONTINUE) {
+        rest.extend(&bytes[..at]);
+        bytes = &bytes[at + CONTINUE.len()..];
+    }
+    rest.extend(bytes);
+    rest
 }

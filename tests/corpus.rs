@@ -34,3 +34,10 @@ fn the_chat_server_answers_the_same_to_all_pieces() {
 fn the_accio_server_counts_the_same_in_all_pieces() {
     replay("accio", oracles::accio);
 }
+
+/// Lost otherwise: the same, for requests of HTTP. Were it to fail, a proxy in front could be made to
+/// see other requests than the server does.
+#[test]
+fn an_http_server_understands_the_same_in_all_pieces() {
+    replay("http", oracles::http);
+}

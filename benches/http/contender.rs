@@ -1,6 +1,6 @@
 //! The servers, and the files that they serve.
 
-use crate::common::{PATIENCE, Server, example};
+use crate::common::{PATIENCE, Server, example, wait_until};
 use crate::machine::{self, Placement, Strace, ordinary, there};
 use std::fs;
 use std::io::{self, Read, Write};
@@ -14,8 +14,9 @@ use tempfile::TempDir;
 pub(crate) const SIZES: [(&str, u64); 3] = [("1k", 1 << 10), ("100k", 100 << 10), ("10m", 10 << 20)];
 pub(crate) const LARGE: (&str, u64) = ("1g", 1 << 30);
 
-/// How many connections a server takes.
+/// How many connections a server takes; of files, each with one that is open.
 const PLACES: usize = 12_000;
+const FILE_PLACES: usize = 4096;
 
 /// A folder with files.
 pub(crate) struct Site {
@@ -64,7 +65,7 @@ impl Contender {
     pub(crate) fn web(site: &Site) -> Option<Contender> {
         let config = site.path().join("web.conf");
         fs::write(&config, "host default www\nparameter timeout 600\n").ok()?;
-        let places = PLACES.to_string();
+        let places = FILE_PLACES.to_string();
         let config = config.to_str()?;
         let program = example("web", &["--listen", "127.0.0.1:0", "--max-clients", &places, "--config", config]);
         Contender::that_tells("pollstack's web", &program)
@@ -115,7 +116,10 @@ impl Contender {
 
     /// One that says where it listens.
     fn that_tells(name: &'static str, program: &Command) -> Option<Contender> {
-        let server = Server::try_spawn(ordinary(program), 1)?;
+        let Some(server) = Server::try_spawn(ordinary(program), 1) else {
+            println!("left out: {name} does not start");
+            return None;
+        };
         let (pid, address) = (server.pid(), server.address());
         Some(Contender { name, server, pid, address })
     }
@@ -144,8 +148,10 @@ impl Contender {
             std::thread::sleep(Duration::from_millis(5));
         }
         let master = server.pid();
-        let children = fs::read_to_string(format!("/proc/{master}/task/{master}/children")).unwrap_or_default();
-        let pid = children.split_whitespace().next().and_then(|pid| pid.parse().ok()).unwrap_or(master);
+        let pid = wait_until("nginx has a worker", || {
+            let children = fs::read_to_string(format!("/proc/{master}/task/{master}/children")).ok()?;
+            children.split_whitespace().next()?.parse().ok()
+        });
         Some(Contender { name, server, pid, address })
     }
 

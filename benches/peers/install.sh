@@ -43,6 +43,12 @@ for server in redis-server beanstalkd; do
     fi
 done
 
+# Its service, too, is only to be there when a benchmark starts it.
+if ! have nginx && ! [ -x /usr/sbin/nginx ]; then
+    apt_install nginx-light && [ -d /run/systemd/system ] && systemctl disable --now nginx >/dev/null 2>&1
+fi
+[ -e /usr/lib/nginx/modules/ngx_nchan_module.so ] || apt_install libnginx-mod-nchan
+have wrk || apt_install wrk
 have node || apt_install nodejs
 
 if have python3; then

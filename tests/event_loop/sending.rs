@@ -107,19 +107,19 @@ fn only_the_last_of_a_file_that_ends_its_stream_is_sent_with_the_end() {
     world.settle(&mut server);
     client.set_window(usize::MAX);
     let file = tempfile::tempfile().unwrap();
-    file.set_len(300_000).unwrap();
+    file.set_len(1_500_000).unwrap();
     let (file, id) = (Rc::new(file), server.service().ids[0]);
     world.calls();
-    server.with(|_, cx| cx.send_file(id, &file, 0, 300_000).unwrap());
+    server.with(|_, cx| cx.send_file(id, &file, 0, 1_500_000).unwrap());
     world.settle(&mut server);
     assert_eq!(world.calls(), ["send_file", "send_file"]);
     server.with(|_, cx| {
-        cx.send_file(id, &file, 0, 300_000).unwrap();
+        cx.send_file(id, &file, 0, 1_500_000).unwrap();
         cx.finish(id);
     });
     world.settle(&mut server);
     assert_eq!(world.calls(), ["send_file", "send_file_end", "close"]);
-    assert_eq!(client.received().len(), 600_000);
+    assert_eq!(client.received().len(), 3_000_000);
 }
 
 /// Lost otherwise: a peer that takes a part of a file for the whole.
