@@ -69,13 +69,15 @@ mod reply;
 mod request;
 mod service;
 mod status;
+mod upload;
 
 pub use self::clock::Clock;
 pub use self::exchanges::{ExchangeId, Exchanges};
 pub use self::handler::{Body, Handler, Outcome};
 pub use self::headers::Headers;
 pub use self::limits::{
-    BODY_BYTES, HEAD_BYTES, HEAD_TIME, HEADERS, IDLE_TIME, LINE_BYTES, Limits, READ_TIME, SKIP_BYTES, STALL_TIME,
+    BODY_BYTES, BODY_TIME, HEAD_BYTES, HEAD_TIME, HEADERS, IDLE_TIME, LINE_BYTES, Limits, READ_TIME, SKIP_BYTES,
+    STALL_TIME,
 };
 pub use self::reply::{BUSY, Reply};
 pub use self::request::{Request, Version};

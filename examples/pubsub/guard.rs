@@ -30,7 +30,8 @@ impl Guard {
                 .with("Vary", "Origin");
             (origin.clone(), headers)
         });
-        Guard { origins: origins.collect(), hosts: hosts.to_vec(), loopback }
+        let hosts = hosts.iter().map(|host| without_port(host).to_owned());
+        Guard { origins: origins.collect(), hosts: hosts.collect(), loopback }
     }
 
     /// Whether the Host is one that may be asked for. Where the server listens on loopback, only
@@ -74,13 +75,15 @@ fn origins<'a>(request: &Request<'a>) -> impl Iterator<Item = &'a [u8]> + use<'a
     request.headers().filter(|(name, _)| name.eq_ignore_ascii_case("Origin")).map(|(_, value)| value)
 }
 
-/// Whether an origin is the host that was asked, behind a proxy with or without encryption.
+/// Whether an origin is the host that was asked, behind a proxy with or without encryption. The port
+/// that a scheme has by default, a browser leaves out, and a proxy may not.
 fn is_own(origin: &[u8], host: &str) -> bool {
-    let named = ["http://", "https://"].iter().find_map(|scheme| {
-        let (front, rest) = origin.split_at_checked(scheme.len())?;
-        front.eq_ignore_ascii_case(scheme.as_bytes()).then_some(rest)
-    });
-    !host.is_empty() && named.is_some_and(|named| named.eq_ignore_ascii_case(host.as_bytes()))
+    [("http://", ":80"), ("https://", ":443")].iter().any(|(scheme, port)| {
+        let Some((front, named)) = origin.split_at_checked(scheme.len()) else { return false };
+        let host = host.strip_suffix(port).unwrap_or(host);
+        let is_host = !host.is_empty() && named.eq_ignore_ascii_case(host.as_bytes());
+        is_host && front.eq_ignore_ascii_case(scheme.as_bytes())
+    })
 }
 
 fn is_loopback(peer: &Peer) -> bool {

@@ -110,10 +110,11 @@ impl<S: Copy> Hub<S> {
         name: &str,
         text: &str,
         mut deliver: impl FnMut(S, &Message) -> Delivery,
+        mut lose: impl FnMut(S),
     ) -> Result<Published, Busy> {
         let key = self.channel(name)?;
         let Some((_, channel)) = self.channels.get_mut(key) else { return Err(Busy::Channels) };
-        let id = channel.next();
+        let (id, oldest) = (channel.next(), channel.oldest());
         channel.push(text);
         self.counts.published += 1;
         let mut subscribers = channel.members.len();
@@ -121,13 +122,22 @@ impl<S: Copy> Hub<S> {
         if let Some(message) = channel.get(id) {
             let counts = &mut self.counts;
             members.retain(|_, member| {
+                if member.next < oldest {
+                    counts.count(Delivery::Full);
+                    subscribers -= 1;
+                    lose(member.who);
+                    return false;
+                }
                 if member.next != id {
                     return true;
                 }
                 let delivery = deliver(member.who, message);
+                if delivery == Delivery::Full {
+                    return true; // it is behind, and goes on when there is room
+                }
                 member.next += 1;
                 counts.count(delivery);
-                subscribers -= usize::from(matches!(delivery, Delivery::Full | Delivery::Gone));
+                subscribers -= usize::from(delivery == Delivery::Gone);
                 delivery == Delivery::Taken
             });
         }
@@ -160,6 +170,8 @@ impl<S: Copy> Hub<S> {
         let Some((_, channel)) = self.channels.get_mut(key) else { return Err(Busy::Channels) };
         self.serial += 1;
         self.counts.subscribers += 1;
+        // What made room for the channel may have moved its beginning.
+        let next = next.max(channel.oldest());
         let member = channel.members.insert(Member { who, serial: self.serial, next });
         Ok(Seat { channel: key, member, serial: self.serial })
     }
@@ -291,7 +303,7 @@ mod tests {
     }
 
     fn say(hub: &mut Hub<usize>, name: &str, text: &str) -> u64 {
-        hub.publish(name, text, |_, _| Delivery::Taken).unwrap().id
+        hub.publish(name, text, |_, _| Delivery::Taken, |_| ()).unwrap().id
     }
 
     fn held(hub: &Hub<usize>, name: &str) -> Vec<u64> {
@@ -331,6 +343,23 @@ mod tests {
         assert_eq!(hub.counts().channels, 1, "nothing was ever said there");
         hub.leave(other);
         assert_eq!(hub.counts(), Counts { channels: 1, published: 2, ..Counts::default() });
+    }
+
+    /// Lost otherwise: everybody who comes to a new channel on a server that is full of channels.
+    #[test]
+    fn a_subscriber_that_made_room_for_its_channel_gets_its_messages() {
+        let mut hub = hub(1, 3, 10);
+        say(&mut hub, "old", "a");
+        let next = hub.start("new", None).next;
+        let seat = hub.subscribe("new", 1, next).unwrap();
+        assert_eq!(hub.advance(seat, |_, _| Delivery::Taken), Progress::Current);
+        let mut got = Vec::new();
+        let deliver = |_, message: &Message| {
+            got.push(message.id);
+            Delivery::Taken
+        };
+        let published = hub.publish("new", "b", deliver, |_| ()).unwrap();
+        assert_eq!((published.subscribers, got), (1, vec![published.id]));
     }
 
     /// Lost otherwise: a subscriber's place, to one who has gone before.
@@ -411,10 +440,10 @@ mod tests {
                         let id = BASE + lengths.len() as u64;
                         let current: Vec<usize> = (1..readers.len()).filter(|who| {
                             let reader = &readers[*who];
-                            reader.seat.is_some() && reader.begin + reader.got.len() as u64 == id && reader.room == 0
+                            reader.seat.is_some() && reader.begin + (reader.got.len() as u64) < oldest(&lengths)
                         }).collect();
                         let published = hub
-                            .publish("x", &"m".repeat(len), |who, message| give(&mut readers, who, message.id))
+                            .publish("x", &"m".repeat(len), |who, message| give(&mut readers, who, message.id), |_| ())
                             .unwrap();
                         lengths.push(len);
                         prop_assert_eq!(published.id, id);

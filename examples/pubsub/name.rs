@@ -4,8 +4,8 @@ use super::limits::NAME_BYTES;
 use std::fmt;
 use std::str::FromStr;
 
-/// 1 to 64 letters, digits, dots, underscores and hyphens: nothing that means something in a path, a
-/// header or a log.
+/// 1 to 64 letters, digits, dots, underscores and hyphens, but not `.` or `..`: nothing that means
+/// something in a path, a header or a log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Name(String);
 
@@ -23,13 +23,16 @@ impl FromStr for Name {
 
     fn from_str(text: &str) -> Result<Self, NotAName> {
         let may = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
-        let is_one = (1..=NAME_BYTES).contains(&text.len()) && text.bytes().all(may);
+        let is_one = (1..=NAME_BYTES).contains(&text.len()) && text.bytes().all(may) && !["..", "."].contains(&text);
         if is_one { Ok(Name(text.to_owned())) } else { Err(NotAName) }
     }
 }
 
 impl fmt::Display for NotAName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "a channel's name is 1 to {NAME_BYTES} letters, digits, dots, underscores and hyphens")
+        write!(
+            f,
+            "a channel's name is 1 to {NAME_BYTES} letters, digits, dots, underscores and hyphens, but not . or .."
+        )
     }
 }

@@ -1,7 +1,7 @@
 //! The server: requests to handlers, and messages from the hub to subscribers.
 //!
 //! A subscriber that ends its half of the connection is taken for gone: browsers do not do so
-//! before, and the count of subscribers is right at once, not a heartbeat later.
+//! before, and the count of subscribers is right then, not a heartbeat later.
 
 use super::guard::{Guard, Origin};
 use super::hub::{Delivery, Hub, Progress, Published, Seat};
@@ -99,14 +99,18 @@ impl Pubsub {
         text: &str,
     ) -> Result<Published, hub::Busy> {
         let guard = &self.guard;
-        self.hub.publish(name.as_str(), text, |who, message| {
-            let delivery = deliver(http, guard, who, message);
-            if delivery == Delivery::Full {
-                log::debug!("{:?} does not read", who.id);
-                http.abort(who.id);
-            }
-            delivery
-        })
+        let mut lost = Vec::new();
+        let published = self.hub.publish(
+            name.as_str(),
+            text,
+            |who, message| deliver(http, guard, who, message),
+            |who| lost.push(who.id),
+        );
+        for id in lost {
+            log::debug!("{id:?} does not read");
+            http.abort(id);
+        }
+        published
     }
 
     /// Makes an exchange a subscriber.

@@ -9,7 +9,9 @@ use super::path::{Wanted, wanted};
 use super::range::Range;
 use super::resource::{Place, Resource};
 use super::variant::{Content, Variant};
-use pollstack::http::{Body, ExchangeId, Exchanges, HEAD_TIME, Handler, Headers, Limits, Request, SKIP_BYTES, Status};
+use pollstack::http::{
+    BODY_TIME, Body, ExchangeId, Exchanges, HEAD_TIME, Handler, Headers, Limits, Request, SKIP_BYTES, Status,
+};
 use std::io::{self, ErrorKind};
 use std::rc::Rc;
 use std::time::SystemTime;
@@ -63,6 +65,7 @@ impl Web {
         Limits {
             head_time: timeout.max(HEAD_TIME),
             read_time: timeout,
+            body_time: timeout.max(BODY_TIME),
             idle_time: timeout,
             stall_time: timeout,
             ..Limits::default()

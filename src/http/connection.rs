@@ -40,10 +40,14 @@ pub(super) struct Connection {
     pub(super) eof: bool,
     /// The exchange whose handler has been told of that.
     pub(super) told: u64,
+    /// There is a file in what was sent to it and is not the kernel's.
+    pub(super) file: bool,
     /// All that was sent to it is the kernel's.
     pub(super) drained: bool,
     /// When something came of it last, or went out.
     pub(super) since: Instant,
+    /// When the head of the current request was whole.
+    pub(super) begun: Instant,
     /// The handler's deadline for the exchange.
     pub(super) deadline: Option<Instant>,
 }
@@ -125,7 +129,7 @@ impl Content {
 pub(super) enum Late {
     /// A request's head, from its first byte on.
     Head,
-    /// More of a body.
+    /// More of a body, or all of one that is collected or read past.
     Body,
     /// Another request.
     Idle,
@@ -151,8 +155,10 @@ impl Connection {
             left: false,
             eof: false,
             told: 0,
+            file: false,
             drained: true,
             since: now,
+            begun: now,
             deadline: None,
         }
     }
@@ -160,6 +166,11 @@ impl Connection {
     /// Whether it waits for a request, and nothing of one has come.
     pub(super) fn is_idle(&self) -> bool {
         !self.left && matches!(self.reading, Reading::Head(search) if search.is_fresh())
+    }
+
+    /// Whether it has its reply, and the rest of its body is still being read past.
+    pub(super) fn is_behind(&self) -> bool {
+        self.exchange == 0 && matches!(self.reading, Reading::Body(_, Sink::Skip(_)))
     }
 
     /// Whether the handler has yet to begin its reply.
@@ -171,7 +182,12 @@ impl Connection {
     pub(super) fn due(&self, cx: &Context<'_>, limits: &Limits) -> Option<(Instant, Late)> {
         let after = |since: Instant, time, late| since.checked_add(time).map(|at| (at, late));
         match self.reading {
-            Reading::Body(..) if !self.held => after(self.since, limits.read_time, Late::Body),
+            Reading::Body(_, Sink::Stream) if !self.held => after(self.since, limits.read_time, Late::Body),
+            Reading::Body(..) if !self.held => {
+                let whole = self.begun.checked_add(limits.body_time);
+                let more = self.since.checked_add(limits.read_time);
+                whole.into_iter().chain(more).min().map(|at| (at, Late::Body))
+            }
             Reading::Head(Search { since: Some(since), .. }) if !self.blocked => {
                 let whole = since.checked_add(limits.head_time);
                 let more = self.since.checked_add(limits.read_time);

@@ -31,6 +31,9 @@ pub const HEAD_TIME: Duration = Duration::from_secs(30);
 /// 408.
 pub const READ_TIME: Duration = Duration::from_secs(30);
 
+/// How long a body may take that is collected, or read past: [`BODY_BYTES`] at 220 bytes a second.
+pub const BODY_TIME: Duration = Duration::from_secs(300);
+
 /// How long a connection without a request is kept: about as long as a reader stays on a page.
 /// nginx keeps it 75 s.
 pub const IDLE_TIME: Duration = Duration::from_secs(60);
@@ -71,6 +74,11 @@ pub struct Limits {
     pub head_time: Duration,
     /// How long a request that has begun may bring nothing ([`READ_TIME`]; 408).
     pub read_time: Duration,
+    /// How long a body may take that is [collected](super::Body::Collect) or
+    /// [read past](super::Body::Skip), from the end of its head on ([`BODY_TIME`]; 408). For one that
+    /// is [streamed](super::Body::Stream), the handler has a
+    /// [deadline](super::Exchanges::set_deadline).
+    pub body_time: Duration,
     /// How long a connection may have no request ([`IDLE_TIME`]; closed).
     pub idle_time: Duration,
     /// How long a client may take nothing of what waits for it ([`STALL_TIME`]; closed).
@@ -86,6 +94,7 @@ impl Default for Limits {
             skip: SKIP_BYTES,
             head_time: HEAD_TIME,
             read_time: READ_TIME,
+            body_time: BODY_TIME,
             idle_time: IDLE_TIME,
             stall_time: STALL_TIME,
         }

@@ -104,7 +104,12 @@ impl<'a> Reply<'a> {
         if self.begin(Promise::Length(len)) {
             let sent = self.core.find(self.id).map(|connection| self.cx.send_file(connection.id, file, offset, len));
             match sent {
-                Some(Ok(())) => self.end(),
+                Some(Ok(())) => {
+                    if let Some(connection) = self.connection_mut() {
+                        connection.file = true;
+                    }
+                    self.end();
+                }
                 _ => self.abort("there is no room for a file"),
             }
         }

@@ -192,7 +192,7 @@ impl<'a> Target<'a> {
             _ if whole == "*" && method == "OPTIONS" => Ok(target(None, whole)),
             Some((scheme, rest)) if ["http", "https"].iter().any(|known| scheme.eq_ignore_ascii_case(known)) => {
                 let (authority, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
-                let odd = authority.is_empty() || !is_authority(authority);
+                let odd = authority.is_empty() || authority.starts_with(':') || !is_authority(authority);
                 if odd { Err(BAD_TARGET) } else { Ok(target(Some(authority), path)) }
             }
             _ => Err(BAD_TARGET),

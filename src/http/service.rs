@@ -2,9 +2,8 @@
 
 use super::body::{Decoder, Part};
 use super::clock::{Clock, Date};
-use super::connection::{Collected, Connection, Late, Reading, Sink};
-use super::exchanges::{Core, ExchangeId, Exchanges};
-use super::framing::{Framing, Length};
+use super::connection::{Connection, Late, Reading, Sink};
+use super::exchanges::{Core, Exchanges};
 use super::handler::{Body, Handler, Outcome};
 use super::head::{Search, empty_lines};
 use super::headers::is_value;
@@ -16,21 +15,17 @@ use slab::Slab;
 use std::collections::VecDeque;
 use std::mem;
 
-const TOO_LARGE: Refusal = Refusal::new(Status::CONTENT_TOO_LARGE, "The request's body is too long.");
 const SLOW: Refusal = Refusal::new(Status::REQUEST_TIMEOUT, "The request took too long to come.");
 const TRUNCATED: Refusal = Refusal::bad("The request ends before it is complete.");
 
 /// What a client is told that waits for it before it sends a body.
-const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
-
-/// What a collected body is given room for before any of it has come.
-const BODY_GUESS: usize = 64 * 1024;
+pub(super) const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
 /// A [`Handler`] as a [`Service`]: HTTP/1.1 (RFC 9110 and 9112) on its connections.
 #[derive(Debug)]
 pub struct Http<H> {
-    handler: H,
-    core: Core,
+    pub(super) handler: H,
+    pub(super) core: Core,
 }
 
 /// What the loop keeps of a connection; for a service that speaks more than HTTP.
@@ -90,18 +85,18 @@ impl<H: Handler> Http<H> {
         result
     }
 
-    fn call<R>(&mut self, cx: &mut Context<'_>, f: impl FnOnce(&mut H, &mut Exchanges<'_>) -> R) -> R {
+    pub(super) fn call<R>(&mut self, cx: &mut Context<'_>, f: impl FnOnce(&mut H, &mut Exchanges<'_>) -> R) -> R {
         f(&mut self.handler, &mut Exchanges { cx: cx.reborrow(), core: &mut self.core })
     }
 
     /// Tells the handler of the exchanges that are over.
-    fn settle(&mut self, cx: &mut Context<'_>) {
+    pub(super) fn settle(&mut self, cx: &mut Context<'_>) {
         while let Some((id, outcome)) = self.core.ended.pop_front() {
             self.call(cx, |handler, http| handler.on_close(http, id, outcome));
         }
     }
 
-    fn connection(&mut self, key: usize) -> &mut Connection {
+    pub(super) fn connection(&mut self, key: usize) -> &mut Connection {
         &mut self.core.connections[key]
     }
 
@@ -158,7 +153,9 @@ impl<H: Handler> Http<H> {
                 skipped => return Ok(skipped),
             }
         }
-        connection.blocked = !connection.drained && cx.room(connection.id) < REPLY_HEAD + CONTINUE.len();
+        // A file costs no room, but a descriptor: a client holds one at a time.
+        let full = connection.file || cx.room(connection.id) < REPLY_HEAD + CONTINUE.len();
+        connection.blocked = !connection.drained && full;
         if connection.blocked {
             return Ok(None);
         }
@@ -183,6 +180,7 @@ impl<H: Handler> Http<H> {
         let connection = self.connection(key);
         connection.version = request.version();
         connection.head_only = request.method() == "HEAD";
+        connection.begun = cx.now();
         connection.is_last = !framing.keep_alive;
         connection.keep_alive = framing.keep_alive;
         connection.since = cx.now();
@@ -208,146 +206,10 @@ impl<H: Handler> Http<H> {
         }
     }
 
-    fn hand_over(&mut self, cx: &mut Context<'_>, key: usize, request: &Request<'_>) {
+    pub(super) fn hand_over(&mut self, cx: &mut Context<'_>, key: usize, request: &Request<'_>) {
         let id = self.core.begin(key);
         self.call(cx, |handler, http| handler.on_request(http, id, request));
         self.settle(cx);
-    }
-
-    /// Hands a request over with its body if that is there already, and waits for it otherwise.
-    #[expect(clippy::too_many_arguments, reason = "what is known of one request")]
-    fn collect(
-        &mut self,
-        cx: &mut Context<'_>,
-        key: usize,
-        request: &Request<'_>,
-        framing: Framing,
-        head: &[u8],
-        rest: &[u8],
-        limit: usize,
-    ) -> Result<usize, Refusal> {
-        let mut guess = BODY_GUESS.min(limit);
-        if let Length::Known(length) = framing.length {
-            let length = usize::try_from(length).ok().filter(|length| *length <= limit).ok_or(TOO_LARGE)?;
-            if let Some(body) = rest.get(..length) {
-                self.connection(key).reading = Reading::Whole;
-                self.hand_over(cx, key, &request.with_body(body));
-                return Ok(length);
-            }
-            guess = guess.min(length);
-        }
-        let collected = Collected { head: head.to_vec(), body: Vec::with_capacity(guess), limit };
-        let sink = Sink::Collect(Box::new(collected));
-        self.connection(key).reading = Reading::Body(Decoder::new(framing.length), sink);
-        self.go_ahead(cx, key, framing, rest);
-        Ok(0)
-    }
-
-    /// Lets the client send its body, if it waits for that and has not begun to.
-    fn go_ahead(&mut self, cx: &mut Context<'_>, key: usize, framing: Framing, rest: &[u8]) {
-        let connection = self.connection(key);
-        if framing.expects_continue && rest.is_empty() {
-            connection.drained &= cx.send(connection.id, CONTINUE).is_err();
-        }
-    }
-
-    /// Reads past a body. A client that waits with it may or may not send it when it has its
-    /// reply, so its connection cannot be kept; nor is that worth a long body.
-    fn skip(&mut self, key: usize, framing: Framing) {
-        let limit = self.core.limits.skip;
-        let connection = self.connection(key);
-        let long = matches!(framing.length, Length::Known(length) if length > limit);
-        if long || framing.expects_continue {
-            connection.keep_alive = false;
-            connection.reading = Reading::Over;
-        } else {
-            connection.reading = Reading::Body(Decoder::new(framing.length), Sink::Skip(limit));
-        }
-    }
-
-    /// Bytes of a body. Returns how many were taken.
-    fn data(&mut self, cx: &mut Context<'_>, key: usize, data: &[u8]) -> usize {
-        let id = self.core.current(key);
-        let connection = self.connection(key);
-        connection.since = cx.now();
-        let Reading::Body(decoder, sink) = &mut connection.reading else { return 0 };
-        match (sink, id) {
-            (Sink::Collect(collected), _) => {
-                if data.len() > collected.limit - collected.body.len() {
-                    self.core.refuse(cx, key, TOO_LARGE);
-                    return data.len();
-                }
-                collected.body.extend_from_slice(data);
-                decoder.take(data.len());
-                data.len()
-            }
-            (Sink::Stream, Some(id)) => self.stream(cx, key, id, data),
-            (Sink::Stream | Sink::Skip(_), None) | (Sink::Skip(_), Some(_)) => {
-                decoder.take(data.len());
-                self.dropped(cx, key, data.len());
-                data.len()
-            }
-        }
-    }
-
-    /// Counts what has been dropped of a body; too much of it ends the connection.
-    fn dropped(&mut self, cx: &mut Context<'_>, key: usize, n: usize) {
-        let connection = self.connection(key);
-        let Reading::Body(_, Sink::Skip(left)) = &mut connection.reading else { return };
-        match left.checked_sub(n as u64) {
-            Some(rest) => *left = rest,
-            None => {
-                connection.keep_alive = false;
-                connection.reading = Reading::Over;
-                if connection.exchange == 0 {
-                    cx.finish_lingering(connection.id);
-                }
-            }
-        }
-    }
-
-    /// Bytes of a body for the handler.
-    fn stream(&mut self, cx: &mut Context<'_>, key: usize, id: ExchangeId, data: &[u8]) -> usize {
-        let taken = self.call(cx, |handler, http| handler.on_data(http, id, data)).min(data.len());
-        let connection = self.connection(key);
-        match &mut connection.reading {
-            Reading::Body(decoder, _) => decoder.take(taken),
-            _ => return taken, // it has been refused meanwhile
-        }
-        if taken == 0 && connection.exchange == id.serial {
-            connection.held = true;
-            cx.pause(connection.id);
-            return 0;
-        }
-        self.settle(cx);
-        taken
-    }
-
-    /// The whole body has come.
-    fn body_end(&mut self, cx: &mut Context<'_>, key: usize) {
-        let id = self.core.current(key);
-        let connection = self.connection(key);
-        let next = if id.is_none() { Reading::Head(Search::default()) } else { Reading::Whole };
-        connection.since = cx.now();
-        match (mem::replace(&mut connection.reading, next), id) {
-            (Reading::Body(_, Sink::Collect(collected)), _) => {
-                connection.reading = Reading::Whole;
-                self.hand_over_collected(cx, key, &collected);
-            }
-            (Reading::Body(_, Sink::Stream), Some(id)) => {
-                self.call(cx, |handler, http| handler.on_data_end(http, id));
-                self.settle(cx);
-            }
-            _ => {}
-        }
-    }
-
-    fn hand_over_collected(&mut self, cx: &mut Context<'_>, key: usize, collected: &Collected) {
-        let mut fields = Fields::new();
-        match Request::parse(&collected.head, &mut fields, &self.core.limits) {
-            Ok((request, _)) => self.hand_over(cx, key, &request.with_body(&collected.body)),
-            Err(refusal) => self.core.refuse(cx, key, refusal), // it has been parsed before
-        }
     }
 
     /// Bytes behind an upgrade.
@@ -437,6 +299,7 @@ impl<H: Handler> Service for Http<H> {
         let key = conn.0;
         let connection = self.connection(key);
         connection.drained = true;
+        connection.file = false;
         connection.since = cx.now();
         if mem::take(&mut connection.blocked) {
             cx.resume(connection.id);
@@ -490,8 +353,13 @@ impl<H: Handler> Service for Http<H> {
 
     fn on_shutdown(&mut self, cx: &mut Context<'_>) {
         self.core.stopping = true;
-        for (_, connection) in self.core.connections.iter().filter(|(_, connection)| connection.is_idle()) {
-            cx.finish(connection.id);
+        for (_, connection) in &mut self.core.connections {
+            if connection.is_idle() {
+                cx.finish(connection.id);
+            } else if connection.is_behind() {
+                connection.reading = Reading::Over;
+                cx.finish_lingering(connection.id);
+            }
         }
         self.call(cx, |handler, http| handler.on_shutdown(http));
         self.settle(cx);

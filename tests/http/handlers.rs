@@ -603,6 +603,43 @@ fn a_stop_does_not_cut_off_who_is_still_sending() {
     assert!(client.has_ended() && !client.was_reset());
 }
 
+/// Lost otherwise: places, to clients that send a byte of a body now and then, for as long as they like,
+/// whether the body is collected or read past, before its reply or behind it.
+#[test]
+fn a_body_has_to_come_in_time() {
+    for path in ["/collect", "/skip", "/hold"] {
+        let (world, second) = (World::new(1), Duration::from_secs(1));
+        let mut server = serve(&world, Script::default(), pollstack::Limits::default());
+        let limits = Limits { body_time: second * 100, ..Limits::default() };
+        server.with(|http, _| http.set_limits(limits));
+        let client = world.connect();
+        client.send(format!("POST {path} HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n").as_bytes());
+        for _ in 0..4 {
+            world.settle(&mut server);
+            client.read();
+            assert!(!client.has_ended(), "{path}: there is time");
+            world.pass(second * 25);
+            client.send(b"x");
+        }
+        world.settle(&mut server);
+        client.read();
+        assert!(client.has_ended(), "{path}: it is waited for");
+    }
+}
+
+/// Lost otherwise: the time that a stop gives to others, to a body that nobody wants any more.
+#[test]
+fn a_stop_does_not_wait_for_a_body_that_is_read_past() {
+    let (world, mut server, client) = play(b"POST /skip HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nabc");
+    assert!(!one(&client.read(), "POST").closes());
+    server.stop(Duration::from_secs(5));
+    world.settle(&mut server);
+    assert!(client.has_ended());
+    client.end();
+    world.settle(&mut server);
+    assert!(server.is_stopped());
+}
+
 /// Lost otherwise: a page for whoever finds no place.
 #[test]
 fn newcomers_beyond_the_capacity_read_a_page() {

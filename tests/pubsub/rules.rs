@@ -93,6 +93,9 @@ fn pages_of_other_origins_do_not_publish() {
     let both = [("Origin", "https://friend.example"), ("Origin", "https://evil.example")];
     assert_eq!(post(&both).status, 403);
     assert_eq!(post(&[("Sec-Fetch-Site", "cross-site")]).status, 403);
+    assert_eq!(post(&[("Sec-Fetch-Site", "same-site")]).status, 403);
+    assert_eq!(post(&[("Host", "localhost:80"), ("Origin", "http://localhost")]).status, 200);
+    assert_eq!(post(&[("Host", "localhost:443"), ("Origin", "http://localhost")]).status, 403);
     assert_eq!(post(&[("Sec-Fetch-Site", "same-origin")]).status, 200);
     for origin in ["http://localhost", "https://LOCALHOST"] {
         let reply = post(&[("Origin", origin)]);

@@ -93,6 +93,27 @@ fn the_one_too_many_reads_a_503() {
     wait_until("there is a place again", || (site.get("/a.txt").status == 200).then_some(()));
 }
 
+/// Lost otherwise: everybody else's descriptors, to a few who ask for the same file under many names,
+/// and do not read.
+#[test]
+fn a_client_that_pipelines_holds_one_file_at_a_time() {
+    let site = with_large("host default www\n", 3 << 20);
+    let before = site.server.descriptors();
+    let clients: Vec<Client> = (0..5)
+        .map(|_| {
+            let mut client = narrow(&site.server);
+            for n in 0..100 {
+                let path = "./".repeat(n);
+                client.send(format!("GET /{path}large.bin HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes());
+            }
+            client
+        })
+        .collect();
+    assert_eq!(site.get("/small.txt").text(), "small", "behind all that they have sent");
+    let held = site.server.descriptors() - before;
+    assert!(held <= 3 * clients.len() + 5, "{held} descriptors");
+}
+
 /// Lost otherwise: places, to clients that say nothing.
 #[test]
 fn who_is_silent_is_harvested() {
