@@ -28,7 +28,8 @@ pub trait Handler {
     /// [upgrade](super::Reply::upgrade), of whatever is spoken then. Returns how many were taken
     /// from the front, at least if that is all of them; whoever cannot take all calls
     /// [`Exchanges::resume`] when it can go on, and until then the client is held back. After an
-    /// upgrade, what is left is also offered again with what follows it.
+    /// upgrade, what is left is also offered again with what follows it; if that comes to more than
+    /// [`Limits::input`](crate::Limits::input), the connection is closed.
     fn on_data(&mut self, _http: &mut Exchanges<'_>, _id: ExchangeId, data: &[u8]) -> usize {
         data.len()
     }

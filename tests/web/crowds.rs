@@ -139,7 +139,7 @@ fn who_is_silent_is_harvested() {
 /// Lost otherwise: long downloads, and slow clients, to a short timeout.
 #[test]
 fn who_is_being_served_is_not_idle() {
-    let site = with_large("host default www\nparameter timeout 2\n", 1 << 30);
+    let site = with_large("host default www\nparameter timeout 5\n", 1 << 30);
     let mut slow = narrow(&site.server);
     slow.send(b"GET /large.bin HTTP/1.1\r\nHost: a\r\n\r\n");
     let mut trickle = site.server.connect();
@@ -147,7 +147,7 @@ fn who_is_being_served_is_not_idle() {
     let mut parts = request.chunks(8);
     let start = Instant::now();
     let mut buffer = vec![0; 1 << 18];
-    while start.elapsed() < Duration::from_secs(5) {
+    while start.elapsed() < Duration::from_secs(7) {
         slow.read_exact(&mut buffer).expect("it goes on");
         if let Some(part) = parts.next() {
             trickle.send(part);

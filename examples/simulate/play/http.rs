@@ -72,8 +72,12 @@ struct Job {
 }
 
 impl Handler for Moody {
-    fn body(&mut self, _: &Request<'_>) -> Body {
-        if self.random.bool() { Body::Collect(1000) } else { Body::Stream }
+    fn body(&mut self, request: &Request<'_>) -> Body {
+        match self.random.bool() {
+            _ if request.target().contains("skip") => Body::Skip,
+            true => Body::Collect(1000),
+            false => Body::Stream,
+        }
     }
 
     fn on_request(&mut self, http: &mut Exchanges<'_>, id: ExchangeId, request: &Request<'_>) {
@@ -335,14 +339,17 @@ impl Ask {
         let method = ["GET", "HEAD", "PUT", "POST"][random.usize(..4)];
         let (is_old, has_body) = (random.u8(..5) == 0, method.starts_with('P') && random.bool());
         let closes = random.u8(..8) == 0;
-        let target = format!("/{}{}{number}", if is_old { "old" } else { "" }, if has_body { "body" } else { "" });
+        let skips = has_body && random.u8(..3) == 0;
+        let content = [["", ""], ["body", "skip"]][usize::from(has_body)][usize::from(skips)];
+        let target = format!("/{}{content}{number}", if is_old { "old" } else { "" });
         let mut text = format!("{method} {target} HTTP/1.{}\r\nHost: a\r\n", u8::from(!is_old));
         match (is_old, closes) {
             (true, false) => text += "Connection: keep-alive\r\n",
             (false, true) => text += "Connection: close\r\n",
             _ => {}
         }
-        let body: String = (0..random.usize(1..200)).map(|n| char::from(b'a' + (n % 26) as u8)).collect();
+        let longest = if skips { LIMITS.skip as usize } else { 200 };
+        let body: String = (0..random.usize(1..longest)).map(|n| char::from(b'a' + (n % 26) as u8)).collect();
         match (has_body, !is_old && random.bool()) {
             (false, _) => text += "\r\n",
             (true, false) => text += &format!("Content-Length: {}\r\n\r\n{body}", body.len()),
@@ -356,7 +363,7 @@ impl Ask {
             }
         }
         let said = if method == "HEAD" { String::new() } else { format!("{method} {target} {}", filler(&target)) };
-        (Ask { method, answer: said + if has_body { &body } else { "" }, closes }, text)
+        (Ask { method, answer: said + if content == "body" { &body } else { "" }, closes }, text)
     }
 }
 
