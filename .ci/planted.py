@@ -113,7 +113,7 @@ FAULTS = [
      "at.max(next_turn.min(before))", "at.max(next_turn)"),
     ("framing is taken for a body", "http", "src/http/service.rs",
      "return Some(passed + self.data(cx, key, data))", "return match self.data(cx, key, data) {\n                    0 => None,\n                    taken => Some(passed + taken),\n                }"),
-    ("a collected body is collected again", "http", "src/http/service.rs",
+    ("a collected body is collected again", "http", "src/http/upload.rs",
      "                collected.body.extend_from_slice(data);\n                decoder.take(data.len());",
      "                collected.body.extend_from_slice(data);\n                decoder.take(data.len().min(20));"),
     ("the rest of a reply begins at its front", "http", "src/http/exchanges.rs",
