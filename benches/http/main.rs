@@ -2,7 +2,7 @@
 //! example `pubsub`, in nginx with nchan and in Node; always in the same run.
 //!
 //! ```text
-//! cargo bench --bench http                        everything, ten minutes
+//! cargo bench --bench http                        everything, thirteen minutes
 //! cargo bench --bench http -- --quick             fewer turns, two minutes
 //! cargo bench --bench http -- files               only what is called so: files, readers, fan-out
 //! ```
