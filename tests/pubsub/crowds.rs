@@ -46,9 +46,9 @@ fn who_does_not_read_is_disconnected_and_nobody_else_notices() {
 /// Lost otherwise: everybody who reads, to a burst that is more than a turn of the loop may write.
 #[test]
 fn a_burst_costs_nobody_who_reads_anything() {
-    let server = start(&["--history-bytes", "1000000"]);
+    let server = start(&["--max-message", "8192"]);
     let mut readers: Vec<Stream> = (0..5).map(|_| subscribe(&server, "")).collect();
-    let longest = "\n".repeat(64 << 10);
+    let longest = "\n".repeat(8192);
     let head = "POST /channels/c HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/plain\r\n";
     let post = format!("{head}Content-Length: {}\r\n\r\n{longest}", longest.len());
     let mut publisher = server.connect();
@@ -63,9 +63,9 @@ fn a_burst_costs_nobody_who_reads_anything() {
 /// have to read next is not held any more.
 #[test]
 fn who_is_left_behind_by_the_history_is_disconnected() {
-    let server = start(&["--max-message", "8192", "--history", "1000", "--history-bytes", "8000000"]);
-    let text = "x".repeat(8192);
-    for _ in 0..800 {
+    let server = start(&["--history", "100", "--history-bytes", "8000000"]);
+    let text = "x".repeat(64 << 10);
+    for _ in 0..100 {
         publish(&server, &text);
     }
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
@@ -74,7 +74,7 @@ fn who_is_left_behind_by_the_history_is_disconnected() {
     let mut behind = Client::new(socket.into());
     behind.send(&request("GET", "/channels/c/events?after=0", &[], b""));
     wait_for_subscribers(&server, 1);
-    for _ in 0..1500 {
+    for _ in 0..150 {
         publish(&server, &text);
     }
     assert_eq!((publish(&server, "a").1, &stats(&server)["disconnected_slow"]), (0, &json!(1)));

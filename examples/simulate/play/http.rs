@@ -20,7 +20,7 @@ const LIMITS: Limits = Limits {
     skip: 100,
     head_time: Duration::from_secs(5),
     read_time: Duration::from_secs(3),
-    body_time: Duration::from_secs(5),
+    body_time: Duration::from_secs(1000), // how long a body may trickle, `tests/http` looks at
     idle_time: Duration::from_secs(4),
     stall_time: Duration::from_secs(6),
 };
