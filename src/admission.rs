@@ -1,15 +1,21 @@
 //! How many may come in, and who must go.
 
-use crate::net::Address;
+use crate::net::{Address, SocketOptions};
 use crate::queue::{Place, Queue};
 use std::borrow::Cow;
 use std::time::{Duration, Instant};
 
 /// The backlog asked of the kernel: how many connections may wait to be accepted. A flood of
-/// short connections arrives in bursts; what overflows this queue costs its client a
-/// retransmission, one second or more. The kernel caps it (on Linux, `net.core.somaxconn`,
-/// 4096 by default).
+/// short connections arrives in bursts. What overflows this queue costs its client a
+/// retransmission, one second or more, or worse: with SYN cookies Linux may accept a connection
+/// whose first bytes it has dropped, and what comes behind them is taken for the beginning. A server
+/// cannot see that; a queue that does not overflow prevents it. The kernel caps the backlog (on
+/// Linux, `net.core.somaxconn`, 4096 by default).
 pub const BACKLOG: u32 = 4096;
+
+/// After how much silence a TCP peer is asked whether it is still there: one whose machine has
+/// vanished is closed within two minutes, and the questions cost others a packet a minute.
+pub const KEEPALIVE: Duration = Duration::from_secs(60);
 
 /// The connections a listener takes unless told otherwise: what fits the usual descriptor limit
 /// of 1024 with as many again to spare for what a service opens itself.
@@ -31,13 +37,13 @@ pub const MAX_CONNS: usize = 512;
 #[derive(Clone, Debug)]
 pub struct Listen {
     pub(crate) addresses: Vec<Address>,
-    pub(crate) backlog: u32,
+    pub(crate) socket: SocketOptions,
     pub(crate) max_conns: usize,
     pub(crate) overload: Overload,
 }
 
 impl Listen {
-    /// Listens on `address` with [`BACKLOG`], [`MAX_CONNS`] and [`Overload::Defer`].
+    /// Listens on `address` with [`BACKLOG`], [`KEEPALIVE`], [`MAX_CONNS`] and [`Overload::Defer`].
     pub fn new(address: Address) -> Self {
         Listen::nowhere().and(address)
     }
@@ -45,7 +51,8 @@ impl Listen {
     /// Listens on no address: for connections that come by
     /// [`EventLoop::adopt`](crate::EventLoop::adopt).
     pub fn nowhere() -> Self {
-        Listen { addresses: Vec::new(), backlog: BACKLOG, max_conns: MAX_CONNS, overload: Overload::Defer }
+        let socket = SocketOptions { backlog: BACKLOG, keepalive: Some(KEEPALIVE) };
+        Listen { addresses: Vec::new(), socket, max_conns: MAX_CONNS, overload: Overload::Defer }
     }
 
     /// Listens on one more address; its connections count with the others.
@@ -56,7 +63,15 @@ impl Listen {
 
     /// How many connections may wait in the kernel, per address.
     pub fn backlog(mut self, backlog: u32) -> Self {
-        self.backlog = backlog;
+        self.socket.backlog = backlog;
+        self
+    }
+
+    /// After how much silence TCP peers are asked whether they are still there, in whole seconds
+    /// ([`KEEPALIVE`]); `None` never asks. A peer that has vanished is asked six times, and its
+    /// connection fails with a timeout after less than twice this time. It costs no system call.
+    pub fn keepalive(mut self, silence: Option<Duration>) -> Self {
+        self.socket.keepalive = silence;
         self
     }
 

@@ -20,6 +20,8 @@ pub(crate) struct Options {
     pub(crate) listen: Vec<Address>,
 
     /// How many connections may wait in the kernel to be accepted, per address
+    ///
+    /// A flood that overflows it can lose the first bytes of requests (SYN cookies).
     #[arg(long, value_name = "CONNS", env = "POLLSTACK_BACKLOG", default_value_t = 4096)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..), help_heading = "Network")]
     pub(crate) backlog: u32,

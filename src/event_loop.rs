@@ -9,8 +9,10 @@
 //!
 //! Whoever drives the loop waits in between, for as long as [`EventLoop::timeout`] allows.
 //!
-//! A newcomer is read before any registration: most requests are already there, and the answer
-//! and the close need nothing but accept, recv, send and close. What has happened before a
+//! A newcomer is read before any registration: most requests are already there, and need nothing but
+//! accept, recv, send, shutdown and close. The shutdown pushes the answer and our FIN out in one
+//! packet, before the close: over input that has arrived meanwhile, a close is a reset, which
+//! destroys what is still in the machine. What has happened before a
 //! newcomer connected comes first, because a wait lies between its accept and its first read: a
 //! request that was complete by then has been served, and a place that had come free is free. Only
 //! when nobody is connected is there nobody to be ahead, and newcomers are served at once.
@@ -27,7 +29,8 @@ mod serve;
 mod shutdown;
 
 use crate::admission::{Admission, Listen};
-use crate::connection::{Phase, Table};
+use crate::connection::Seat;
+use crate::connections::Table;
 use crate::limits::{Limits, READ_BYTES};
 use crate::net::{Address, Mio, Net, Peer, Ready, Source};
 use crate::queue::Queue;
@@ -98,13 +101,14 @@ struct Newcomer<Stream> {
 #[derive(Clone, Copy, Debug)]
 enum Life {
     Running,
-    /// Those who are in the backlogs are still let in, for so many turns at the most.
+    /// Those who are in the backlogs are still let in: for at most so many turns, and, if the system
+    /// has no descriptors for them, until `last_try`.
     LastCall {
         until: Option<Instant>,
+        last_try: Option<Instant>,
         turns: usize,
     },
-    /// No listener is open any more; `until` is the end of the grace period, if it has one, or,
-    /// once `only_lingering` are left, of what they are given.
+    /// No listener is open any more; `until` is the end of the grace period, if it has one.
     Draining {
         until: Option<Instant>,
         only_lingering: bool,
@@ -174,9 +178,9 @@ impl<S: Service, N: Net> EventLoop<S, N> {
         let admission = self.admissions.len();
         let known = self.doors.len();
         for address in &listen.addresses {
-            match self.net.listen(address, listen.backlog, self.doors.len()) {
+            match self.net.listen(address, &listen.socket, self.doors.len()) {
                 Ok(listener) => {
-                    self.doors.push(Door { listener, admission, backlog: listen.backlog, lost: 0, ready: false })
+                    self.doors.push(Door { listener, admission, backlog: listen.socket.backlog, lost: 0, ready: false })
                 }
                 Err(error) => {
                     self.close_doors(known);
@@ -294,6 +298,15 @@ impl<S: Service, N: Net> EventLoop<S, N> {
             || self.stop_is_due()
     }
 
+    /// How many batches of `events` events hold all that there may be now. Whoever drives the loop
+    /// waits again, without a timeout, while a batch was full, at most so many times in all, and only
+    /// then calls [`turn`](Self::turn): a turn that knows of a part of the events serves requests in
+    /// another order than that in which they have come.
+    pub fn batches(&self, events: usize) -> usize {
+        // An edge that comes meanwhile goes to the end of the kernel's list.
+        1 + (self.table.connections.len() + self.doors.len()) / events.max(1)
+    }
+
     /// Takes note of an event. It is acted on in the next [`turn`](Self::turn).
     pub fn ready(&mut self, source: Source, ready: Ready) {
         match source {
@@ -334,10 +347,11 @@ impl<S: Service, N: Net> EventLoop<S, N> {
     /// Fires what has passed. None is set anew to a time that has passed, so this ends.
     fn fire_deadlines(&mut self) {
         while let Some(key) = self.table.deadlines.first_passed(self.table.now) {
-            // A kernel tells of room only when there is much of it; a peer that reads slowly must
-            // not be taken for one that does not read. What is written now may move the deadline.
-            self.table.try_to_write(key);
-            self.settle();
+            // The clock was read after the wait, and may have jumped: what has come until now came in
+            // time. And a kernel tells of room only when there is much of it; a peer that reads slowly
+            // must not be taken for one that does not read. What is found may move the deadline.
+            self.table.look_again(key);
+            self.serve(key);
             if self.table.deadlines.take_passed(key, self.table.now) {
                 self.fire(key);
                 self.settle();
@@ -346,9 +360,9 @@ impl<S: Service, N: Net> EventLoop<S, N> {
     }
 
     fn fire(&mut self, key: usize) {
-        match self.table.connections[key].phase {
-            Phase::Lingering => self.close(key, Cause::Finished),
-            Phase::Open | Phase::Finishing | Phase::FinishingLingering => {
+        match self.table.connections[key].seat {
+            Seat::Lingering(_) => self.close(key, Cause::Finished),
+            Seat::Admitted(_) | Seat::None => {
                 self.call(key, |service, cx, id, conn| service.on_deadline(cx, id, conn));
             }
         }

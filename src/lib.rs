@@ -40,6 +40,7 @@
 //! | `service` | [`Service`], [`Context`], [`ConnId`], [`Closed`]: all that somebody who writes a protocol has to read |
 //! | `event_loop` | [`EventLoop`]: the one loop, in three parts: serve, accept, shut down |
 //! | `connection` | a connection as the loop sees it: buffers, readiness bits, what is to be done next |
+//! | `connections` | all of them: the run queue, the deadlines, what has been recorded |
 //! | `output` | what has been sent and not yet been taken: bytes, shared buffers, files |
 //! | `admission` | [`Listen`], [`Overload`]: how many may come in, and who must go |
 //! | `deadline` | one deadline per connection, the soonest first |
@@ -75,6 +76,7 @@
 mod admission;
 pub mod client;
 mod connection;
+mod connections;
 mod deadline;
 #[cfg(feature = "descriptors")]
 pub mod descriptors;
@@ -97,7 +99,7 @@ pub mod stack;
 #[doc = include_str!("../README.md")]
 pub struct Readme;
 
-pub use admission::{BACKLOG, Listen, MAX_CONNS, Overload};
+pub use admission::{BACKLOG, KEEPALIVE, Listen, MAX_CONNS, Overload};
 pub use event_loop::{EventLoop, Stats};
 pub use limits::Limits;
 pub use service::{Cause, Closed, ConnId, Context, Eof, ListenerId, SendError, Service};

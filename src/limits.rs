@@ -30,12 +30,22 @@ pub const ACCEPTS: usize = 16;
 /// a descriptor and no memory to speak of; beyond this many the oldest goes.
 pub const LINGERING: usize = 1024;
 
-/// How long a connection lingers: what a peer needs to read its last answer over a slow path.
-/// nginx gives the same five seconds between reads.
+/// How long a connection lingers: what a peer needs to read its last answer over a slow path, 13
+/// KB a second for what the kernel holds of it. nginx gives the same five seconds between reads.
 pub const LINGER_TIME: Duration = Duration::from_secs(5);
 
 /// How much a lingering connection may still send before it is cut off.
 pub const LINGER_BYTES: usize = 1024 * 1024;
+
+/// What leaves a machine at once when a connection ends: the initial window of TCP, ten segments
+/// (RFC 6928). What was sent beyond may still be in the kernel, so the close of such a connection
+/// lingers.
+pub(crate) const BURST_BYTES: u64 = 10 * 1460;
+
+/// How much the kernel may hold of what a TCP peer has no window for (`TCP_NOTSENT_LOWAT`, on
+/// Linux): the rest waits in the loop, which knows of it. Without, it is as much as the kernel's
+/// send buffer grows to, 4 MiB: out of sight of deadlines, and destroyed by a reset.
+pub(crate) const UNSENT_BYTES: u32 = 64 * 1024;
 
 /// How many connections in a row may be lost in the backlog before the error is taken for one
 /// that stays.

@@ -5,6 +5,7 @@
 //! own, runs the very same loop deterministically.
 
 mod mio;
+mod tcp;
 #[cfg(unix)]
 mod unix;
 
@@ -18,7 +19,7 @@ use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// An operating system that a loop can run on: non-blocking stream sockets, edge-triggered
 /// readiness, a clock.
@@ -48,7 +49,7 @@ pub trait Net {
     }
 
     /// Opens a listening socket. Its events carry [`Source::Listener`] of `index`.
-    fn listen(&mut self, address: &Address, backlog: u32, index: usize) -> io::Result<Self::Listener>;
+    fn listen(&mut self, address: &Address, options: &SocketOptions, index: usize) -> io::Result<Self::Listener>;
 
     /// Where a listener listens: the port is the one the system chose if 0 was asked for.
     fn local_address(&self, listener: &Self::Listener) -> io::Result<Address>;
@@ -56,14 +57,21 @@ pub trait Net {
     /// Takes the next connection from the backlog.
     fn accept(&mut self, listener: &mut Self::Listener) -> io::Result<(Self::Stream, Peer)>;
 
+    /// Whether a read of this stream may stop short of what has arrived although nothing says so: a
+    /// Unix socket's does at a passed descriptor. Such a stream is read until `WouldBlock`.
+    fn reads_stop_short(&self, _stream: &Self::Stream) -> bool {
+        false
+    }
+
     /// Reads what has arrived; `Ok(0)` is the end of the peer's stream.
     fn read(&mut self, stream: &mut Self::Stream, buffer: &mut [u8]) -> io::Result<usize>;
 
     /// Writes what the kernel will take of `slices`, in order.
     fn write(&mut self, stream: &mut Self::Stream, slices: &[IoSlice<'_>]) -> io::Result<usize>;
 
-    /// As [`write`](Net::write), for bytes that are followed at once by those of a file or by the
-    /// end of the stream. The kernel may keep them back until then and send both in one packet.
+    /// As [`write`](Net::write), for bytes that are followed at once by those of a file or by
+    /// [`shut`](Net::shut). The kernel may keep them back (cork them) until then and send both in
+    /// one packet; a [`close`](Net::close) may destroy them until then.
     fn write_more(&mut self, stream: &mut Self::Stream, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         self.write(stream, slices)
     }
@@ -78,7 +86,8 @@ pub trait Net {
         self.send_file(stream, file, offset, len)
     }
 
-    /// Ends our half of the stream (FIN).
+    /// Ends our half of the stream (FIN), and sends with it what was kept back. An error means that
+    /// what was kept back has been lost.
     fn shut(&mut self, stream: &mut Self::Stream) -> io::Result<()>;
 
     /// Asks for events, which will carry [`Source::Connection`] of `key`. `before` is what was
@@ -94,7 +103,8 @@ pub trait Net {
     /// The error the socket is in, if any, without reading from it.
     fn take_error(&mut self, stream: &mut Self::Stream) -> Option<io::Error>;
 
-    /// Closes a stream at once, whatever is still under way. No deregistration is needed.
+    /// Closes a stream at once. No deregistration is needed. Over unread input, or when more input
+    /// comes, this may be a reset (TCP), which destroys what has not left the machine yet.
     fn close(&mut self, stream: Self::Stream) {
         drop(stream);
     }
@@ -111,6 +121,16 @@ pub trait Net {
 
     /// The time. The loop asks once a turn, and once before it sleeps until a deadline.
     fn now(&self) -> Instant;
+}
+
+/// What a listening socket is opened with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SocketOptions {
+    /// How many connections may wait to be accepted.
+    pub backlog: u32,
+    /// After how much silence the peers of accepted connections (TCP) are asked whether they are
+    /// still there; `None` never asks.
+    pub keepalive: Option<Duration>,
 }
 
 /// What a stream is watched for.
@@ -142,6 +162,8 @@ pub struct Ready {
     pub read_closed: bool,
     /// The socket is in error.
     pub error: bool,
+    /// There is urgent data (TCP): a read stops at its mark, with more behind it.
+    pub urgent: bool,
 }
 
 /// Where a listener listens: `127.0.0.1:8080`, `[::1]:8080` or `unix:/run/pollstack.sock`.

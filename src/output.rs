@@ -42,6 +42,17 @@ enum Piece {
     File { file: Rc<File>, offset: u64, left: u64 },
 }
 
+/// What has come of a write.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Written {
+    /// How many bytes the kernel took.
+    pub(crate) bytes: usize,
+    /// It took all that it was offered.
+    pub(crate) all: bool,
+    /// It may keep them back until more comes, or the end.
+    pub(crate) corked: bool,
+}
+
 /// What an insert costs beside its bytes: a thousand shared buffers of a byte must not pass for a
 /// thousand bytes.
 pub(crate) const INSERT_BYTES: usize = size_of::<Insert>();
@@ -92,14 +103,8 @@ impl Output {
         self.held += INSERT_BYTES;
     }
 
-    /// Writes once; `ends` says that the stream ends behind it all. Returns how many bytes the
-    /// kernel took, and whether it took all it was offered.
-    pub(crate) fn write_to<N: Net>(
-        &mut self,
-        net: &mut N,
-        stream: &mut N::Stream,
-        ends: bool,
-    ) -> io::Result<(usize, bool)> {
+    /// Writes once; `ends` says that the stream ends behind it all.
+    pub(crate) fn write_to<N: Net>(&mut self, net: &mut N, stream: &mut N::Stream, ends: bool) -> io::Result<Written> {
         let front = self.inserts.front();
         let more = match front {
             Some(Insert { piece: Piece::File { .. }, .. }) => true,
@@ -109,10 +114,10 @@ impl Output {
             true => net.write_more(stream, slices),
             false => net.write(stream, slices),
         };
-        let (n, offered) = match front {
+        let (bytes, offered, corked) = match front {
             None => {
                 let bytes = &self.bytes[self.taken..];
-                (write(&[IoSlice::new(bytes)])?, bytes.len())
+                (write(&[IoSlice::new(bytes)])?, bytes.len(), more)
             }
             Some(Insert { after: 0, piece: Piece::File { file, offset, left } }) => {
                 let len = (*left).min(FILE_CHUNK);
@@ -125,16 +130,16 @@ impl Output {
                     let text = "a file ended before what was promised of it";
                     return Err(io::Error::new(io::ErrorKind::UnexpectedEof, text));
                 }
-                (n, n) // the kernel may stop where it likes; only WouldBlock says that it is full
+                (n, n, is_last) // the kernel may stop where it likes; only WouldBlock says that it is full
             }
             Some(_) => {
                 let mut slices = [IoSlice::new(&[]); SLICES];
                 let (count, offered) = self.gather(&mut slices);
-                (write(&slices[..count])?, offered)
+                (write(&slices[..count])?, offered, more)
             }
         };
-        self.advance(n);
-        Ok((n, n == offered))
+        self.advance(bytes);
+        Ok(Written { bytes, all: bytes == offered, corked })
     }
 
     /// The pieces in front of the next file, and their length.
@@ -232,7 +237,7 @@ impl Piece {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::net::{Address, Interest, Peer};
+    use crate::net::{Address, Interest, Peer, SocketOptions};
     use proptest::prelude::*;
     use std::io::Write;
     use std::time::Instant;
@@ -249,7 +254,7 @@ mod tests {
 
         const SHORT_MEANS_DRAINED: bool = true;
 
-        fn listen(&mut self, _: &Address, _: u32, _: usize) -> io::Result<()> {
+        fn listen(&mut self, _: &Address, _: &SocketOptions, _: usize) -> io::Result<()> {
             Ok(())
         }
 

@@ -4,7 +4,8 @@
 //! never sees a socket, a token or a clock. The context only *records* what is wanted; the loop
 //! carries it out when the callback has returned, so no callback ever runs inside another.
 
-use crate::connection::{Phase, Table};
+use crate::connection::{Connection, Phase};
+use crate::connections::Table;
 use crate::net::Peer;
 use std::fmt;
 use std::fs::File;
@@ -125,8 +126,9 @@ pub enum Eof {
 pub struct Closed {
     /// Why.
     pub cause: Cause,
-    /// How many bytes that were sent to it never reached the kernel. What did may still have been
-    /// lost behind it.
+    /// How many bytes that were sent to it never reached the kernel, or were still kept back by it to
+    /// leave with the end, which failed. With 0, all has left for the peer or, if it was much, is the
+    /// kernel's while the close lingers; it may still have been lost on its way.
     pub unsent: u64,
 }
 
@@ -248,14 +250,15 @@ impl<'a> Context<'a> {
     }
 
     /// Closes once everything sent has gone out. To be called when the peer's last message has
-    /// come in whole; input is not delivered any more. If there is something unread even so, the
-    /// close lingers, as that of [`finish_lingering`](Self::finish_lingering): closing over unread
-    /// input would make the kernel send a reset, which can destroy the answer on its way.
+    /// come in whole; input is not delivered any more. Our FIN leaves with the last of the output,
+    /// before the close. If the peer has sent more than was taken, or was sent more than leaves the
+    /// machine at once, the close lingers, as that of [`finish_lingering`](Self::finish_lingering):
+    /// closing over unread input makes the kernel send a reset, which destroys what it still holds.
     ///
     /// A peer that does not read keeps its place until it does; a
     /// [deadline](Self::set_deadline) stays in force and can end that.
     pub fn finish(&mut self, id: ConnId) {
-        self.end(id, Phase::Finishing);
+        self.end(id, false);
     }
 
     /// As [`finish`](Self::finish), for a peer that may still be sending: after the last answer
@@ -264,7 +267,7 @@ impl<'a> Context<'a> {
     /// [`Limits::linger_bytes`](crate::Limits::linger_bytes). The service sees the connection
     /// closed, and its place is free, as soon as the answer has gone out.
     pub fn finish_lingering(&mut self, id: ConnId) {
-        self.end(id, Phase::FinishingLingering);
+        self.end(id, true);
     }
 
     /// Closes at once; what has not gone out is lost, and counted in [`Closed::unsent`]. If there
@@ -272,6 +275,14 @@ impl<'a> Context<'a> {
     /// part for the whole.
     pub fn abort(&mut self, id: ConnId) {
         self.table.change(id, |connection| connection.doomed = true);
+    }
+
+    /// Reads and drops what the connection sends from here on, and what is left of its input. Only
+    /// its end is of interest, and is told before anything that other connections have sent by then
+    /// is offered: for a peer that has asked for something and waits for it, which must not be given
+    /// what others bring once it has left.
+    pub fn ignore_input(&mut self, id: ConnId) {
+        self.table.change(id, Connection::ignore_input);
     }
 
     /// Stops reading from the connection, so that the peer is held back.
@@ -306,7 +317,10 @@ impl<'a> Context<'a> {
         self.table.ask_to_stop(grace);
     }
 
-    fn end(&mut self, id: ConnId, phase: Phase) {
-        self.table.change(id, |connection| connection.phase = connection.phase.max(phase));
+    fn end(&mut self, id: ConnId, goes_on: bool) {
+        self.table.change(id, |connection| {
+            connection.phase = Phase::Finishing;
+            connection.goes_on |= goes_on;
+        });
     }
 }

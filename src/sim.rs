@@ -39,24 +39,29 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
+//! Clients act between the loop's turns, or, with [`World::after`], in the middle of one.
+//!
 //! What it does not have: addresses (a peer is a [`Peer::Unix`](crate::net::Peer), port 0 stays 0),
-//! backlogs that overflow, and clients that act while the loop has a turn.
+//! packets that are lost or overtake each other, and backlogs that overflow.
 
+mod client;
 mod faults;
+mod log;
 mod net;
 mod wire;
 
+pub use self::client::Client;
 pub use self::faults::{Fault, Faults};
+pub use self::log::{Entry, Event};
 pub use self::net::{Listener, Sim, Stream};
 
-use self::wire::{Change, Wire};
+use self::wire::{Buffers, Flavour, Wire};
 use crate::event_loop::EventLoop;
 use crate::net::{Ready, Source};
 use crate::service::Service;
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::fmt;
-use std::io::ErrorKind;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -66,8 +71,14 @@ const SPIN: usize = 100_000;
 /// What a server's socket holds of what its client has sent, unless told otherwise.
 pub const RECEIVE_BUFFER: usize = 128 * 1024;
 
-/// What a server's socket takes of what its client has not read, unless told otherwise.
+/// What a server's socket takes of what its client has no window for, unless told otherwise.
 pub const SEND_BUFFER: usize = 128 * 1024;
+
+/// What a client's socket takes of what the client has not read, unless told otherwise.
+pub const WINDOW: usize = 64 * 1024;
+
+/// How many events a wait brings at the most.
+const EVENTS: usize = 1024;
 
 /// A network, its clients and its clock. Clones are the same world.
 #[derive(Clone, Debug)]
@@ -86,8 +97,23 @@ struct State {
     wires: Vec<Wire>,
     /// Who has had an edge that the loop has not been told of, in that order.
     edges: VecDeque<Edge>,
-    buffers: (usize, usize),
+    flavour: Flavour,
+    buffers: Buffers,
+    /// How many calls the server has made, and what clients do when it has made so many.
+    calls: usize,
+    actions: Vec<(usize, Action)>,
+    /// How often the loop has waited.
+    waits: usize,
     log: Vec<Entry>,
+}
+
+/// Something that a client does in a while.
+struct Action(Box<dyn FnOnce()>);
+
+impl fmt::Debug for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Action")
+    }
 }
 
 /// A listening socket.
@@ -104,51 +130,6 @@ enum Edge {
     Wire(usize),
 }
 
-/// Something that has happened, and when.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
-    /// The time since the world began.
-    pub at: Duration,
-    /// Which client it is about, in the order in which they connected.
-    pub client: usize,
-    /// What.
-    pub event: Event,
-}
-
-/// What happens between a client and the server.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Event {
-    /// The client has connected.
-    Connected,
-    /// The client has sent this.
-    Sent(Vec<u8>),
-    /// The client has ended its half of the stream.
-    Ended,
-    /// The client has closed with a reset.
-    Aborted,
-    /// The server has accepted it.
-    Accepted,
-    /// It was lost in the backlog.
-    Lost,
-    /// The server has read this; nothing is the end.
-    Read(Vec<u8>),
-    /// The server has found nothing to read.
-    Waits,
-    /// A read or write of the server was interrupted.
-    Interrupted,
-    /// The server has written this.
-    Wrote(Vec<u8>),
-    /// A read or write of the server has failed for good.
-    Failed(ErrorKind),
-    /// The server has ended its half of the stream.
-    Shut,
-    /// The server has closed.
-    Closed,
-    /// The server has closed with a reset.
-    Reset,
-}
-
 impl World {
     /// A world in which `seed` decides what nobody else does. It has no faults yet.
     pub fn new(seed: u64) -> World {
@@ -163,7 +144,11 @@ impl World {
             listeners: Vec::new(),
             wires: Vec::new(),
             edges: VecDeque::new(),
-            buffers: (RECEIVE_BUFFER, SEND_BUFFER),
+            flavour: Flavour::Tcp,
+            buffers: Buffers { receive: RECEIVE_BUFFER, send: SEND_BUFFER, window: WINDOW },
+            calls: 0,
+            actions: Vec::new(),
+            waits: 0,
             log: Vec::new(),
         })))
     }
@@ -181,6 +166,11 @@ impl World {
         state.exhausted = 0;
     }
 
+    /// Has the next `accepts` accepts find no descriptor.
+    pub fn exhaust(&self, accepts: usize) {
+        self.0.borrow_mut().exhausted = accepts;
+    }
+
     /// How often each kind of fault has been made.
     pub fn faults_fired(&self) -> impl Iterator<Item = (Fault, u64)> + use<> {
         Fault::ALL.into_iter().zip(self.0.borrow().fired)
@@ -189,7 +179,47 @@ impl World {
     /// Sets the sizes of the server's buffers for the clients that connect from here on:
     /// [`RECEIVE_BUFFER`] and [`SEND_BUFFER`].
     pub fn set_buffers(&self, receive: usize, send: usize) {
-        self.0.borrow_mut().buffers = (receive.max(1), send.max(1));
+        let buffers = &mut self.0.borrow_mut().buffers;
+        (buffers.receive, buffers.send) = (receive.max(1), send.max(1));
+    }
+
+    /// Sets the size of the clients' own buffers ([`WINDOW`]), for those that connect from here on.
+    pub fn set_window(&self, window: usize) {
+        self.0.borrow_mut().buffers.window = window.max(1);
+    }
+
+    /// Whether the clients that connect from here on do so through a Unix socket: what is written is
+    /// theirs at once, and no reset destroys it.
+    pub fn set_unix(&self, unix: bool) {
+        self.0.borrow_mut().flavour = if unix { Flavour::Unix } else { Flavour::Tcp };
+    }
+
+    /// How many calls the server has made.
+    pub fn calls(&self) -> usize {
+        self.0.borrow().calls
+    }
+
+    /// Has a client, or the clock, do something before the server's next call but `calls`, be it in
+    /// the middle of a turn. A wait is a call.
+    pub fn after(&self, calls: usize, action: impl FnOnce() + 'static) {
+        let mut state = self.0.borrow_mut();
+        let at = state.calls + calls + 1;
+        state.actions.push((at, Action(Box::new(action))));
+    }
+
+    /// The server makes a call: what was to happen by now happens.
+    fn step(&self) {
+        let mut state = self.0.borrow_mut();
+        state.calls += 1;
+        if state.actions.is_empty() {
+            return;
+        }
+        let now = state.calls;
+        let (due, later) = std::mem::take(&mut state.actions).into_iter().partition(|(at, _)| *at <= now);
+        state.actions = later;
+        drop(state);
+        let due: Vec<(usize, Action)> = due;
+        due.into_iter().for_each(|(_, Action(act))| act());
     }
 
     /// The time.
@@ -218,8 +248,9 @@ impl World {
     /// is refused: it has been reset.
     pub fn connect_to(&self, listener: usize) -> Client {
         let mut state = self.0.borrow_mut();
-        let (number, (receive, send)) = (state.wires.len(), state.buffers);
-        state.wires.push(Wire::new(receive, send));
+        let number = state.wires.len();
+        let wire = Wire::new(state.flavour, state.buffers);
+        state.wires.push(wire);
         state.log(number, Event::Connected);
         match state.listeners.get_mut(listener).filter(|backlog| backlog.open) {
             Some(backlog) => {
@@ -233,16 +264,34 @@ impl World {
 
     /// Waits, hands over what has happened, and has one turn of the loop.
     pub fn turn<S: Service>(&self, event_loop: &mut EventLoop<S, Sim>) {
-        let events = self.0.borrow_mut().wait();
-        for (source, ready) in events {
-            event_loop.ready(source, ready);
+        self.turn_after(event_loop, || {});
+    }
+
+    /// The same, and between the wait and the turn `meanwhile` happens: the host may have been
+    /// suspended, with clients that went on sending.
+    pub fn turn_after<S: Service>(&self, event_loop: &mut EventLoop<S, Sim>, meanwhile: impl FnOnce()) {
+        let cap = self.0.borrow_mut().event_cap();
+        for _ in 0..event_loop.batches(cap) {
+            self.step();
+            let events = self.0.borrow_mut().wait(cap);
+            let full = events.len() >= cap;
+            for (source, ready) in events {
+                event_loop.ready(source, ready);
+            }
+            if !full {
+                break;
+            }
         }
+        meanwhile();
         event_loop.turn();
     }
 
     /// Whether the loop has something to do before time passes.
     pub fn has_work<S: Service>(&self, event_loop: &mut EventLoop<S, Sim>) -> bool {
-        !self.0.borrow().edges.is_empty() || event_loop.timeout() == Some(Duration::ZERO)
+        let state = self.0.borrow();
+        let quiet = state.edges.is_empty() && state.actions.is_empty();
+        drop(state);
+        !quiet || event_loop.timeout() == Some(Duration::ZERO)
     }
 
     /// Has turns until the loop would sleep; how many. No time passes: whoever waits for a deadline
@@ -274,7 +323,7 @@ impl World {
 
 impl State {
     fn log(&mut self, client: usize, event: Event) {
-        self.log.push(Entry { at: self.now - self.start, client, event });
+        self.log.push(Entry { at: self.now - self.start, waits: self.waits, client, event });
     }
 
     /// Whether a fault is to be made now.
@@ -316,16 +365,21 @@ impl State {
         }
     }
 
-    /// The events of those who have had an edge. As epoll, this looks at each again: an edge that
-    /// nothing is behind any more is no event.
-    fn wait(&mut self) -> Vec<(Source, Ready)> {
-        let mut count = self.edges.len();
-        if count > 1 && self.fault(Fault::TruncatedEvents) {
-            count = self.part(count);
+    /// How many events the waits before the next turn bring at a time.
+    fn event_cap(&mut self) -> usize {
+        if self.edges.len() > 1 && self.fault(Fault::TruncatedEvents) { self.random.usize(1..4) } else { EVENTS }
+    }
+
+    /// At most `cap` events of those who have had an edge. As epoll, this looks at each again: an edge
+    /// that nothing is behind any more is no event.
+    fn wait(&mut self, cap: usize) -> Vec<(Source, Ready)> {
+        self.waits += 1;
+        let mut events = Vec::new();
+        while events.len() < cap {
+            let Some(edge) = self.edges.pop_front() else { break };
+            events.extend(self.event(edge));
         }
-        let edges: Vec<Edge> = self.edges.drain(..count).collect();
-        let mut events: Vec<(Source, Ready)> = edges.into_iter().filter_map(|edge| self.event(edge)).collect();
-        if self.fault(Fault::SpuriousEvent) {
+        if events.len() < cap && self.fault(Fault::SpuriousEvent) {
             events.push(self.rumour());
         }
         if events.len() > 1 && self.fault(Fault::ReorderedEvents) {
@@ -349,122 +403,9 @@ impl State {
     /// An event that need not be true, or about anybody.
     fn rumour(&mut self) -> (Source, Ready) {
         let mut bit = || self.random.bool();
-        let ready = Ready { readable: bit(), writable: bit(), read_closed: bit(), error: bit() };
+        let ready = Ready { readable: bit(), writable: bit(), read_closed: bit(), error: bit(), urgent: bit() };
         let key = self.random.usize(..self.wires.len().clamp(1, 200));
         let source = if self.random.u8(..4) == 0 { Source::Listener(key % 4) } else { Source::Connection(key) };
         (source, ready)
-    }
-}
-
-/// A client's end of a connection. What it does not [read](Client::read) stays in the server's way.
-#[derive(Clone, Debug)]
-pub struct Client {
-    world: World,
-    number: usize,
-}
-
-impl Client {
-    /// Which client it is, in the order in which they connected.
-    pub fn number(&self) -> usize {
-        self.number
-    }
-
-    /// Sends `bytes`. What the server's buffer cannot hold is on its way until it can.
-    pub fn send(&self, bytes: &[u8]) {
-        self.change(Event::Sent(bytes.to_vec()), |wire| wire.send(bytes));
-    }
-
-    /// Ends its half of the stream.
-    pub fn end(&self) {
-        self.change(Event::Ended, Wire::end);
-    }
-
-    /// Closes with a reset.
-    pub fn abort(&self) {
-        self.change(Event::Aborted, Wire::abort);
-    }
-
-    /// Reads all that has come.
-    pub fn read(&self) -> Vec<u8> {
-        self.read_at_most(usize::MAX)
-    }
-
-    /// Reads at most `n` bytes of what has come.
-    pub fn read_at_most(&self, n: usize) -> Vec<u8> {
-        let mut state = self.world.0.borrow_mut();
-        let (bytes, edge) = state.wires[self.number].take(n);
-        if edge {
-            state.wire_edge(self.number);
-        }
-        bytes
-    }
-
-    /// Whether the server has ended the stream, and all has been read.
-    pub fn has_ended(&self) -> bool {
-        self.world.0.borrow().wires[self.number].has_ended()
-    }
-
-    /// Whether the connection has been reset by the server, or was refused. What had not been read
-    /// by then is lost.
-    pub fn was_reset(&self) -> bool {
-        self.world.0.borrow().wires[self.number].was_reset()
-    }
-
-    /// Whether the server has closed it.
-    pub fn is_closed(&self) -> bool {
-        self.world.0.borrow().wires[self.number].is_closed()
-    }
-
-    /// Whether the server has accepted it.
-    pub fn is_accepted(&self) -> bool {
-        self.world.0.borrow().wires[self.number].is_accepted()
-    }
-
-    /// How many bytes it has sent that the server has not read.
-    pub fn unread(&self) -> usize {
-        self.world.0.borrow().wires[self.number].unread()
-    }
-
-    fn change(&self, event: Event, change: impl FnOnce(&mut Wire) -> Change) {
-        let mut state = self.world.0.borrow_mut();
-        let change = change(&mut state.wires[self.number]);
-        if change != Change::None {
-            state.log(self.number, event);
-        }
-        if change == Change::Edge {
-            state.wire_edge(self.number);
-        }
-    }
-}
-
-impl fmt::Display for Entry {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:>16?}  client {}: {}", self.at, self.client, self.event)
-    }
-}
-
-impl fmt::Display for Event {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let text = |bytes: &[u8]| {
-            let start = &bytes[..bytes.len().min(40)];
-            format!("{} bytes, {}{}", bytes.len(), start.escape_ascii(), if start == bytes { "" } else { "…" })
-        };
-        match self {
-            Event::Connected => f.write_str("connects"),
-            Event::Sent(bytes) => write!(f, "sends {}", text(bytes)),
-            Event::Ended => f.write_str("ends"),
-            Event::Aborted => f.write_str("resets"),
-            Event::Accepted => f.write_str("is accepted"),
-            Event::Lost => f.write_str("is lost in the backlog"),
-            Event::Read(bytes) if bytes.is_empty() => f.write_str("the server reads the end"),
-            Event::Read(bytes) => write!(f, "the server reads {}", text(bytes)),
-            Event::Waits => f.write_str("the server finds nothing to read"),
-            Event::Interrupted => f.write_str("the server is interrupted"),
-            Event::Wrote(bytes) => write!(f, "the server writes {}", text(bytes)),
-            Event::Failed(kind) => write!(f, "the server sees {kind:?}"),
-            Event::Shut => f.write_str("the server ends"),
-            Event::Closed => f.write_str("the server closes"),
-            Event::Reset => f.write_str("the server resets"),
-        }
     }
 }

@@ -232,6 +232,7 @@ fn a_second_signal_exits_at_once() {
 fn without_descriptors_it_rests_and_goes_on_when_some_are_back() {
     let server = Server::start(&[]);
     server.stored(b"before");
+    server.wait_until_asleep(); // the answer comes before the close
     let open = server.descriptors();
     server.allow_descriptors(4);
     let holders: Vec<Client> = (0..4).map(|_| server.connect()).collect();

@@ -10,8 +10,9 @@ use crate::tongue::{Outcome, Tongue, Wish};
 use std::time::Duration;
 
 /// Instructions of our own for a request that is answered at once, 64 clients, push and pop in
-/// turn, as `valgrind` counted them when this was last changed on purpose (Rust 1.95, x86-64).
-const INSTRUCTIONS: f64 = 1470.0;
+/// turn, as `valgrind` counted them when this was last changed on purpose (Rust 1.95, x86-64): 105 more
+/// since the shutdown goes before the close, and what the kernel may still hold is accounted for.
+const INSTRUCTIONS: f64 = 1575.0;
 /// How far the count may be off: what a new compiler may cost, and no more.
 const MARGIN: f64 = 0.05;
 
@@ -48,12 +49,12 @@ fn system_calls(requests: usize, clients: &mut Clients) -> Result<(), String> {
     let alternating = Load::Flood { order: Order::Alternating, payload: 1, pace: Pace::Closed(64) };
     let parked = Load::Flood { order: Order::PopsFirst(32), payload: 1, pace: Pace::Closed(64) };
     for (what, load, most) in [
-        ("a request, 64 clients", alternating, 4.3),
-        // One that parks costs a call more, its registration: 5.3 and 4.3.
-        ("a request, half of them pops that park", parked, 4.8),
-        ("a rejection, the request is there", Load::Crowd { wish: Wish::Push, clients: 100 }, 4.3),
+        ("a request, 64 clients", alternating, 5.3),
+        // One that parks costs two calls more, a look for its end and its registration: 7.3 and 5.3.
+        ("a request, half of them pops that park", parked, 6.3),
+        ("a rejection, the request is there", Load::Crowd { wish: Wish::Push, clients: 100 }, 5.3),
         ("a rejection, the request comes later", Load::Crowd { wish: Wish::Late, clients: 100 }, 8.3),
-        ("an eviction", Load::Evictions, 4.5),
+        ("an eviction", Load::Evictions, 5.5),
     ] {
         let (calls, units) = counted(load, requests, clients)?.ok_or("strace cannot attach")?;
         judge(what, &calls, units, most)?;
@@ -89,7 +90,7 @@ fn alone(clients: &mut Clients) -> Result<(), String> {
         clients.run(target.address, flood, 1).map_err(|error| error.to_string())?.check(Outcome::Served)?;
     }
     settle(&target);
-    judge("a request, 1 client", &strace.stop(), REQUESTS as f64, 6.1)
+    judge("a request, 1 client", &strace.stop(), REQUESTS as f64, 7.1)
 }
 
 /// What goes over the wire for a request, both ways: three to connect, the request and its

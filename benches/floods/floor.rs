@@ -42,10 +42,12 @@ fn answer(mut stream: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
     stream.write(bytes)
 }
 
-/// The close follows at once, and its FIN goes out with the answer, as ours does.
+/// The FIN goes out with the answer, as ours does: without the shutdown, the close could destroy both.
 #[cfg(target_os = "linux")]
 fn answer_in_one_packet(stream: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
-    socket2::SockRef::from(stream).send_with_flags(bytes, libc::MSG_MORE)
+    let n = socket2::SockRef::from(stream).send_with_flags(bytes, libc::MSG_MORE)?;
+    stream.shutdown(std::net::Shutdown::Write)?;
+    Ok(n)
 }
 
 #[cfg(not(target_os = "linux"))]

@@ -1,6 +1,6 @@
 //! A network in memory on which nothing costs anything: what is measured on it is the loop.
 
-use pollstack::net::{Address, Interest, Net, Peer};
+use pollstack::net::{Address, Interest, Net, Peer, SocketOptions};
 use std::cell::Cell;
 use std::fs::File;
 use std::io::{self, ErrorKind, IoSlice};
@@ -31,7 +31,7 @@ impl Net for Memory {
 
     const SHORT_MEANS_DRAINED: bool = true;
 
-    fn listen(&mut self, _: &Address, _: u32, _: usize) -> io::Result<()> {
+    fn listen(&mut self, _: &Address, _: &SocketOptions, _: usize) -> io::Result<()> {
         Ok(())
     }
 

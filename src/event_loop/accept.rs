@@ -2,10 +2,11 @@
 
 use super::{Door, End, EventLoop, Newcomer};
 use crate::admission::Verdict;
+use crate::connection::Seat;
 use crate::limits::{EXHAUSTED_RETRY, LOST_IN_A_ROW};
 use crate::net::{Interest, Net};
 use crate::service::{Cause, ConnId, Context, ListenerId, Service};
-use std::io::{self, ErrorKind, IoSlice};
+use std::io::{self, ErrorKind};
 use std::time::Duration;
 
 /// A system that stays exhausted is logged no more often than this.
@@ -82,14 +83,19 @@ impl<S: Service, N: Net> EventLoop<S, N> {
     }
 
     pub(super) fn may_accept(&self, door: &Door<N::Listener>) -> bool {
-        door.ready && self.exhausted_until.is_none() && self.admissions[door.admission].may_accept()
+        self.exhausted_until.is_none() && self.has_place_for_more(door)
+    }
+
+    /// Whether somebody may be waiting at a door, and has a place.
+    pub(super) fn has_place_for_more(&self, door: &Door<N::Listener>) -> bool {
+        door.ready && self.admissions[door.admission].may_accept()
     }
 
     /// Lets a newcomer in, and serves it before any registration.
     fn open(&mut self, Newcomer { stream, peer, admission }: Newcomer<N::Stream>) {
         self.stats.opened += 1;
         let place = self.admissions[admission].enter(self.table.next_key(), self.table.now);
-        let id = self.table.insert(peer, admission, Some(place));
+        let id = self.table.insert(peer, admission, Seat::Admitted(place));
         log::debug!("{id} from {peer}");
         let conn = self.service.on_open(&mut Context::new(&mut self.table), id, ListenerId(admission));
         self.attach(id.key, End { stream, conn: Some(conn) });
@@ -105,32 +111,22 @@ impl<S: Service, N: Net> EventLoop<S, N> {
     /// Turns a newcomer away with what its listener says. For the service it was never there.
     ///
     /// What it has sent already is read first. If that was its request, nothing is left unread and
-    /// it can be closed; if its request is still to come, or still coming, a close would meet it
-    /// with a reset that could destroy the reply.
+    /// it can be closed; if its request is still to come, or still coming, the close lingers.
     fn reject(&mut self, Newcomer { stream, peer, admission }: Newcomer<N::Stream>) {
         self.stats.rejected += 1;
-        let ConnId { key, serial } = self.table.insert(peer, admission, None);
+        let ConnId { key, serial } = self.table.insert(peer, admission, Seat::None);
         log::debug!("#{serial} from {peer} rejected");
         self.attach(key, End { stream, conn: None });
-        let arrived = self.receive(key, self.scratch.len());
-        if let Some(Some(end)) = self.ends.get_mut(key) {
-            // An empty socket takes a reply of this size whole; if it does not, there is nobody to tell.
-            let reply = [IoSlice::new(self.admissions[admission].reply())];
-            let mut write = || self.net.write_more(&mut end.stream, &reply);
-            while write().is_err_and(|error| error.kind() == ErrorKind::Interrupted) {}
-        }
-        let over = match arrived {
-            Ok(Some(0)) | Err(_) => true,
-            Ok(Some(n)) => {
-                let drained = self.table.connections[key].is_drained();
-                drained && self.service.is_complete(ListenerId(admission), &self.scratch[..n])
-            }
+        let whole = match self.receive(key, self.scratch.len()) {
+            Ok(Some(n)) => n == 0 || self.service.is_complete(ListenerId(admission), &self.scratch[..n]),
             Ok(None) => false,
+            Err(error) => return self.close(key, Cause::Failed(error)),
         };
-        if over {
-            self.close(key, Cause::Finished);
-        } else {
-            self.stay_behind(key);
+        self.table.connections[key].goes_on = !whole;
+        self.table.dismiss(key, self.admissions[admission].reply());
+        self.settle_one(key);
+        if self.table.connections.get(key).is_some_and(|connection| connection.seat == Seat::None) {
+            self.stay_behind(key); // the kernel has not taken the reply yet
         }
         self.table.queue_if_runnable(key);
     }

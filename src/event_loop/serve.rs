@@ -1,7 +1,7 @@
 //! A connection's turn: read, offer, flush, close.
 
 use super::{End, EventLoop};
-use crate::connection::{Phase, Step};
+use crate::connection::{Phase, Seat, Step};
 use crate::net::{Interest, Net};
 use crate::service::{Cause, Closed, ConnId, Context, Eof, Service};
 use std::io;
@@ -10,8 +10,8 @@ use std::io::ErrorKind::{Interrupted, WouldBlock};
 impl<S: Service, N: Net> EventLoop<S, N> {
     /// Takes one connection as far as it goes within its budget.
     pub(super) fn serve(&mut self, key: usize) {
-        let Some(fault) = self.table.begin_service(key) else { return };
-        if fault {
+        let Some(began) = self.table.begin_service(key) else { return };
+        if began.fault {
             self.check_fault(key);
         }
         self.settle();
@@ -25,7 +25,7 @@ impl<S: Service, N: Net> EventLoop<S, N> {
             }
             self.settle();
         }
-        self.table.end_service(key);
+        self.table.end_service(key, began);
     }
 
     /// Asks the socket when an event says that it is in error: a connection that is not being
@@ -56,12 +56,15 @@ impl<S: Service, N: Net> EventLoop<S, N> {
         }
     }
 
-    /// Reads what a lingering connection still sends, and drops it.
+    /// Reads what the service does not want any more, and drops it.
     fn discard(&mut self, key: usize) {
+        let lingers = self.table.connections[key].phase == Phase::Lingering;
         match self.receive(key, self.scratch.len()) {
             Ok(Some(n)) if n > 0 && self.table.may_discard(key, n) => {}
             Ok(None) => {}
-            _ => self.close(key, Cause::Finished),
+            Ok(Some(0)) if !lingers => {} // the service is told
+            Err(error) if !lingers => self.close(key, Cause::Failed(error)),
+            Ok(Some(_)) | Err(_) => self.close(key, Cause::Finished),
         }
     }
 
@@ -69,16 +72,23 @@ impl<S: Service, N: Net> EventLoop<S, N> {
     pub(super) fn receive(&mut self, key: usize, wanted: usize) -> io::Result<Option<usize>> {
         let Some(end) = end_of(&mut self.ends, key) else { return Ok(None) };
         let connection = &mut self.table.connections[key];
-        match self.net.read(&mut end.stream, &mut self.scratch[..wanted]) {
-            Ok(n) => {
-                connection.has_read(n, wanted, N::SHORT_MEANS_DRAINED);
-                return Ok(Some(n));
+        let result = loop {
+            match self.net.read(&mut end.stream, &mut self.scratch[..wanted]) {
+                Err(error) if error.kind() == Interrupted => {}
+                result => break result,
             }
-            Err(error) if error.kind() == WouldBlock => connection.has_drained(),
-            Err(error) if error.kind() == Interrupted => connection.spend(0),
-            Err(error) => return Err(error),
+        };
+        match result {
+            Ok(n) => {
+                connection.has_read(n, wanted, N::SHORT_MEANS_DRAINED && !self.net.reads_stop_short(&end.stream));
+                Ok(Some(n))
+            }
+            Err(error) if error.kind() == WouldBlock => {
+                connection.has_drained();
+                Ok(None)
+            }
+            Err(error) => Err(error),
         }
-        Ok(None)
     }
 
     /// Offers the service what is left of a connection's input and `fresh` bytes of scratch
@@ -106,13 +116,13 @@ impl<S: Service, N: Net> EventLoop<S, N> {
         if taken == input.len() {
             return;
         }
-        let connection = &mut self.table.connections[key];
-        if kept.is_empty() {
-            connection.input = self.scratch[taken..fresh].to_vec();
+        let left = if kept.is_empty() {
+            self.scratch[taken..fresh].to_vec()
         } else {
             kept.drain(..taken);
-            connection.input = kept;
-        }
+            kept
+        };
+        self.table.connections[key].keep_input(left);
     }
 
     fn end_of_input(&mut self, key: usize) {
@@ -132,7 +142,7 @@ impl<S: Service, N: Net> EventLoop<S, N> {
         }
     }
 
-    fn settle_one(&mut self, key: usize) {
+    pub(super) fn settle_one(&mut self, key: usize) {
         if self.table.connections[key].doomed {
             return self.close(key, Cause::Aborted);
         }
@@ -144,10 +154,32 @@ impl<S: Service, N: Net> EventLoop<S, N> {
         match connection.phase {
             Phase::Open if emptied => self.call(key, |service, cx, id, conn| service.on_drain(cx, id, conn)),
             Phase::Open | Phase::Lingering => {}
-            Phase::Finishing | Phase::FinishingLingering if connection.output().is_some() => {}
-            Phase::Finishing if connection.is_drained() => self.close(key, Cause::Finished),
-            _ if connection.has_ended() => self.close(key, Cause::Finished),
-            Phase::Finishing | Phase::FinishingLingering => self.linger(key),
+            Phase::Finishing if connection.output().is_some() => {}
+            Phase::Finishing => self.conclude(key),
+        }
+    }
+
+    /// Ends a connection whose output is out. Our FIN goes first, and with it whatever the kernel has
+    /// kept back of the output: from then on no close can destroy it, not even over input that has
+    /// come in this very moment. Then the close, at once or after a drain.
+    fn conclude(&mut self, key: usize) {
+        let connection = &self.table.connections[key];
+        if !connection.goes_on && !connection.is_drained() {
+            // The peer may have sent nothing more: one look is cheaper than a drain.
+            match self.receive(key, self.scratch.len()) {
+                Ok(Some(n)) if n > 0 => self.table.connections[key].goes_on = true,
+                Ok(_) | Err(_) => {}
+            }
+        }
+        let Some(end) = end_of(&mut self.ends, key) else { return };
+        match self.net.shut(&mut end.stream) {
+            Ok(()) => self.table.connections[key].has_shut(),
+            Err(error) => return self.close(key, Cause::Failed(error)),
+        }
+        if self.table.connections[key].closes_at_once() {
+            self.close(key, Cause::Finished);
+        } else {
+            self.linger(key);
         }
     }
 
@@ -159,11 +191,10 @@ impl<S: Service, N: Net> EventLoop<S, N> {
             let ends = connection.phase != Phase::Open;
             let Some(output) = connection.output_mut() else { break };
             match output.write_to(&mut self.net, &mut end.stream, ends) {
-                Ok((n, all)) => {
+                Ok(written) => {
                     let emptied = output.is_empty();
-                    connection.writable = all || !N::SHORT_MEANS_DRAINED;
-                    connection.last_taken = Some(self.table.now);
-                    connection.spend(n);
+                    connection.writable = written.all || !N::SHORT_MEANS_DRAINED;
+                    connection.has_written(written.bytes, written.corked, self.table.now);
                     if emptied {
                         self.table.reclaim_output(key);
                         return Ok(true);
@@ -198,10 +229,10 @@ impl<S: Service, N: Net> EventLoop<S, N> {
         let Some(end) = self.ends.get_mut(key).and_then(Option::take) else { return };
         let connection = &self.table.connections[key];
         let id = ConnId { serial: connection.serial, key };
-        match (connection.phase, connection.place) {
-            (Phase::Lingering, Some(place)) => drop(self.lingering.remove(place)),
-            (_, Some(place)) => self.admissions[connection.listener].leave(place),
-            (_, None) => {} // turned away at the door
+        match connection.seat {
+            Seat::Lingering(place) => drop(self.lingering.remove(place)),
+            Seat::Admitted(place) => self.admissions[connection.listener].leave(place),
+            Seat::None => {}
         }
         let unsent = self.table.remove(key);
         match unsent {
@@ -214,29 +245,34 @@ impl<S: Service, N: Net> EventLoop<S, N> {
         }
     }
 
-    /// Ends our half of a connection, and closes it for the service; its descriptor stays until
-    /// the peer has ended, too, or a limit is reached.
+    /// Closes a connection for the service; its descriptor stays until the peer has ended, too, or a
+    /// limit is reached.
     fn linger(&mut self, key: usize) {
         let Some(end) = end_of(&mut self.ends, key) else { return };
-        let Some(conn) = end.conn.take() else { return };
+        let conn = end.conn.take();
         let connection = &mut self.table.connections[key];
+        connection.phase = Phase::Lingering;
         let id = ConnId { serial: connection.serial, key };
-        if let Some(place) = connection.place.take() {
-            self.admissions[connection.listener].leave(place);
-        }
         self.stay_behind(key);
-        self.tell_closed(id, conn, Closed { cause: Cause::Finished, unsent: 0 });
+        if self.watch(key, Interest::Read).is_err() {
+            self.close(key, Cause::Finished);
+        }
+        if let Some(conn) = conn {
+            self.tell_closed(id, conn, Closed { cause: Cause::Finished, unsent: 0 });
+        }
     }
 
-    /// Puts a connection that nobody is counted for any more among those lingering.
+    /// Counts a connection among those lingering, unless it is there already.
     pub(super) fn stay_behind(&mut self, key: usize) {
+        let connection = &self.table.connections[key];
+        match connection.seat {
+            Seat::Lingering(_) => return,
+            Seat::Admitted(place) => self.admissions[connection.listener].leave(place),
+            Seat::None => {}
+        }
         let place = self.lingering.push_back(key);
-        self.table.linger(key, place);
-        let Some(end) = end_of(&mut self.ends, key) else { return };
-        let ended = self.net.shut(&mut end.stream).and_then(|()| self.watch(key, Interest::Read));
-        if ended.is_err() {
-            self.close(key, Cause::Finished);
-        } else if self.lingering.len() > self.table.limits.lingering {
+        self.table.seat_lingering(key, place);
+        if self.lingering.len() > self.table.limits.lingering {
             self.close_oldest_lingering();
         }
     }

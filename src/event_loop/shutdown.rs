@@ -10,12 +10,16 @@ use std::time::{Duration, Instant};
 /// needs to end its half.
 const LAST_LINGER: Duration = Duration::from_millis(250);
 
+/// How long a stop waits for descriptors for those in the backlogs: the connections that hold them
+/// may be those that only the stop itself lets go.
+const LAST_TRY: Duration = Duration::from_secs(1);
+
 impl<S: Service, N: Net> EventLoop<S, N> {
     /// Whether the next turn has something to do for a stop.
     pub(super) fn stop_is_due(&self) -> bool {
         match self.life {
             Life::Running => self.table.stop.is_some(),
-            Life::LastCall { .. } => true,
+            Life::LastCall { .. } => self.table.stop.is_some() || self.exhausted_until.is_none(),
             Life::Draining { only_lingering: false, .. } if self.nobody_is_in() => true,
             Life::Draining { .. } => self.table.stop.is_some() || self.table.connections.is_empty(),
             Life::Stopped => false,
@@ -32,7 +36,8 @@ impl<S: Service, N: Net> EventLoop<S, N> {
                 self.doors.iter_mut().for_each(|door| door.ready = true);
                 let longest = self.doors.iter().map(|door| door.backlog as usize).max().unwrap_or(0);
                 let turns = longest.div_ceil(self.table.limits.accepts);
-                self.life = Life::LastCall { until: asked, turns };
+                let last_try = sooner(asked, self.table.now.checked_add(LAST_TRY));
+                self.life = Life::LastCall { until: asked, last_try, turns };
             }
             Life::LastCall { until, .. } | Life::Draining { until, .. } => *until = sooner(*until, asked),
             Life::Stopped => {}
@@ -42,18 +47,19 @@ impl<S: Service, N: Net> EventLoop<S, N> {
     /// Goes on with a stop.
     pub(super) fn advance_stop(&mut self) {
         let now = self.table.now;
-        if let Life::LastCall { until, turns } = self.life {
-            let over = turns == 0 || until.is_some_and(|until| until <= now);
-            if over || !self.doors.iter().any(|door| self.may_accept(door)) {
-                self.end_accepting(until);
-            } else {
-                self.life = Life::LastCall { until, turns: turns - 1 };
+        if let Life::LastCall { until, last_try, turns } = self.life {
+            let over = [until, last_try].into_iter().flatten().any(|end| end <= now);
+            let turns = if self.exhausted_until.is_none() { turns.checked_sub(1) } else { Some(turns) };
+            match turns.filter(|_| !over && self.doors.iter().any(|door| self.has_place_for_more(door))) {
+                Some(turns) => self.life = Life::LastCall { until, last_try, turns },
+                None => self.end_accepting(until),
             }
         }
-        if let Life::Draining { mut until, mut only_lingering } = self.life {
+        if let Life::Draining { until, mut only_lingering } = self.life {
             if !only_lingering && self.nobody_is_in() {
                 only_lingering = true;
-                until = sooner(until, now.checked_add(LAST_LINGER));
+                let soon = now.checked_add(LAST_LINGER);
+                self.lingering.iter().for_each(|key| self.table.hurry(*key, soon));
             }
             if until.is_some_and(|until| until <= now) {
                 self.close_all();

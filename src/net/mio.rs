@@ -1,16 +1,16 @@
 //! The real network: mio. This is the only file of the loop that names it.
 
-use super::{Address, Interest, Net, Peer, Ready, Source};
+use super::{Address, Interest, Net, Peer, Ready, SocketOptions, Source, tcp};
 use crate::event_loop::EventLoop;
 use crate::limits::Limits;
 use crate::service::Service;
 use mio::event::{self, Event};
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Poll, Registry, Token, Waker};
-use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use socket2::SockRef;
 use std::fs::File;
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
-use std::net::{Shutdown, SocketAddr};
+use std::net::Shutdown;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -30,6 +30,12 @@ const EVENTS: usize = 1024;
 /// How many listening sockets a loop can have. Their tokens come first, those of the connections
 /// follow.
 const DOORS: usize = 64;
+
+/// Something to read, the end, or an urgent mark where a read would stop.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+const READABLE: mio::Interest = mio::Interest::READABLE.add(mio::Interest::PRIORITY);
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+const READABLE: mio::Interest = mio::Interest::READABLE;
 
 /// The token of a [`Handle`]'s waker, the first of a loop that owns its poll.
 const WAKE: Token = Token(FOREIGN_TOKENS);
@@ -182,19 +188,26 @@ impl<S: Service> EventLoop<S, Mio> {
         foreign: &mut impl FnMut(&mut Self, &Event),
     ) -> io::Result<()> {
         let mut events = Events::with_capacity(EVENTS);
-        while !self.is_stopped() {
-            match poll.poll(&mut events, self.timeout()) {
-                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-                result => result?,
-            }
-            for event in &events {
-                if event.token() == WAKE {
-                    if let Some(grace) = handle.asked() {
-                        self.stop(grace);
-                    }
-                } else if !self.handle_event(event) {
-                    foreign(self, event);
+        'turns: while !self.is_stopped() {
+            let mut timeout = self.timeout();
+            for _ in 0..self.batches(EVENTS) {
+                match poll.poll(&mut events, timeout) {
+                    Err(error) if error.kind() == ErrorKind::Interrupted => continue 'turns,
+                    result => result?,
                 }
+                for event in &events {
+                    if event.token() == WAKE {
+                        if let Some(grace) = handle.asked() {
+                            self.stop(grace);
+                        }
+                    } else if !self.handle_event(event) {
+                        foreign(self, event);
+                    }
+                }
+                if events.iter().count() < EVENTS {
+                    break;
+                }
+                timeout = Some(Duration::ZERO);
             }
             self.turn();
         }
@@ -237,6 +250,7 @@ impl<S: Service> EventLoop<S, Mio> {
             writable: event.is_writable(),
             read_closed: event.is_read_closed(),
             error: event.is_error(),
+            urgent: event.is_priority(),
         };
         self.ready(source, ready);
         true
@@ -287,7 +301,7 @@ impl Net for Mio {
         self.tokens.len().saturating_sub(DOORS)
     }
 
-    fn listen(&mut self, address: &Address, backlog: u32, index: usize) -> io::Result<Listener> {
+    fn listen(&mut self, address: &Address, options: &SocketOptions, index: usize) -> io::Result<Listener> {
         if index >= DOORS {
             return Err(io::Error::new(
                 ErrorKind::InvalidInput,
@@ -297,13 +311,13 @@ impl Net for Mio {
         let token = self.token(Source::Listener(index));
         match address {
             Address::Tcp(address) => {
-                let mut listener = listen_tcp(*address, backlog)?;
+                let mut listener = TcpListener::from_std(tcp::listen(*address, options)?);
                 self.registry.register(&mut listener, token, mio::Interest::READABLE)?;
                 Ok(Listener::Tcp(listener))
             }
             #[cfg(unix)]
             Address::Unix(path) => {
-                let (listener, file) = unix::listen(path, backlog)?;
+                let (listener, file) = unix::listen(path, options.backlog)?;
                 let mut listener = UnixListener::from_std(listener);
                 self.registry.register(&mut listener, token, mio::Interest::READABLE)?;
                 Ok(Listener::Unix(listener, file))
@@ -327,6 +341,11 @@ impl Net for Mio {
             #[cfg(unix)]
             Listener::Unix(listener, _) => listener.accept().map(|(stream, _)| (Stream::Unix(stream), Peer::Unix)),
         }
+    }
+
+    /// The read of a Unix socket stops at a passed descriptor.
+    fn reads_stop_short(&self, stream: &Stream) -> bool {
+        !matches!(stream, Stream::Tcp(_))
     }
 
     fn read(&mut self, stream: &mut Stream, buffer: &mut [u8]) -> io::Result<usize> {
@@ -397,8 +416,8 @@ impl Net for Mio {
             Stream::Unix(stream) => stream,
         };
         let interest = match interest {
-            Interest::Read => mio::Interest::READABLE,
-            Interest::ReadWrite => mio::Interest::READABLE | mio::Interest::WRITABLE,
+            Interest::Read => READABLE,
+            Interest::ReadWrite => READABLE | mio::Interest::WRITABLE,
         };
         match before {
             None => source.register(&self.registry, token, interest),
@@ -424,23 +443,6 @@ impl Net for Mio {
     fn now(&self) -> Instant {
         Instant::now()
     }
-}
-
-/// mio's own bind asks for a backlog of 128 only.
-fn listen_tcp(address: SocketAddr, backlog: u32) -> io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    if address.is_ipv6() {
-        socket.set_only_v6(true)?;
-    }
-    // Not on Windows, where it would let two servers have the same port.
-    #[cfg(unix)]
-    socket.set_reuse_address(true)?;
-    // The connections inherit it: an answer in two writes must not wait for an acknowledgement.
-    socket.set_tcp_nodelay(true)?;
-    socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
-    Ok(TcpListener::from_std(socket.into()))
 }
 
 #[cfg(any(target_os = "linux", target_os = "android"))]

@@ -20,13 +20,17 @@ pub enum Fault {
     SpuriousEvent,
     /// Events come in another order than their causes.
     ReorderedEvents,
-    /// A wait returns a part of the events; the others come with the next.
+    /// A wait brings so few events at a time that it takes several to bring them all.
     TruncatedEvents,
+    /// An accepted connection cannot be read or written yet; what it is for arrives right behind it.
+    FreshWouldBlock,
+    /// A stream cannot be watched, for lack of memory or by a limit of the system's.
+    WatchFails,
 }
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Fault; 9] = [
+    pub const ALL: [Fault; 11] = [
         Fault::ShortRead,
         Fault::ShortWrite,
         Fault::WouldBlock,
@@ -36,6 +40,8 @@ impl Fault {
         Fault::SpuriousEvent,
         Fault::ReorderedEvents,
         Fault::TruncatedEvents,
+        Fault::FreshWouldBlock,
+        Fault::WatchFails,
     ];
 }
 
@@ -44,16 +50,17 @@ impl Fault {
 pub struct Faults([u32; Fault::ALL.len()]);
 
 impl Faults {
-    /// Some kinds of faults, now and then or all the time, but accepts do not fail. Which, `seed`
-    /// decides: a world with a few kinds of faults shows more than one with all.
+    /// Some kinds of faults, now and then or all the time, but none that costs a client its
+    /// connection. Which, `seed` decides: a world with a few kinds of faults shows more than one with
+    /// all.
     pub fn random(seed: u64) -> Faults {
         Fault::ALL[..].iter().fold(Faults::with_accepts(seed), |faults, fault| match fault {
-            Fault::LostAccept | Fault::NoDescriptors => faults.with(*fault, 0),
+            Fault::LostAccept | Fault::NoDescriptors | Fault::WatchFails => faults.with(*fault, 0),
             _ => faults,
         })
     }
 
-    /// The same, and accepts may fail, too.
+    /// The same, and connections may be lost when they are accepted or watched.
     pub fn with_accepts(seed: u64) -> Faults {
         let mut random = fastrand::Rng::with_seed(seed);
         Faults(std::array::from_fn(|_| [0, 0, 0, 2, 5, 20, 100][random.usize(..7)]))

@@ -1,7 +1,7 @@
 //! The network as the loop sees it.
 
 use super::{Backlog, Event, Fault, State, World};
-use crate::net::{Address, Interest, Net, Peer};
+use crate::net::{Address, Interest, Net, Peer, SocketOptions};
 use std::cell::RefMut;
 use std::fs::File;
 use std::io::{self, ErrorKind, IoSlice, Read, Seek, SeekFrom};
@@ -33,14 +33,22 @@ impl Sim {
         self.0.0.borrow_mut()
     }
 
-    /// The faults of calls on a stream. Whoever is told to wait has an edge to wait for.
+    /// A call is made: clients may have acted since the last.
+    fn called(&self) -> RefMut<'_, State> {
+        self.0.step();
+        self.state()
+    }
+
+    /// The faults of calls on a stream. A call that is told to wait has an edge to wait for.
     fn call(&self, number: usize) -> io::Result<RefMut<'_, State>> {
-        let mut state = self.state();
+        let mut state = self.called();
         if state.fault(Fault::Interrupted) {
             state.log(number, Event::Interrupted);
             return Err(ErrorKind::Interrupted.into());
         }
-        if state.wires[number].is_watched() && state.fault(Fault::WouldBlock) {
+        let fault = if state.wires[number].is_watched() { Fault::WouldBlock } else { Fault::FreshWouldBlock };
+        if state.fault(fault) {
+            state.log(number, Event::Waits);
             state.wire_edge(number);
             return Err(ErrorKind::WouldBlock.into());
         }
@@ -48,7 +56,7 @@ impl Sim {
     }
 
     /// Writes what there is room for of `bytes`.
-    fn take(&self, number: usize, bytes: &[u8]) -> io::Result<usize> {
+    fn take(&self, number: usize, bytes: &[u8], more: bool) -> io::Result<usize> {
         let mut state = match self.call(number) {
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
                 self.state().wires[number].wait_for_room();
@@ -63,7 +71,7 @@ impl Sim {
         if short {
             n = state.part(n);
         }
-        state.wires[number].write(&bytes[..n], bytes.len());
+        state.wires[number].write(&bytes[..n], bytes.len(), more);
         if short {
             state.wire_edge(number);
         }
@@ -81,7 +89,7 @@ impl Net for Sim {
 
     const SHORT_MEANS_DRAINED: bool = true;
 
-    fn listen(&mut self, address: &Address, _: u32, index: usize) -> io::Result<Listener> {
+    fn listen(&mut self, address: &Address, _: &SocketOptions, index: usize) -> io::Result<Listener> {
         let mut state = self.state();
         let backlog = Backlog { open: true, ..Backlog::default() };
         if index < state.listeners.len() {
@@ -97,7 +105,7 @@ impl Net for Sim {
     }
 
     fn accept(&mut self, listener: &mut Listener) -> io::Result<(Stream, Peer)> {
-        let mut state = self.state();
+        let mut state = self.called();
         if state.listeners[listener.index].waiting.is_empty() {
             return Err(ErrorKind::WouldBlock.into());
         }
@@ -111,13 +119,17 @@ impl Net for Sim {
             return Err(ErrorKind::WouldBlock.into());
         };
         if state.fault(Fault::LostAccept) {
-            state.wires[number].refuse();
+            state.wires[number].lose();
             state.log(number, Event::Lost);
             return Err(ErrorKind::ConnectionAborted.into());
         }
         state.wires[number].accept();
         state.log(number, Event::Accepted);
         Ok((Stream { number }, Peer::Unix))
+    }
+
+    fn reads_stop_short(&self, stream: &Stream) -> bool {
+        self.state().wires[stream.number].reads_stop_short()
     }
 
     fn read(&mut self, stream: &mut Stream, buffer: &mut [u8]) -> io::Result<usize> {
@@ -147,24 +159,38 @@ impl Net for Sim {
 
     fn write(&mut self, stream: &mut Stream, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         let bytes: Vec<u8> = slices.iter().flat_map(|slice| slice.iter().copied()).collect();
-        self.take(stream.number, &bytes)
+        self.take(stream.number, &bytes, false)
+    }
+
+    fn write_more(&mut self, stream: &mut Stream, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        let bytes: Vec<u8> = slices.iter().flat_map(|slice| slice.iter().copied()).collect();
+        self.take(stream.number, &bytes, true)
     }
 
     fn send_file(&mut self, stream: &mut Stream, file: &File, offset: u64, len: usize) -> io::Result<usize> {
-        let (mut file, mut bytes) = (file, Vec::new());
-        file.seek(SeekFrom::Start(offset))?;
-        file.take(len as u64).read_to_end(&mut bytes)?;
-        if bytes.is_empty() { Ok(0) } else { self.take(stream.number, &bytes) }
+        let bytes = read_file(file, offset, len)?;
+        if bytes.is_empty() { Ok(0) } else { self.take(stream.number, &bytes, false) }
+    }
+
+    fn send_file_end(&mut self, stream: &mut Stream, file: &File, offset: u64, len: usize) -> io::Result<usize> {
+        let bytes = read_file(file, offset, len)?;
+        if bytes.is_empty() { Ok(0) } else { self.take(stream.number, &bytes, true) }
     }
 
     fn shut(&mut self, stream: &mut Stream) -> io::Result<()> {
-        let mut state = self.state();
-        state.log(stream.number, Event::Shut);
-        state.wires[stream.number].shut()
+        let mut state = self.called();
+        let result = state.wires[stream.number].shut();
+        let event = result.as_ref().map_or_else(|error| Event::Failed(error.kind()), |()| Event::Shut);
+        state.log(stream.number, event);
+        result
     }
 
     fn watch(&mut self, stream: &mut Stream, key: usize, _: Option<Interest>, interest: Interest) -> io::Result<()> {
-        let mut state = self.state();
+        let mut state = self.called();
+        if state.fault(Fault::WatchFails) {
+            state.log(stream.number, Event::Failed(ErrorKind::OutOfMemory));
+            return Err(ErrorKind::OutOfMemory.into());
+        }
         if state.wires[stream.number].watch(key, interest) {
             state.wire_edge(stream.number);
         }
@@ -172,20 +198,20 @@ impl Net for Sim {
     }
 
     fn take_error(&mut self, stream: &mut Stream) -> Option<io::Error> {
-        let mut state = self.state();
+        let mut state = self.called();
         let error = state.wires[stream.number].take_error()?;
         state.log(stream.number, Event::Failed(error.kind()));
         Some(error)
     }
 
     fn close(&mut self, stream: Stream) {
-        let mut state = self.state();
+        let mut state = self.called();
         state.log(stream.number, Event::Closed);
         state.wires[stream.number].close(false);
     }
 
     fn reset(&mut self, stream: Stream) {
-        let mut state = self.state();
+        let mut state = self.called();
         state.log(stream.number, Event::Reset);
         state.wires[stream.number].close(true);
     }
@@ -199,4 +225,12 @@ impl Net for Sim {
     fn now(&self) -> Instant {
         self.state().now
     }
+}
+
+/// The files of the world are real ones.
+fn read_file(mut file: &File, offset: u64, len: usize) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    file.seek(SeekFrom::Start(offset))?;
+    file.take(len as u64).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }

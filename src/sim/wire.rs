@@ -4,16 +4,31 @@ use crate::net::{Interest, Ready, Source};
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
 
+/// What a kernel keeps back at the most of bytes that are said to have more behind them: less than
+/// a segment.
+const SEGMENT: usize = 1460;
+
 #[derive(Debug)]
 pub(super) struct Wire {
+    flavour: Flavour,
     /// Sent by the client; the server's buffer has no room for it yet.
     arriving: VecDeque<u8>,
     /// In the server's receive buffer.
     received: VecDeque<u8>,
     receive_buffer: usize,
-    /// Taken from the server and not read by the client.
-    sent: VecDeque<u8>,
+    /// How many bytes the client has sent in all, and how many the server has read.
+    position: (usize, usize),
+    /// Where in the client's stream a read stops, though there is more: urgent marks, or passed
+    /// descriptors.
+    marks: VecDeque<usize>,
+    /// Taken from the server and not on the wire: the client has no window for it, or it is corked.
+    buffered: VecDeque<u8>,
     send_buffer: usize,
+    /// How many of the last of `buffered` wait for more, or for the end.
+    corked: usize,
+    /// In the client's receive buffer: nothing but the client takes it out again.
+    inbox: VecDeque<u8>,
+    window: usize,
     /// A write has come back short: the next room is an edge.
     wants_room: bool,
     /// The client has ended its half; that arrives behind all it has sent.
@@ -21,11 +36,21 @@ pub(super) struct Wire {
     client: End,
     server: End,
     accepted: bool,
+    lost: bool,
     /// The client's reset has not been reported to the server yet.
     error: bool,
     watched: Option<(usize, Interest)>,
     /// It is on the list of edges.
     pub(super) edge: bool,
+}
+
+/// What kind of socket it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Flavour {
+    Tcp,
+    /// What is written is the client's at once; there are no resets that destroy it, and no marks
+    /// that are told of.
+    Unix,
 }
 
 /// How far one side has come.
@@ -56,19 +81,35 @@ impl From<bool> for Change {
     }
 }
 
+/// The sizes of a connection's buffers, in bytes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Buffers {
+    pub(super) receive: usize,
+    pub(super) send: usize,
+    /// The client's receive buffer.
+    pub(super) window: usize,
+}
+
 impl Wire {
-    pub(super) fn new(receive_buffer: usize, send_buffer: usize) -> Wire {
+    pub(super) fn new(flavour: Flavour, buffers: Buffers) -> Wire {
         Wire {
+            flavour,
             arriving: VecDeque::new(),
             received: VecDeque::new(),
-            receive_buffer,
-            sent: VecDeque::new(),
-            send_buffer,
+            receive_buffer: buffers.receive,
+            position: (0, 0),
+            marks: VecDeque::new(),
+            buffered: VecDeque::new(),
+            send_buffer: buffers.send,
+            corked: 0,
+            inbox: VecDeque::new(),
+            window: buffers.window,
             wants_room: false,
             ended: false,
             client: End::Open,
             server: End::Open,
             accepted: false,
+            lost: false,
             error: false,
             watched: None,
             edge: false,
@@ -82,7 +123,21 @@ impl Wire {
             return Change::None;
         }
         self.arriving.extend(bytes);
+        self.position.0 += bytes.len();
         self.arrive().into()
+    }
+
+    /// Sends what is no byte of the stream, but stops reads that come to it.
+    pub(super) fn mark(&mut self) -> Change {
+        if self.client != End::Open {
+            return Change::None;
+        }
+        if self.is_closed() {
+            self.answer_with_reset();
+            return Change::Quiet;
+        }
+        self.marks.push_back(self.position.0);
+        Change::Edge
     }
 
     pub(super) fn end(&mut self) -> Change {
@@ -100,7 +155,8 @@ impl Wire {
         self.client = End::Reset;
         self.error = true;
         self.arriving.clear();
-        self.sent.clear();
+        self.destroy();
+        self.inbox.clear();
         Change::Edge
     }
 
@@ -108,13 +164,12 @@ impl Wire {
         self.server = End::Reset;
     }
 
-    /// Moves what has been sent into the server's buffer; whether that is an edge for the server. One
-    /// that has closed answers bytes with a reset, which destroys what the client has not read.
+    /// Moves what has been sent into the server's buffer; whether that is an edge for the server.
     fn arrive(&mut self) -> bool {
-        if matches!(self.server, End::Closed | End::Reset) {
+        if self.is_closed() {
             if !self.arriving.is_empty() {
                 self.arriving.clear();
-                self.destroy();
+                self.answer_with_reset();
             }
             return false;
         }
@@ -125,22 +180,32 @@ impl Wire {
         n > 0 || ends
     }
 
+    /// A server that has closed answers bytes with a reset, which destroys what has not left it.
+    fn answer_with_reset(&mut self) {
+        if self.flavour == Flavour::Tcp {
+            self.server = End::Reset;
+            self.destroy();
+        }
+    }
+
+    /// What has not left the server is lost.
     fn destroy(&mut self) {
-        self.server = End::Reset;
-        self.sent.clear();
+        self.buffered.clear();
+        self.corked = 0;
     }
 
     /// Takes what the client reads; and whether the server has got room that it has waited for.
     pub(super) fn take(&mut self, n: usize) -> (Vec<u8>, bool) {
-        let n = n.min(self.sent.len());
-        let bytes = self.sent.drain(..n).collect();
+        let n = n.min(self.inbox.len());
+        let bytes = self.inbox.drain(..n).collect();
+        self.transmit();
         let edge = self.wants_room && self.has_room();
         self.wants_room &= !edge;
         (bytes, edge)
     }
 
     pub(super) fn has_ended(&self) -> bool {
-        matches!(self.server, End::Shut | End::Closed) && self.sent.is_empty()
+        matches!(self.server, End::Shut | End::Closed) && self.buffered.is_empty() && self.inbox.is_empty()
     }
 
     pub(super) fn was_reset(&self) -> bool {
@@ -149,6 +214,10 @@ impl Wire {
 
     pub(super) fn is_closed(&self) -> bool {
         matches!(self.server, End::Closed | End::Reset)
+    }
+
+    pub(super) fn was_lost(&self) -> bool {
+        self.lost
     }
 
     pub(super) fn is_accepted(&self) -> bool {
@@ -161,14 +230,28 @@ impl Wire {
 
     // ---- the server's side ---------------------------------------------------------------------
 
+    pub(super) fn lose(&mut self) {
+        self.lost = true;
+        self.refuse();
+    }
+
     pub(super) fn accept(&mut self) {
         self.accepted = true;
     }
 
-    /// How much there is to read; an error if nothing ever will be.
+    pub(super) fn reads_stop_short(&self) -> bool {
+        self.flavour == Flavour::Unix
+    }
+
+    /// How much a read brings; an error if nothing ever will be.
     pub(super) fn readable(&mut self) -> io::Result<usize> {
+        let (_, read) = self.position;
+        while self.marks.front().is_some_and(|mark| *mark <= read) {
+            self.marks.pop_front();
+        }
         if !self.received.is_empty() {
-            return Ok(self.received.len());
+            let to_mark = self.marks.front().map_or(usize::MAX, |mark| mark - read);
+            return Ok(self.received.len().min(to_mark));
         }
         self.take_error().map_or(Ok(()), Err)?;
         if self.ended || self.client == End::Reset { Ok(0) } else { Err(ErrorKind::WouldBlock.into()) }
@@ -177,6 +260,7 @@ impl Wire {
     /// Reads `n` bytes of those that there are; and whether more has arrived in their place.
     pub(super) fn read(&mut self, n: usize) -> (Vec<u8>, bool) {
         let bytes = self.received.drain(..n).collect();
+        self.position.1 += n;
         (bytes, self.arrive())
     }
 
@@ -186,22 +270,49 @@ impl Wire {
         if self.client == End::Reset {
             return Err(ErrorKind::BrokenPipe.into());
         }
-        Ok(self.send_buffer - self.sent.len().min(self.send_buffer))
+        Ok(self.send_buffer - self.held().min(self.send_buffer))
     }
 
-    /// Takes `bytes` from the server, which wanted to write `wanted`.
-    pub(super) fn write(&mut self, bytes: &[u8], wanted: usize) {
-        self.sent.extend(bytes);
+    /// What counts against the send buffer.
+    fn held(&self) -> usize {
+        match self.flavour {
+            Flavour::Tcp => self.buffered.len(),
+            Flavour::Unix => self.inbox.len(),
+        }
+    }
+
+    /// Takes bytes from the server, and keeps the last of them back if there is `more` to come. A
+    /// write that finds no room for all of its bytes keeps none back.
+    pub(super) fn write(&mut self, bytes: &[u8], wanted: usize, more: bool) {
+        self.buffered.extend(bytes);
         self.wants_room = bytes.len() < wanted;
+        let keeps = more && !self.wants_room && self.flavour == Flavour::Tcp;
+        self.corked = if keeps { (self.corked + bytes.len()).min(SEGMENT) } else { 0 };
+        self.transmit();
+    }
+
+    /// Sends what the client has a window for.
+    fn transmit(&mut self) {
+        let window = match self.flavour {
+            Flavour::Tcp => self.window - self.inbox.len().min(self.window),
+            Flavour::Unix => usize::MAX,
+        };
+        let n = window.min(self.buffered.len() - self.corked);
+        self.inbox.extend(self.buffered.drain(..n));
     }
 
     pub(super) fn wait_for_room(&mut self) {
         self.wants_room = true;
     }
 
-    /// Kernels tell of room when a third of the buffer is free.
+    /// Linux tells of room when a third of a TCP socket's buffer is free, and when three quarters of a
+    /// Unix socket's are.
     pub(super) fn has_room(&self) -> bool {
-        self.send_buffer - self.sent.len().min(self.send_buffer) >= self.send_buffer.div_ceil(3)
+        let free = self.send_buffer - self.held().min(self.send_buffer);
+        match self.flavour {
+            Flavour::Tcp => free >= self.send_buffer.div_ceil(3),
+            Flavour::Unix => free >= (3 * self.send_buffer).div_ceil(4),
+        }
     }
 
     pub(super) fn take_error(&mut self) -> Option<io::Error> {
@@ -213,17 +324,26 @@ impl Wire {
             return Err(ErrorKind::NotConnected.into());
         }
         self.server = End::Shut;
+        self.corked = 0;
+        self.transmit();
         Ok(())
     }
 
-    /// Closes. With something unread, that is a reset, which destroys what the client has not read.
+    /// Closes. Over something unread, a TCP socket resets, which destroys what has not left yet;
+    /// what is left of it otherwise is sent even so.
     pub(super) fn close(&mut self, reset: bool) {
         self.watched = None;
         self.server = End::Closed;
-        if reset || !self.received.is_empty() {
-            self.destroy();
+        let unread = !self.received.is_empty() || !self.marks.is_empty();
+        if self.flavour == Flavour::Tcp && (reset || unread) {
+            self.answer_with_reset();
+        } else if unread {
+            self.server = End::Reset; // behind what was written
         }
+        self.corked = 0;
+        self.transmit();
         self.received.clear();
+        self.marks.clear();
         self.arrive();
     }
 
@@ -254,6 +374,7 @@ impl Wire {
             writable: wants_to_write && (reset || self.has_room()),
             read_closed: reset || self.ended,
             error: self.error,
+            urgent: self.flavour == Flavour::Tcp && !self.marks.is_empty(),
         }
     }
 }

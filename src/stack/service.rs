@@ -24,8 +24,6 @@ pub struct StackService {
 struct Client {
     id: ConnId,
     state: State,
-    /// It has sent something behind its request, and may not be done.
-    goes_on: bool,
 }
 
 #[derive(Debug)]
@@ -79,7 +77,6 @@ impl StackService {
             let client = &mut self.clients[key];
             client.state = state;
             match cx.send(client.id, answer) {
-                Ok(()) if client.goes_on => cx.finish_lingering(client.id),
                 Ok(()) => cx.finish(client.id),
                 Err(_) => self.give_up(cx, key),
             }
@@ -102,10 +99,16 @@ impl StackService {
     /// Lets go of the parked clients: nobody is left who could serve them.
     fn release_parked(&self, cx: &mut Context<'_>) {
         for (_, client) in &self.clients {
-            if matches!(client.state, State::Pushing(..) | State::Popping(_)) {
+            if client.is_parked() {
                 cx.abort(client.id);
             }
         }
+    }
+}
+
+impl Client {
+    fn is_parked(&self) -> bool {
+        matches!(self.state, State::Pushing(..) | State::Popping(_))
     }
 }
 
@@ -114,20 +117,15 @@ impl Service for StackService {
 
     fn on_open(&mut self, _cx: &mut Context<'_>, id: ConnId, _listener: ListenerId) -> usize {
         self.reading += 1;
-        self.clients.insert(Client { id, state: State::Reading, goes_on: false })
+        self.clients.insert(Client { id, state: State::Reading })
     }
 
-    /// Takes a request when it is whole, and ignores what comes behind it.
+    /// Takes a request when it is whole. What comes behind it is ignored, but not its end.
     fn on_data(&mut self, cx: &mut Context<'_>, id: ConnId, key: &mut usize, input: &[u8]) -> usize {
         let client = &mut self.clients[*key];
-        if !matches!(client.state, State::Reading) {
-            client.goes_on = true;
-            return input.len();
-        }
-        match wire::parse(input) {
+        let len = match wire::parse(input) {
             Parsed::Incomplete => return 0,
             Parsed::Request(request, len) => {
-                client.goes_on = input.len() > len;
                 client.state = match request {
                     Request::Push(payload) => match Item::new(payload) {
                         Some(item) => {
@@ -138,15 +136,20 @@ impl Service for StackService {
                     },
                     Request::Pop => State::Popping(self.lifo.pop(*key)),
                 };
+                len
             }
             Parsed::Empty => {
                 client.state = State::Done;
                 cx.finish_lingering(id);
+                input.len()
             }
-        }
+        };
         self.reading -= 1;
         self.decide(cx);
-        input.len()
+        if self.clients[*key].is_parked() {
+            cx.ignore_input(id);
+        }
+        len
     }
 
     /// A client that hangs up before it has its answer cancels its request, whole or not.

@@ -215,3 +215,20 @@ fn it_listens_on_all_interfaces_and_where_it_is_told() {
     stream.shutdown(std::net::Shutdown::Write).unwrap();
     assert_eq!(server.line(), "4");
 }
+
+/// Lost otherwise: uploads, after the host was suspended. The clients had sent in time; that there are
+/// more of them than one wait brings events does not make the rest silent.
+#[test]
+fn clients_that_sent_in_time_are_not_silent_after_a_suspension() {
+    rlimit::increase_nofile_limit(8000).unwrap();
+    let server = start(&["--parallel", "1500", "--timeout", "3s"]);
+    let mut clients: Vec<Client> = (0..1500).map(|_| confirmed(&server)).collect();
+    server.suspend();
+    clients.iter_mut().for_each(|client| client.send(b"x"));
+    std::thread::sleep(std::time::Duration::from_secs(4)); // longer than any may be silent
+    server.signal("CONT");
+    clients.iter().for_each(Client::fin);
+    for _ in 0..1500 {
+        assert_eq!(server.line(), "1");
+    }
+}

@@ -167,6 +167,14 @@ impl Server {
         assert!(status.success());
     }
 
+    /// Stops it, until it is sent `CONT`, and waits until it has stopped.
+    pub fn suspend(&self) {
+        self.signal("STOP");
+        let path = format!("/proc/{}/stat", self.pid());
+        let stopped = || std::fs::read_to_string(&path).unwrap().contains(") T ").then_some(());
+        wait_until("the server is suspended", stopped);
+    }
+
     /// Waits for the server to exit.
     pub fn wait(&mut self) -> ExitStatus {
         wait_until("the server exits", || self.child.try_wait().unwrap())

@@ -124,7 +124,7 @@ fn the_oldest_is_evicted_only_beyond_its_age() {
 
 /// Lost otherwise: a rejected client's reply, or more system calls than a flood of them is worth.
 #[test]
-fn a_rejection_costs_four_calls_or_lingers() {
+fn a_rejection_costs_five_calls_or_lingers() {
     let world = World::new();
     let mut server = world.serve(Probe::silent(), Limits::default(), 1, busy());
     let _holder = world.connect();
@@ -132,7 +132,7 @@ fn a_rejection_costs_four_calls_or_lingers() {
     world.calls();
     let ready = world.send(b"x");
     world.settle(&mut server);
-    assert_eq!(world.calls(), ["accept", "accept", "read", "write more", "close"]);
+    assert_eq!(world.calls(), ["accept", "accept", "read", "write more", "shut", "close"]);
     let part = world.send(b"the first part");
     world.settle(&mut server);
     assert_eq!(world.calls(), ["accept", "accept", "read", "write more", "shut", "watch"]);

@@ -59,7 +59,7 @@ fn late_and_false_events_harm_nobody() {
     let mut server = serve(&world, Probe::echo());
     let client = world.connect();
     world.settle(&mut server);
-    let all = Ready { readable: true, writable: true, read_closed: true, error: true };
+    let all = Ready { readable: true, writable: true, read_closed: true, error: true, urgent: true };
     for _ in 0..3 {
         world.rumour(Source::Connection(client.key()), all);
         world.rumour(Source::Connection(client.key() + 7), all);

@@ -2,7 +2,7 @@
 //! put the loop into situations that a real kernel hardly ever produces.
 #![allow(dead_code, unreachable_pub)]
 
-use pollstack::net::{Address, Interest, Net, Peer, Ready, Source};
+use pollstack::net::{Address, Interest, Net, Peer, Ready, SocketOptions, Source};
 use pollstack::{EventLoop, Limits, Listen, ListenerId, Overload, Service};
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -189,7 +189,7 @@ impl Wire {
 
     pub fn reset(&self) {
         self.0.borrow_mut().error = Some(ErrorKind::ConnectionReset);
-        self.edge(Ready { readable: true, read_closed: true, error: true, writable: true });
+        self.edge(Ready { readable: true, read_closed: true, error: true, writable: true, urgent: false });
     }
 
     /// The next calls are interrupted by signals.
@@ -272,7 +272,7 @@ impl Net for Fake {
 
     const SHORT_MEANS_DRAINED: bool = true;
 
-    fn listen(&mut self, _: &Address, _: u32, index: usize) -> io::Result<usize> {
+    fn listen(&mut self, _: &Address, _: &SocketOptions, index: usize) -> io::Result<usize> {
         self.0.0.borrow_mut().backlogs.push(VecDeque::new());
         Ok(index)
     }
@@ -366,6 +366,7 @@ impl Net for Fake {
             writable: interest == Interest::ReadWrite && pipe.window > 0,
             read_closed: pipe.fin,
             error: pipe.error.is_some(),
+            urgent: false,
         };
         drop(pipe);
         if ready != Ready::default() {

@@ -4,12 +4,12 @@ use super::*;
 
 /// Lost otherwise: the speed that is the point of it all.
 #[test]
-fn an_immediate_request_costs_accept_read_write_close() {
+fn an_immediate_request_costs_five_calls() {
     let world = World::new();
     let mut server = serve(&world, Probe::once());
     let clients: Vec<Wire> = (0..10).map(|_| world.send(b"x")).collect();
     assert_eq!(world.settle(&mut server), 1, "one turn, and so one wait");
-    let mut expected = ["accept", "read", "write more", "close"].repeat(10);
+    let mut expected = ["accept", "read", "write more", "shut", "close"].repeat(10);
     expected.push("accept"); // which finds nobody
     assert_eq!(world.calls(), expected);
     assert!(clients.iter().all(|client| client.received() == b"." && client.ended()));
@@ -26,7 +26,7 @@ fn a_request_that_comes_late_costs_one_registration() {
     assert_eq!(client.watched(), Some(Interest::Read));
     client.send(b"x");
     world.settle(&mut server);
-    assert_eq!(world.calls(), ["read", "write more", "close"]);
+    assert_eq!(world.calls(), ["read", "write more", "shut", "close"]);
 }
 
 /// Lost otherwise: a fifth of a second, for which a kernel may keep an answer back that is said to
@@ -48,7 +48,7 @@ fn only_what_ends_a_stream_has_more_behind_it() {
     assert_eq!(world.calls(), ["accept", "read", "write", "watch", "accept"]);
     client.send(b"bye");
     world.settle(&mut server);
-    assert_eq!(world.calls(), ["read", "write more", "close"]);
+    assert_eq!(world.calls(), ["read", "write more", "shut", "close"]);
 }
 
 /// Lost otherwise: order. While others are connected, a wait lies between a newcomer's accept and

@@ -174,3 +174,68 @@ fn a_stop_lets_downloads_come_to_their_end() {
     assert_eq!(one(&answer, "GET").body.len(), 20 << 20);
     assert_eq!(site.server.wait().code(), Some(0));
 }
+
+/// Reads to the end, at most 600 KB a second, and calls `between` before every piece.
+fn read_slowly(client: &mut Client, len: usize, mut between: impl FnMut(&Client)) -> Vec<u8> {
+    let (mut text, mut buffer) = (Vec::new(), vec![0; 30_000]);
+    while text.len() < len {
+        between(client);
+        let wanted = buffer.len().min(len - text.len());
+        match client.read(&mut buffer[..wanted]) {
+            Ok(0) => break,
+            Ok(n) => text.extend(&buffer[..n]),
+            Err(error) => panic!("{error}, behind {} bytes", text.len()),
+        }
+        std::thread::sleep(Duration::from_millis(50)); // that is how slow it is
+    }
+    text
+}
+
+/// Lost otherwise: megabytes that the kernel still held when the server closed. One stray line end of
+/// the client's makes such a close a reset.
+#[test]
+fn a_stray_line_end_does_not_cut_a_reply() {
+    let site = with_large("host default www\n", 3_000_000);
+    fs::File::create(site.path("medium.bin")).unwrap().set_len(400_000).unwrap();
+    for (name, len) in [("/medium.bin", 400_000), ("/large.bin", 3_000_000)] {
+        let clients = [narrow(&site.server), site.server.connect()];
+        for mut client in clients {
+            client.send(&request("GET", name, &[]));
+            let mut strays = 0;
+            // Into the reply, and again when the server has long written the last of it.
+            let text = read_slowly(&mut client, usize::MAX, |client| {
+                strays += 1;
+                if strays % 5 == 1 {
+                    client.stream().write_all(b"\r\n").unwrap();
+                }
+            });
+            let reply = one(&text, "GET");
+            assert_eq!((reply.status, reply.body.len()), (200, len));
+        }
+    }
+}
+
+/// Lost otherwise: the rest of a reply, to a client that reads slowly and asks for the next page: it
+/// is not idle while the kernel holds what it has not read.
+#[test]
+fn a_slow_reader_of_a_kept_connection_is_not_idle() {
+    let site = with_large("host default www\nparameter timeout 1\n", 1_500_000);
+    let mut client = narrow(&site.server);
+    for _ in 0..2 {
+        client.send(b"GET /large.bin HTTP/1.1\r\nHost: a\r\n\r\n");
+        let head = read_head(&mut client);
+        assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");
+        assert_eq!(read_slowly(&mut client, 1_500_000, |_| {}).len(), 1_500_000);
+    }
+}
+
+/// Reads a reply's head, and nothing behind it.
+fn read_head(client: &mut Client) -> String {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        client.read_exact(&mut byte).unwrap();
+        head.extend(byte);
+    }
+    String::from_utf8(head).unwrap()
+}

@@ -3,7 +3,7 @@
 
 use super::report::{Check, Report, require};
 use fastrand::Rng;
-use pollstack::sim::{Client, Entry, Event, Faults, Sim, World};
+use pollstack::sim::{Client, Entry, Event, Fault, Faults, Sim, World};
 use pollstack::{EventLoop, Limits, Listen, Overload};
 use service::Accio;
 use std::collections::VecDeque;
@@ -23,13 +23,15 @@ pub(super) fn run(seed: u64, world: &World, report: &mut Report) -> Check {
     if random.bool() {
         world.set_buffers(random.usize(1..200), random.usize(1..20));
     }
-    world.set_faults(Faults::with_accepts(seed));
+    let faults = Faults::with_accepts(seed);
+    world.set_faults(faults);
+    let honest = [Fault::WouldBlock, Fault::FreshWouldBlock].iter().all(|fault| faults.one_in(*fault) == 0);
     let parallel = random.usize(1..4);
     let accio = Accio::new(TIMEOUT, None, false, Vec::new());
     let mut server = EventLoop::on(world.net(), accio, Limits::default());
     server.listen(Listen::new("127.0.0.1:1".parse()?).max_conns(parallel).overload(Overload::Defer))?;
     let (world, expected, clients) = (world.clone(), VecDeque::new(), Vec::new());
-    let mut play = Play { world, random, server, parallel, expected, clients, turned: None };
+    let mut play = Play { world, random, server, parallel, expected, clients, turned: None, honest };
     for _ in 0..play.random.usize(20..300) {
         play.act();
         play.check(report)?;
@@ -47,6 +49,8 @@ struct Play {
     clients: Vec<Uploader>,
     /// When there was a turn that has not been checked yet.
     turned: Option<Duration>,
+    /// The kernel hands over what has come.
+    honest: bool,
 }
 
 struct Uploader {
@@ -55,6 +59,8 @@ struct Uploader {
     /// What the server has read, and when the last of it.
     input: Vec<u8>,
     last: Duration,
+    /// How many bytes it has sent.
+    sent: usize,
     ended: bool,
     failed: bool,
     stage: Stage,
@@ -63,6 +69,7 @@ struct Uploader {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
     Waiting,
+    Accepted,
     Served,
     Over,
 }
@@ -82,7 +89,8 @@ impl Play {
             }),
             60..62 => self.any(|client, _| client.client.abort()),
             62..64 => self.any(|client, _| client.client.send(b"?")),
-            64..70 => self.pass_time(),
+            64..68 => self.pass_time(),
+            68..71 => self.stall(),
             _ => {
                 self.world.turn(&mut self.server);
                 self.turned = Some(self.world.elapsed());
@@ -100,6 +108,7 @@ impl Play {
             left,
             input: Vec::new(),
             last: Duration::ZERO,
+            sent: 0,
             ended: false,
             failed: false,
             stage: Stage::Waiting,
@@ -126,6 +135,20 @@ impl Play {
         self.world.pass(time);
     }
 
+    /// The host is suspended between a wait and the turn; some clients go on sending meanwhile.
+    fn stall(&mut self) {
+        let time = Duration::from_millis(self.random.u64(..12_000));
+        let (world, random, clients) = (&self.world, &mut self.random, &mut self.clients);
+        world.turn_after(&mut self.server, || {
+            let first = clients.iter().position(|client| client.stage != Stage::Over).unwrap_or_default();
+            for client in clients[first..].iter_mut().take(6) {
+                client.send(random.usize(..1000));
+            }
+            world.pass(time);
+        });
+        self.turned = Some(self.world.elapsed());
+    }
+
     fn check(&mut self, report: &mut Report) -> Check {
         for entry in report.listen(&self.world) {
             self.hear(entry)?;
@@ -141,18 +164,24 @@ impl Play {
             let late = self.clients.iter().find(late).map(|client| client.client.number());
             require(late.is_none(), || format!("client {late:?} has been silent for too long"))?;
         }
-        let served = self.clients.iter().filter(|client| client.stage == Stage::Served).count();
+        let served =
+            self.clients.iter().filter(|client| matches!(client.stage, Stage::Accepted | Stage::Served)).count();
         require(served <= self.parallel, || format!("{served} at a time, not {}", self.parallel))
     }
 
-    fn hear(&mut self, Entry { at, client, event }: &Entry) -> Check {
+    fn hear(&mut self, Entry { at, client, event, .. }: &Entry) -> Check {
         let earlier = self.clients[..*client].iter().all(|client| client.stage != Stage::Waiting);
         let uploader = &mut self.clients[*client];
+        if uploader.stage == Stage::Accepted && !matches!(event, Event::Sent(_) | Event::Ended | Event::Aborted) {
+            // The turn after its accept is its first.
+            (uploader.stage, uploader.last) = (Stage::Served, *at);
+        }
         match event {
             Event::Accepted => {
                 require(earlier, || format!("client {client} is served before its turn"))?;
-                (uploader.stage, uploader.last) = (Stage::Served, *at);
+                uploader.stage = Stage::Accepted;
             }
+            Event::Sent(bytes) => uploader.sent += bytes.len(),
             Event::Lost => uploader.stage = Stage::Over,
             Event::Read(bytes) if bytes.is_empty() => uploader.ended = !uploader.failed,
             Event::Read(bytes) => {
@@ -162,7 +191,8 @@ impl Play {
             Event::Failed(_) => uploader.failed = true,
             Event::Closed | Event::Reset if uploader.stage == Stage::Served => {
                 uploader.stage = Stage::Over;
-                require(uploader.may_close(*at), || format!("client {client} is closed for nothing"))?;
+                let honest = self.honest;
+                require(uploader.may_close(*at, honest), || format!("client {client} is closed for nothing"))?;
                 self.expected.push_back(uploader.result());
             }
             _ => {}
@@ -199,9 +229,11 @@ impl Uploader {
         self.input.starts_with(HANDSHAKE)
     }
 
-    fn may_close(&self, at: Duration) -> bool {
+    /// Whether there is a reason to close it. What it has sent before is no silence.
+    fn may_close(&self, at: Duration, honest: bool) -> bool {
         let wrong = !HANDSHAKE.starts_with(&self.input) && !self.has_confirmed();
-        self.ended || self.failed || wrong || at - self.last >= TIMEOUT
+        let silent = at - self.last >= TIMEOUT && (self.sent == self.input.len() || !honest);
+        self.ended || self.failed || wrong || silent
     }
 
     fn result(&self) -> String {

@@ -14,6 +14,7 @@ pub(super) fn run(seed: u64, world: &World, report: &mut Report) -> Check {
     if random.bool() {
         world.set_buffers(random.usize(1..50), random.usize(1..50));
     }
+    world.set_unix(random.u8(..4) == 0);
     world.set_faults(Faults::with_accepts(seed));
     let limits = match random.u8(..3) {
         0 => Limits::default(),
@@ -28,11 +29,20 @@ pub(super) fn run(seed: u64, world: &World, report: &mut Report) -> Check {
         _ => Overload::EvictOldest { after: Duration::from_secs(1), otherwise: b"".into() },
     };
     let service = Anything { random: random.fork(), input: limits.input, ..Anything::default() };
+    let defers = matches!(overload, Overload::Defer);
     let mut server = EventLoop::on(world.net(), service, limits);
     let max_conns = random.usize(1..8);
     server.listen(Listen::new("127.0.0.1:1".parse()?).max_conns(max_conns).overload(overload))?;
-    let mut play =
-        Play { world: world.clone(), random, server, limits, max_conns, clients: Vec::new(), moved: Vec::new() };
+    let mut play = Play {
+        world: world.clone(),
+        random,
+        server,
+        limits,
+        max_conns,
+        defers,
+        clients: Vec::new(),
+        moved: Vec::new(),
+    };
     for _ in 0..play.random.usize(20..300) {
         play.act();
         play.check(report)?;
@@ -67,6 +77,7 @@ struct State {
     finished: bool,
     aborted: bool,
     paused: bool,
+    ignored: bool,
 }
 
 /// Which connection it is, among those that were opened.
@@ -136,6 +147,10 @@ impl Anything {
                 cx.set_deadline(id, None);
                 state.deadline = None;
             }
+            27 if self.random.u8(..4) == 0 => {
+                cx.ignore_input(id);
+                state.ignored = true;
+            }
             _ => {}
         }
     }
@@ -158,7 +173,8 @@ impl Service for Anything {
 
     fn on_data(&mut self, cx: &mut Context<'_>, id: ConnId, number: &mut Number, input: &[u8]) -> usize {
         let state = self.open.get(&id);
-        self.claim(state.is_some_and(|state| !state.paused && !state.finished), "input comes when it must not");
+        let wanted = state.is_some_and(|state| !state.paused && !state.finished && !state.ignored);
+        self.claim(wanted, "input comes when it must not");
         self.claim(self.known[*number] == id, "the state of a connection is another's");
         let right = self.open.get(&id).is_some_and(|state| *input == *count(state.taken, input.len()));
         self.claim(right && !input.is_empty(), "input is not what was sent");
@@ -217,6 +233,8 @@ struct Play {
     server: EventLoop<Anything, Sim>,
     limits: Limits,
     max_conns: usize,
+    /// Its listener takes nobody in whom it has no place for.
+    defers: bool,
     clients: Vec<Client>,
     /// How much each has sent and read.
     moved: Vec<(u64, u64)>,
@@ -229,15 +247,17 @@ impl Play {
                 self.clients.push(self.world.connect());
                 self.moved.push((0, 0));
             }
-            15..40 => self.any(|client, (sent, _), random| {
+            15..35 => self.any(|client, (sent, _), random| {
                 let bytes = count(*sent, random.usize(..100));
                 *sent += bytes.len() as u64;
                 client.send(&bytes);
             }),
-            40..45 => self.any(|client, _, _| client.end()),
-            45..50 => self.any(|client, _, _| client.abort()),
+            35..40 => self.any(|client, _, _| client.mark()),
+            40..45 => self.soon(Client::end),
+            45..50 => self.soon(Client::abort),
             50..54 => self.server.with(|service, cx| service.acts(cx, None)),
             54..58 => self.pass_time(),
+            58..61 => self.stall(),
             _ => self.world.turn(&mut self.server),
         }
         if self.random.bool() && !self.clients.is_empty() {
@@ -253,11 +273,26 @@ impl Play {
         self.server.with(|service, _| service.claim(right, "a client reads what was not sent to it"));
     }
 
+    /// A client does something, in the middle of a turn perhaps.
+    fn soon(&mut self, act: fn(&Client)) {
+        let (calls, world) = (self.random.usize(..10), self.world.clone());
+        self.any(|client, _, _| {
+            let client = client.clone();
+            world.after(calls, move || act(&client));
+        });
+    }
+
     fn any(&mut self, act: impl FnOnce(&Client, &mut (u64, u64), &mut Rng)) {
         if let Some(last) = self.clients.len().checked_sub(1) {
             let index = last - self.random.usize(..=last.min(12));
             act(&self.clients[index], &mut self.moved[index], &mut self.random);
         }
+    }
+
+    /// The host is suspended between a wait and the turn.
+    fn stall(&mut self) {
+        let (time, world) = (Duration::from_millis(self.random.u64(..2000)), self.world.clone());
+        self.world.turn_after(&mut self.server, || world.pass(time));
     }
 
     /// Deadlines that have passed are met in the next turn, however busy that is.
@@ -292,6 +327,25 @@ impl Play {
         }
     }
 
+    /// A stop. Those in the backlog came before it, and are let in or turned away, be it with the
+    /// descriptors that come free meanwhile.
+    fn stop(&mut self, report: &mut Report) -> Check {
+        for _ in 0..self.random.usize(..5) {
+            self.clients.push(self.world.connect());
+            self.moved.push((0, 0));
+        }
+        let accepts = self.random.usize(..6);
+        self.world.exhaust(accepts);
+        self.server.stop(Duration::from_secs(1));
+        for _ in 0..=accepts {
+            self.settle(report)?;
+            self.world.pass(Duration::from_millis(100));
+        }
+        let forgotten = self.clients.iter().filter(|client| !client.is_accepted() && !client.was_lost());
+        let forgotten = forgotten.filter(|_| !self.defers).map(Client::number).next();
+        require(forgotten.is_none(), || format!("client {forgotten:?} is reset in the backlog"))
+    }
+
     /// All goes well from here on, everybody goes, and nothing is left.
     fn end(mut self, report: &mut Report) -> Check {
         self.world.set_faults(Faults::default());
@@ -308,8 +362,7 @@ impl Play {
         let unread = self.clients.iter().filter(|client| client.is_accepted() && !client.is_closed());
         let unread = unread.filter(|client| client.unread() > 0).map(Client::number).next();
         require(unread.is_none(), || format!("client {unread:?} is not read at rest"))?;
-        self.server.stop(Duration::from_secs(1));
-        self.settle(report)?;
+        self.stop(report)?;
         self.clients.iter().for_each(Client::end);
         for _ in 0..3 {
             self.settle(report)?;

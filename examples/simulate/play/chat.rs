@@ -32,8 +32,10 @@ pub(super) fn run(seed: u64, world: &World, report: &mut Report) -> Check {
     let listen = Listen::new("127.0.0.1:1".parse()?).max_conns(12).overload(Overload::Reject(BUSY.into()));
     server.listen(listen)?;
     let big = [0, 0, 1, 7][random.usize(..4)];
-    let honest = [Fault::WouldBlock, Fault::Interrupted].iter().all(|fault| faults.one_in(*fault) == 0);
-    let mut play = Play { world: world.clone(), random, server, users: Vec::new(), big, honest };
+    let honest =
+        [Fault::WouldBlock, Fault::FreshWouldBlock, Fault::Interrupted].iter().all(|fault| faults.one_in(*fault) == 0);
+    let exhausted = faults.one_in(Fault::NoDescriptors) > 0;
+    let mut play = Play { world: world.clone(), random, server, users: Vec::new(), big, honest, exhausted };
     for _ in 0..play.random.usize(20..400) {
         play.act();
         play.check(report)?;
@@ -50,6 +52,8 @@ struct Play {
     big: u8,
     /// The kernel takes what it has room for.
     honest: bool,
+    /// The system runs out of descriptors now and then.
+    exhausted: bool,
 }
 
 struct User {
@@ -91,17 +95,18 @@ impl Play {
         match self.random.u8(..100) {
             0..8 => self.connect(),
             8..50 => self.ask(),
-            50..52 => self.any(|user, _| {
+            50..52 => self.soon(|user| {
                 user.gone = true;
-                user.client.end();
+                Client::end
             }),
-            52..54 => self.any(|user, _| {
+            52..54 => self.soon(|user| {
                 user.gone = true;
-                user.client.abort();
+                Client::abort
             }),
             54..60 => self.any(|user, random| drop(user.client.read_at_most(random.usize(1..10_000)))),
             60..62 => self.any(|user, random| user.reads = random.u8(..3) > 0),
-            62..66 => self.pass_time(),
+            62..65 => self.pass_time(),
+            65 => self.any(|user, _| user.client.mark()),
             66..70 => drop(self.world.settle(&mut self.server)),
             _ => self.world.turn(&mut self.server),
         }
@@ -140,6 +145,15 @@ impl Play {
         });
     }
 
+    /// A client does something, in the middle of a turn perhaps.
+    fn soon(&mut self, plan: impl FnOnce(&mut User) -> fn(&Client)) {
+        let (calls, world) = (self.random.usize(..10), self.world.clone());
+        self.any(|user, _| {
+            let (act, client) = (plan(user), user.client.clone());
+            world.after(calls, move || act(&client));
+        });
+    }
+
     fn any(&mut self, act: impl FnOnce(&mut User, &mut Rng)) {
         if !self.users.is_empty() {
             let index = self.random.usize(..self.users.len());
@@ -158,7 +172,7 @@ impl Play {
     }
 
     fn check(&mut self, report: &mut Report) -> Check {
-        for Entry { at, client, event } in report.listen(&self.world) {
+        for Entry { at, client, event, .. } in report.listen(&self.world) {
             match event {
                 Event::Read(bytes) if !bytes.is_empty() => {
                     let present: Vec<bool> = self.users.iter().map(|user| user.logged_in).collect();
@@ -169,6 +183,7 @@ impl Play {
                     self.wrote(*client, bytes)?;
                 }
                 Event::Lost => self.users[*client].closed = true,
+                Event::Failed(_) => self.users[*client].gone = true,
                 Event::Closed | Event::Reset => self.close(*client, *at)?,
                 _ => {}
             }
@@ -234,7 +249,9 @@ impl Play {
         user.closed = true;
         let idle = at - user.last_write;
         let silent = idle >= TIMEOUT && !(self.honest && user.logged_in && user.reads);
-        let reason = user.gone || user.refused || silent;
+        // Without descriptors, those go first whom there was no place for and who wait to be told so.
+        let turned_away = self.exhausted && user.answers == 0 && user.output.is_empty();
+        let reason = user.gone || user.refused || silent || turned_away;
         require(reason, || format!("client {client} is closed for nothing, {idle:?} after the last write"))
     }
 

@@ -4,7 +4,7 @@
 use super::report::{Check, Report, require};
 use fastrand::Rng;
 use pollstack::http::{Body, Clock, ExchangeId, Exchanges, Handler, Http, Limits, Outcome, Request, Status};
-use pollstack::sim::{Client, Entry, Event, Faults, Sim, World};
+use pollstack::sim::{Client, Entry, Event, Fault, Faults, Sim, World};
 use pollstack::{EventLoop, Listen};
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant, UNIX_EPOCH};
@@ -28,9 +28,11 @@ const LIMITS: Limits = Limits {
 pub(super) fn run(seed: u64, world: &World, report: &mut Report) -> Check {
     let mut random = Rng::with_seed(seed ^ 0x477);
     if random.bool() {
-        world.set_buffers(random.usize(1..200), random.usize(1..200));
+        world.set_buffers(random.usize(1..200), random.usize(20..200));
     }
-    world.set_faults(Faults::with_accepts(seed));
+    world.set_window(random.usize(14_600..16_000));
+    let faults = Faults::with_accepts(seed);
+    world.set_faults(faults);
     let limits = match random.bool() {
         true => {
             let (output, turn) = (random.usize(600..2000), random.usize(1..5000));
@@ -42,7 +44,8 @@ pub(super) fn run(seed: u64, world: &World, report: &mut Report) -> Check {
     let clock = Clock::new(world.now(), UNIX_EPOCH);
     let mut server = EventLoop::on(world.net(), Http::new(moody, clock).limits(LIMITS), limits);
     server.listen(Listen::new("127.0.0.1:1".parse()?))?;
-    let mut play = Play { world: world.clone(), random, server, callers: Vec::new(), turned: false };
+    let promised = faults.one_in(Fault::NoDescriptors) == 0;
+    let mut play = Play { world: world.clone(), random, server, callers: Vec::new(), turned: false, promised };
     for _ in 0..play.random.usize(20..300) {
         play.act();
         play.check(report)?;
@@ -195,7 +198,11 @@ impl Moody {
 
 /// What makes some answers longer than the output of a connection.
 fn filler(target: &str) -> String {
-    "+".repeat(if target.ends_with('3') { 3000 } else { 0 })
+    "+".repeat(match target.as_bytes().last() {
+        Some(b'3') => 3000,
+        Some(b'1') => 20_000,
+        _ => 0,
+    })
 }
 
 struct Play {
@@ -205,6 +212,8 @@ struct Play {
     callers: Vec<Caller>,
     /// There was a turn that has not been checked yet.
     turned: bool,
+    /// Those who linger are not given up for want of descriptors.
+    promised: bool,
 }
 
 /// What is asked, and what has to be answered.
@@ -232,6 +241,7 @@ struct Caller {
     went: Duration,
     /// The server has nothing more to say, and does not listen any more.
     shut: bool,
+    shut_at: Option<Duration>,
     over: bool,
 }
 
@@ -261,8 +271,12 @@ impl Play {
                 caller.erred = true;
                 caller.client.send(b"\0");
             }
-            (65..70, Some(_)) => self.pass_time(),
-            (70..78, Some(_)) => self.server.with(|http, cx| http.with(cx, Moody::stir)),
+            (65..68, Some(_)) => self.pass_time(),
+            (68..73, Some(caller)) => {
+                let text = random.usize(1..20);
+                caller.stray(&self.world, random.usize(..10), text);
+            }
+            (73..80, Some(_)) => self.server.with(|http, cx| http.with(cx, Moody::stir)),
             _ => {
                 self.world.turn(&mut self.server);
                 self.turned = true;
@@ -281,8 +295,8 @@ impl Play {
     }
 
     fn check(&mut self, report: &mut Report) -> Check {
-        for Entry { at, client, event } in report.listen(&self.world) {
-            self.callers[*client].hear(*at, event);
+        for Entry { at, client, event, .. } in report.listen(&self.world) {
+            self.callers[*client].hear(*at, event, self.promised);
         }
         let now = self.world.now();
         let moody = self.server.service().handler();
@@ -338,7 +352,7 @@ impl Ask {
     fn any(random: &mut Rng, number: usize) -> (Ask, String) {
         let method = ["GET", "HEAD", "PUT", "POST"][random.usize(..4)];
         let (is_old, has_body) = (random.u8(..5) == 0, method.starts_with('P') && random.bool());
-        let closes = random.u8(..8) == 0;
+        let closes = random.u8(..4) == 0;
         let skips = has_body && random.u8(..3) == 0;
         let content = [["", ""], ["body", "skip"]][usize::from(has_body)][usize::from(skips)];
         let target = format!("/{}{content}{number}", if is_old { "old" } else { "" });
@@ -381,6 +395,7 @@ impl Caller {
             came: now,
             went: now,
             shut: false,
+            shut_at: None,
             over: false,
         }
     }
@@ -404,6 +419,15 @@ impl Caller {
         }
     }
 
+    /// Sends bytes behind what it has called its last request, in the middle of a turn: they must not
+    /// cost it the answers.
+    fn stray(&mut self, world: &World, calls: usize, n: usize) {
+        if self.unsent.is_empty() && !self.ended && self.asked.last().is_some_and(|ask| ask.closes) {
+            let client = self.client.clone();
+            world.after(calls, move || client.send(&vec![b'\n'; n]));
+        }
+    }
+
     /// Leaves it at half a request, if there is one.
     fn give_up(&mut self) {
         self.erred |= !self.unsent.is_empty();
@@ -424,7 +448,12 @@ impl Caller {
         self.erred || self.told >= self.due()
     }
 
-    fn hear(&mut self, at: Duration, event: &Event) {
+    fn hear(&mut self, at: Duration, event: &Event, promised: bool) {
+        if matches!(event, Event::Closed | Event::Reset) {
+            // How long the close may wait for a client, and for how long, is bounded.
+            let lingered = self.shut_at.is_some_and(|shut| at >= shut + pollstack::limits::LINGER_TIME);
+            self.erred |= self.shut && (lingered || !promised);
+        }
         match event {
             Event::Read(bytes) if !bytes.is_empty() => self.came = at,
             Event::Wrote(_) => self.went = at,
@@ -435,6 +464,7 @@ impl Caller {
                 let stalled = at.saturating_sub(self.went) >= LIMITS.stall_time;
                 self.erred |= silent || stalled || *event == Event::Lost;
                 self.shut = true;
+                self.shut_at.get_or_insert(at);
                 self.over |= *event != Event::Shut;
             }
             _ => {}

@@ -1,9 +1,11 @@
 //! The stack, as simple as it can be said: lists, and no loop.
 
 use super::report::{Check, require};
+use pollstack::limits::LINGER_TIME;
 use pollstack::sim::{Entry, Event};
 use std::collections::VecDeque;
 use std::error::Error;
+use std::io::ErrorKind;
 use std::time::Duration;
 
 pub(crate) struct Model {
@@ -20,6 +22,10 @@ pub(crate) struct Model {
     clients: Vec<Known>,
     /// Somebody has been evicted, and the newcomer is still to come.
     evicting: bool,
+    /// What had happened before the loop's last wait, it knows of.
+    prompt: bool,
+    /// The system does not run out of descriptors, for which those who linger would be given up.
+    promised: bool,
 }
 
 /// What is known of a client.
@@ -34,6 +40,14 @@ struct Known {
     item: Option<Vec<u8>>,
     failed: bool,
     closes: usize,
+    /// How often the loop had waited when this client went.
+    went: Option<usize>,
+    /// It was turned away, and may still be sending its request.
+    turned_away: bool,
+    /// When the server has ended its half.
+    shut: Option<Duration>,
+    /// The server has read the end.
+    ended: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,7 +82,15 @@ impl Model {
             admitted: VecDeque::new(),
             clients: Vec::new(),
             evicting: false,
+            prompt: false,
+            promised: false,
         }
+    }
+
+    /// The same, in a world where what has happened is `prompt`ly known, or where what is `promised` to
+    /// those who linger is kept.
+    pub(crate) fn in_world(self, prompt: bool, promised: bool) -> Model {
+        Model { prompt, promised, ..self }
     }
 
     pub(crate) fn items(&self) -> usize {
@@ -100,6 +122,11 @@ impl Model {
             .is_some_and(|known| known.stage == Stage::Gone && !known.answer.is_empty() && known.is_sent())
     }
 
+    /// Whether something has failed that no client is to blame for.
+    pub(crate) fn has_failed(&self, client: usize) -> bool {
+        self.clients.get(client).is_some_and(|known| known.failed)
+    }
+
     /// How long the oldest client is still safe.
     pub(crate) fn until_old_age(&self, now: Duration) -> Option<Duration> {
         let oldest = &self.clients[*self.admitted.front()?];
@@ -112,29 +139,46 @@ impl Model {
     }
 
     /// Follows what happens between a client and the server; whether the client was a newcomer.
-    pub(crate) fn hear(&mut self, Entry { at, client, event }: &Entry) -> Result<bool, Box<dyn Error>> {
+    pub(crate) fn hear(&mut self, Entry { at, waits, client, event }: &Entry) -> Result<bool, Box<dyn Error>> {
         let client = *client;
+        self.hang_ups(*waits);
         let newcomer = self.clients.get(client).is_some_and(|known| known.stage == Stage::Accepted);
         match event {
             Event::Connected => self.clients.push(Known::new()),
-            Event::Sent(_) | Event::Ended | Event::Aborted => return Ok(false), // only the server's view counts
+            Event::Ended | Event::Aborted => {
+                self.clients[client].went.get_or_insert(*waits);
+                return Ok(false);
+            }
+            Event::Sent(_) | Event::Marked => return Ok(false), // only the server's view counts
             Event::Accepted => self.enter(client, Stage::Backlog, Stage::Accepted)?,
             Event::Lost => self.enter(client, Stage::Backlog, Stage::Gone)?,
             _ if newcomer => self.greet(client, *at)?,
             _ => {}
         }
         match event {
-            Event::Read(bytes) if bytes.is_empty() => self.cancel(client),
-            Event::Read(bytes) => self.read(client, bytes),
-            Event::Wrote(bytes) => self.wrote(client, bytes)?,
-            Event::Failed(_) => {
-                self.clients[client].failed = true;
+            Event::Read(bytes) if bytes.is_empty() => {
+                self.clients[client].ended = true;
                 self.cancel(client);
             }
-            Event::Shut => self.leave(client, *at)?,
+            Event::Read(bytes) => self.read(client, bytes),
+            Event::Wrote(bytes) => self.wrote(client, bytes)?,
+            Event::Failed(kind) => {
+                let known = &mut self.clients[client];
+                known.failed = true;
+                if *kind == ErrorKind::NotConnected {
+                    known.written = 0; // the last of its answer was kept back, and is lost
+                }
+                self.cancel(client);
+            }
+            Event::Shut => {
+                self.clients[client].shut = Some(*at);
+                self.leave(client, *at)?;
+            }
             Event::Closed | Event::Reset => {
                 self.clients[client].closes += 1;
                 require(self.clients[client].closes == 1, || format!("client {client} is closed twice"))?;
+                let right = !self.promised || self.clients[client].may_be_closed(*at);
+                require(right, || format!("client {client} is turned away, and its request is met by a reset"))?;
                 self.leave(client, *at)?;
             }
             _ => {}
@@ -158,8 +202,8 @@ impl Model {
         }
         let age = self.age_of_oldest(at);
         require(age <= self.evict_after, || format!("client {client} is turned away, but the oldest is {age:?} old"))?;
-        self.clients[client].stage = Stage::Rejected;
-        self.clients[client].answer = vec![0xFF];
+        let known = &mut self.clients[client];
+        (known.stage, known.turned_away, known.answer) = (Stage::Rejected, true, vec![0xFF]);
         Ok(())
     }
 
@@ -169,6 +213,9 @@ impl Model {
 
     fn read(&mut self, client: usize, bytes: &[u8]) {
         let known = &mut self.clients[client];
+        if known.turned_away {
+            known.input.extend(bytes);
+        }
         if known.stage != Stage::Reading {
             return;
         }
@@ -212,6 +259,18 @@ impl Model {
         }
     }
 
+    /// A parked client that went before the loop's last wait gets no answer any more, whatever the order
+    /// in which the server finds out.
+    fn hang_ups(&mut self, waits: usize) {
+        if !self.prompt {
+            return;
+        }
+        let parked = self.pushes.iter().chain(&self.pops).copied();
+        let gone = |client: &usize| self.clients[*client].went.is_some_and(|went| went < waits);
+        let gone: Vec<usize> = parked.filter(gone).collect();
+        gone.into_iter().for_each(|client| self.cancel(client));
+    }
+
     /// The server knows that a client has gone. If it has no answer yet, it will get none.
     fn cancel(&mut self, client: usize) {
         if matches!(self.clients[client].stage, Stage::Reading | Stage::Pushing | Stage::Popping) {
@@ -240,7 +299,7 @@ impl Model {
             Stage::Answered if !sent && !failed => self.evict(client, at)?,
             Stage::Answered => {}
             Stage::Rejected => {
-                require(sent || failed, || format!("client {client} is turned away without a word"))?;
+                require(sent || failed || !self.promised, || format!("client {client} is turned away without a word"))?;
             }
             Stage::Refused | Stage::Cancelled => {}
             Stage::Backlog | Stage::Accepted => return Err(format!("client {client} is closed unseen").into()),
@@ -305,7 +364,23 @@ impl Known {
             item: None,
             failed: false,
             closes: 0,
+            went: None,
+            turned_away: false,
+            shut: None,
+            ended: false,
         }
+    }
+
+    /// Whether its close is none that its request would be met by: a reset for a client that was turned
+    /// away before it had sent that.
+    fn may_be_closed(&self, at: Duration) -> bool {
+        let whole = match self.input.first().copied() {
+            None => false,
+            Some(header @ 1..128) => self.input.len() > usize::from(header),
+            Some(_) => true,
+        };
+        let lingered = self.shut.is_some_and(|shut| at >= shut + LINGER_TIME);
+        !self.turned_away || whole || self.ended || self.failed || lingered
     }
 
     fn is_sent(&self) -> bool {

@@ -27,6 +27,11 @@ pub(crate) struct Report {
 }
 
 impl Report {
+    /// How much has been heard of the world of now.
+    pub(crate) fn known(&self) -> usize {
+        self.history.len()
+    }
+
     /// What has happened since the last time.
     pub(crate) fn listen(&mut self, world: &World) -> &[Entry] {
         let known = self.history.len();

@@ -8,7 +8,7 @@
 use super::model::Model;
 use super::report::{Check, Report, require};
 use fastrand::Rng;
-use pollstack::sim::{Client, Fault, Faults, Sim, World};
+use pollstack::sim::{Client, Event, Fault, Faults, Sim, World};
 use pollstack::stack::{StackService, wire};
 use pollstack::{EventLoop, Limits, Listen, Overload};
 use std::collections::VecDeque;
@@ -25,26 +25,34 @@ pub(crate) fn run(seed: u64, world: &World, report: &mut Report) -> Check {
     let small = random.bool();
     if small {
         world.set_buffers(random.usize(1..40), random.usize(1..40));
+        // No kernel has a window that an answer does not fit in.
+        world.set_window(random.usize(128..200));
     }
+    let unix = random.u8(..4) == 0;
+    world.set_unix(unix);
     // Some worlds are quiet: there the order of everything is known.
-    let faults = if seed % 8 == 7 { Faults::default() } else { Faults::with_accepts(seed) };
+    let faults = match seed % 8 {
+        6 => Faults::default().with(Fault::TruncatedEvents, 2),
+        7 => Faults::default(),
+        _ => Faults::with_accepts(seed),
+    };
     world.set_faults(faults);
     let mut server = EventLoop::on(world.net(), StackService::new(capacity), Limits::default());
     let overload = Overload::EvictOldest { after: EVICT_AFTER, otherwise: wire::BUSY.into() };
     let listen = Listen::new("127.0.0.1:1".parse()?).max_conns(max_clients).overload(overload);
     server.listen(listen)?;
-    let model = Model::new(capacity, max_clients, EVICT_AFTER);
     let promised = faults.one_in(Fault::NoDescriptors) == 0;
     let delays = [
         Fault::ShortRead,
         Fault::WouldBlock,
+        Fault::FreshWouldBlock,
         Fault::Interrupted,
-        Fault::TruncatedEvents,
         Fault::ReorderedEvents,
         Fault::SpuriousEvent,
     ];
     let prompt = !small && delays.iter().all(|fault| faults.one_in(*fault) == 0);
-    let mut play = Play { world: world.clone(), random, server, model, actors: Vec::new(), promised, prompt, clock: 0 };
+    let model = Model::new(capacity, max_clients, EVICT_AFTER).in_world(prompt, promised);
+    let mut play = Play { world: world.clone(), random, server, model, actors: Vec::new(), promised, prompt, unix };
     for _ in 0..play.random.usize(20..400) {
         play.act();
         play.check(report)?;
@@ -62,25 +70,37 @@ struct Play {
     promised: bool,
     /// What has come is read in the next turn, in the order in which it came.
     prompt: bool,
-    clock: u64,
+    /// Through a Unix socket: there, a part of an answer ends like the whole.
+    unix: bool,
 }
 
 /// A client and its plan.
 struct Actor {
     client: Client,
-    /// What it has not sent of its request.
+    /// What it has no plan to send of its request yet, and how many bytes of it are unsent.
     left: VecDeque<u8>,
+    unsent: usize,
+    /// What it has planned to send is sent by this call of the server.
+    busy_until: usize,
+    /// Some of it is sent in the middle of a turn.
+    planned: bool,
+    /// There is a mark within it.
+    marked: bool,
     /// It reads whatever comes, at once.
     reads: bool,
     received: Vec<u8>,
-    /// When its request was whole, on a clock that only counts.
-    whole_at: u64,
+    /// When the last of its request was sent, among all that has happened, and how often the loop had
+    /// waited by then.
+    whole_at: (usize, usize),
     /// Its request will never be whole.
     endless: bool,
-    /// It has sent more than its request, or has ended or reset the connection.
-    odd: bool,
-    /// It has gone on with its request when it had its answer.
+    /// It has ended or reset the connection, or is about to.
+    gone: bool,
+    /// It has sent more than its request.
+    strays: bool,
+    /// It has gone on with its request when the server had closed.
     late: bool,
+    over: bool,
 }
 
 impl Play {
@@ -88,19 +108,20 @@ impl Play {
         match self.random.u8(..100) {
             0..30 => self.connect(),
             30..50 => self.go_on(),
-            50..53 => self.any(|actor, _| {
-                actor.odd = true;
-                actor.client.end();
+            50..53 => self.soon(|actor| {
+                actor.gone = true;
+                Box::new(Client::end)
             }),
-            53..56 => self.any(|actor, _| {
-                actor.odd = true;
-                actor.client.abort();
+            53..56 => self.soon(|actor| {
+                actor.gone = true;
+                Box::new(Client::abort)
             }),
-            56..58 => self.any(|actor, _| {
-                actor.odd = true;
-                actor.client.send(b"more than it should");
+            56..58 => self.soon(|actor| {
+                actor.strays = true; // a reset may follow the answer
+                Box::new(Client::mark)
             }),
-            58..62 => self.any(|actor, random| actor.read(random.usize(1..10))),
+            58..60 => self.stray(),
+            60..62 => self.any(|actor, random| actor.read(random.usize(1..10))),
             62..70 => self.pass_time(),
             70..73 => drop(self.world.settle(&mut self.server)),
             _ => self.world.turn(&mut self.server),
@@ -117,30 +138,68 @@ impl Play {
             _ => vec![127; self.random.usize(1..127)], // it will never be whole
         };
         let (all, reads) = (self.random.u8(..4) > 0, self.random.u8(..4) > 0);
-        let now = self.tick();
+        let calls = self.calls();
+        let world = self.world.clone();
         let actor = self.come(request, reads);
         if all {
-            actor.send(usize::MAX, now);
+            actor.send(&world, calls, usize::MAX);
+        }
+        if self.random.u8(..4) == 0 {
+            self.stray();
         }
     }
 
-    fn tick(&mut self) -> u64 {
-        self.clock += 1;
-        self.clock
+    /// In how many calls of the server something happens: mostly at once, or in the middle of a turn.
+    fn calls(&mut self) -> Option<usize> {
+        if self.random.bool() { None } else { Some(self.random.usize(..20)) }
+    }
+
+    /// Has a client do something, now or in the middle of a turn.
+    fn soon(&mut self, plan: impl FnOnce(&mut Actor) -> Box<dyn FnOnce(&Client)>) {
+        let (calls, world) = (self.calls(), self.world.clone());
+        self.any(|actor, _| {
+            let (act, client) = (plan(actor), actor.client.clone());
+            match calls {
+                None => act(&client),
+                Some(calls) => world.after(calls, move || act(&client)),
+            }
+        });
+    }
+
+    /// Somebody sends more than its request, a few bytes at a time.
+    fn stray(&mut self) {
+        let (n, world) = (self.random.usize(1..4), self.world.clone());
+        self.any(|actor, random| {
+            if !actor.left.is_empty() || actor.endless {
+                return;
+            }
+            actor.strays = true;
+            let behind = actor.busy_until.saturating_sub(world.calls());
+            for _ in 0..n {
+                let client = actor.client.clone();
+                world.after(behind + random.usize(..12), move || client.send(b"more than it should"));
+            }
+        });
     }
 
     fn come(&mut self, request: Vec<u8>, reads: bool) -> &mut Actor {
         let endless = (1..128).contains(&request[0]) && request.len() <= usize::from(request[0]);
-        let (client, left) = (self.world.connect(), request.into());
+        let (client, unsent, left) = (self.world.connect(), request.len(), request.into());
         self.actors.push(Actor {
             client,
             left,
+            unsent,
+            busy_until: 0,
+            planned: false,
+            marked: false,
             reads,
             received: Vec::new(),
-            whole_at: 0,
+            whole_at: (0, 0),
             endless,
-            odd: false,
+            gone: false,
+            strays: false,
             late: false,
+            over: false,
         });
         let last = self.actors.len() - 1;
         &mut self.actors[last]
@@ -148,8 +207,8 @@ impl Play {
 
     fn go_on(&mut self) {
         let n = if self.random.bool() { 1 } else { self.random.usize(1..30) };
-        let now = self.tick();
-        self.any(|actor, _| actor.send(n, now));
+        let (calls, world) = (self.calls(), self.world.clone());
+        self.any(|actor, _| actor.send(&world, calls, n));
     }
 
     fn any(&mut self, act: impl FnOnce(&mut Actor, &mut Rng)) {
@@ -178,16 +237,29 @@ impl Play {
 
     /// Compares what the server has done with what the model says.
     fn check(&mut self, report: &mut Report) -> Check {
-        for entry in report.listen(&self.world) {
+        let known = report.known();
+        for (n, entry) in report.listen(&self.world).iter().enumerate() {
+            if let Some(actor) = self.actors.get_mut(entry.client) {
+                actor.hear(&entry.event, (known + n, entry.waits));
+            }
             let was_reading = self.model.is_reading(entry.client);
             let newcomer = self.model.hear(entry)?;
             let actor = self.actors.get(entry.client).filter(|actor| actor.is_whole());
             let decided = actor.filter(|_| was_reading && !self.model.is_reading(entry.client));
             // What was there before this turn comes before a newcomer, and what was whole before
             // another request comes before that.
-            if let Some(since) = decided.map(|actor| actor.whole_at).or(newcomer.then_some(u64::MAX)) {
-                let waiting = self.actors.iter().filter(|a| a.is_whole() && self.model.is_reading(a.number()));
-                let overtaken = waiting.filter(|actor| actor.whole_at < since).map(Actor::number).next();
+            let since = decided.map(|actor| (actor.whole_at, actor.planned));
+            if let Some((since, planned)) = since.or(newcomer.then_some(((usize::MAX, usize::MAX), false))) {
+                // That of a newcomer's request there is more behind a mark, nothing tells before the next wait.
+                let waiting = self.actors.iter().filter(|a| a.is_whole() && !a.marked);
+                let waiting = waiting.filter(|a| self.model.is_reading(a.number()));
+                // What comes in the middle of a turn may come between a read and the watch behind it, and
+                // is in no order with what else the next wait brings.
+                let before = |actor: &&Actor| {
+                    let ((at, wait), in_order) = (actor.whole_at, !actor.planned && !planned);
+                    at < since.0 && wait < entry.waits && (wait < since.1 || in_order)
+                };
+                let overtaken = waiting.filter(before).map(Actor::number).next();
                 let right = !self.prompt || overtaken.is_none();
                 require(right, || format!("{entry} overtakes client {overtaken:?}"))?;
             }
@@ -205,7 +277,7 @@ impl Play {
         })?;
         let (parked, expected) = (stack.parked(), self.model.parked());
         require(parked == expected, || format!("{parked:?} pushes and pops are parked, not {expected:?}"))?;
-        self.actors.iter().try_for_each(|actor| actor.check(&self.model, self.promised))
+        self.actors.iter().try_for_each(|actor| actor.check(&self.model, self.promised, self.unix))
     }
 
     /// Everybody reads, nothing goes wrong any more, the stack is emptied, and everybody goes.
@@ -214,6 +286,8 @@ impl Play {
         self.world.pass(Duration::from_secs(1)); // no descriptors: the loop tries again soon
         self.settle(report)?;
         self.model.is_at_rest()?;
+        let unread = self.actors.iter().find(|actor| actor.is_whole() && self.model.is_reading(actor.number()));
+        require(unread.is_none(), || format!("client {:?} is not read at rest", unread.map(Actor::number)))?;
         self.world.pass(Limits::default().linger_time);
         self.settle(report)?;
         let lingering = self.server.stats().lingering;
@@ -225,8 +299,8 @@ impl Play {
             }
             self.world.pass(EVICT_AFTER + NANOSECOND); // so that there is a place for one more
             let request = if pops > 0 { push(self.actors.len(), 3) } else { vec![0x80] };
-            let now = self.tick();
-            self.come(request, true).send(usize::MAX, now);
+            let world = self.world.clone();
+            self.come(request, true).send(&world, None, usize::MAX);
             self.settle(report)?;
         }
         require(self.model.items() == 0, || "items are left".to_owned())?;
@@ -255,18 +329,49 @@ impl Actor {
         self.client.number()
     }
 
-    /// Whether it has sent a whole request, and nothing else.
+    /// Whether it has sent a whole request, and still waits for its answer.
     fn is_whole(&self) -> bool {
-        self.left.is_empty() && !self.odd && !self.endless
+        self.unsent == 0 && !self.gone && !self.endless
     }
 
-    fn send(&mut self, n: usize, now: u64) {
+    fn send(&mut self, world: &World, calls: Option<usize>, n: usize) {
         let n = n.min(self.left.len());
         let part: Vec<u8> = self.left.drain(..n).collect();
-        if !part.is_empty() {
-            self.late |= self.client.has_ended() || self.client.was_reset();
-            self.client.send(&part);
-            self.whole_at = now;
+        let (client, last, marked) = (self.client.clone(), self.busy_until, n % 4 == 3);
+        if part.is_empty() {
+            return;
+        }
+        self.strays |= marked; // a reset may follow the answer
+        self.marked |= marked;
+        let send = move || {
+            if marked {
+                client.send(&part[..1]);
+                client.mark();
+            }
+            client.send(&part[usize::from(marked)..]);
+        };
+        match calls {
+            None if last <= world.calls() => send(),
+            calls => {
+                self.planned = true;
+                // Behind what it is about to send.
+                let calls = calls.unwrap_or_default().max(last.saturating_sub(world.calls()));
+                self.busy_until = world.calls() + calls + 1;
+                world.after(calls, send);
+            }
+        }
+    }
+
+    /// Follows what it has done, and what the server has done to it.
+    fn hear(&mut self, event: &Event, at: (usize, usize)) {
+        match event {
+            Event::Sent(bytes) if self.unsent > 0 => {
+                self.unsent = self.unsent.saturating_sub(bytes.len());
+                self.whole_at = at;
+                self.late |= self.over;
+            }
+            Event::Shut | Event::Closed | Event::Reset => self.over = true,
+            _ => {}
         }
     }
 
@@ -275,16 +380,17 @@ impl Actor {
     }
 
     /// What a client is promised, from where it stands.
-    fn check(&self, model: &Model, promised: bool) -> Check {
+    fn check(&self, model: &Model, promised: bool, unix: bool) -> Check {
         let (number, expected) = (self.number(), model.answer(self.number()));
         let fits = expected.starts_with(&self.received);
         require(fits, || format!("client {number} has read {:?}, not {expected:?}", self.received))?;
-        let part = !self.odd && self.client.has_ended() && !self.received.is_empty() && self.received != expected;
-        require(!part, || format!("client {number} takes a part of its answer for the whole"))?;
-        if promised && self.reads && !self.odd && model.is_answered(number) {
+        let part = !self.gone && self.client.has_ended() && !self.received.is_empty() && self.received != expected;
+        require(unix || !part, || format!("client {number} takes a part of its answer for the whole"))?;
+        // Whatever it has sent behind its request, and whenever.
+        if promised && self.reads && !self.gone && model.is_answered(number) {
             let whole = self.received == expected;
             require(whole, || format!("client {number} has lost its answer, {expected:?}, for nothing"))?;
-            let reset = self.client.was_reset() && !self.late;
+            let reset = self.client.was_reset() && !self.late && !self.strays && !model.has_failed(number);
             require(!reset, || format!("client {number} has read a reset behind its answer"))?;
         }
         Ok(())

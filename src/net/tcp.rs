@@ -1,0 +1,43 @@
+//! TCP sockets that listen, with what their connections inherit.
+
+use super::SocketOptions;
+#[cfg(any(target_os = "linux", target_os = "android"))]
+use crate::limits::UNSENT_BYTES;
+use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::time::Duration;
+
+/// Opens a listening socket. mio's own bind asks for a backlog of 128 only.
+pub(super) fn listen(address: SocketAddr, options: &SocketOptions) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    // Not on Windows, where it would let two servers have the same port.
+    #[cfg(unix)]
+    socket.set_reuse_address(true)?;
+    // The connections inherit these, which costs them no call. An answer in two writes must not wait
+    // for an acknowledgement; a peer whose machine has vanished is noticed; and what a peer has no
+    // window for waits in the loop.
+    socket.set_tcp_nodelay(true)?;
+    if let Some(silence) = options.keepalive {
+        socket.set_tcp_keepalive(&keepalive(silence))?;
+    }
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    socket.set_tcp_notsent_lowat(UNSENT_BYTES)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(i32::try_from(options.backlog).unwrap_or(i32::MAX))?;
+    Ok(socket.into())
+}
+
+/// A question after `silence`, and five more after a sixth of it each: a peer that answers none of
+/// them is gone after less than twice that time.
+fn keepalive(silence: Duration) -> TcpKeepalive {
+    const SECOND: Duration = Duration::from_secs(1); // what the systems count in
+    let questions = TcpKeepalive::new().with_time(silence.max(SECOND)).with_interval((silence / 6).max(SECOND));
+    #[cfg(unix)]
+    let questions = questions.with_retries(5);
+    questions
+}

@@ -1,0 +1,96 @@
+//! A client of a simulated server.
+
+use super::wire::{Change, Wire};
+use super::{Event, World};
+
+/// A client's end of a connection. What it does not [read](Client::read) stays in the server's way.
+#[derive(Clone, Debug)]
+pub struct Client {
+    pub(super) world: World,
+    pub(super) number: usize,
+}
+
+impl Client {
+    /// Which client it is, in the order in which they connected.
+    pub fn number(&self) -> usize {
+        self.number
+    }
+
+    /// Sends `bytes`. What the server's buffer cannot hold is on its way until it can.
+    pub fn send(&self, bytes: &[u8]) {
+        self.change(Event::Sent(bytes.to_vec()), |wire| wire.send(bytes));
+    }
+
+    /// Sends an urgent byte, or passes a descriptor: the server is not given it, but a read stops
+    /// there, with more behind it.
+    pub fn mark(&self) {
+        self.change(Event::Marked, Wire::mark);
+    }
+
+    /// Ends its half of the stream.
+    pub fn end(&self) {
+        self.change(Event::Ended, Wire::end);
+    }
+
+    /// Closes with a reset.
+    pub fn abort(&self) {
+        self.change(Event::Aborted, Wire::abort);
+    }
+
+    /// Reads all that has come.
+    pub fn read(&self) -> Vec<u8> {
+        self.read_at_most(usize::MAX)
+    }
+
+    /// Reads at most `n` bytes of what has come.
+    pub fn read_at_most(&self, n: usize) -> Vec<u8> {
+        let mut state = self.world.0.borrow_mut();
+        let (bytes, edge) = state.wires[self.number].take(n);
+        if edge {
+            state.wire_edge(self.number);
+        }
+        bytes
+    }
+
+    /// Whether the server has ended the stream, and all has been read.
+    pub fn has_ended(&self) -> bool {
+        self.world.0.borrow().wires[self.number].has_ended()
+    }
+
+    /// Whether the connection has been reset by the server, or was refused. What had not left the
+    /// server by then is lost; what has come can still be read.
+    pub fn was_reset(&self) -> bool {
+        self.world.0.borrow().wires[self.number].was_reset()
+    }
+
+    /// Whether the server has closed it.
+    pub fn is_closed(&self) -> bool {
+        self.world.0.borrow().wires[self.number].is_closed()
+    }
+
+    /// Whether it was lost in the backlog: its accept failed.
+    pub fn was_lost(&self) -> bool {
+        self.world.0.borrow().wires[self.number].was_lost()
+    }
+
+    /// Whether the server has accepted it.
+    pub fn is_accepted(&self) -> bool {
+        self.world.0.borrow().wires[self.number].is_accepted()
+    }
+
+    /// How many bytes it has sent that the server has not read.
+    pub fn unread(&self) -> usize {
+        self.world.0.borrow().wires[self.number].unread()
+    }
+
+    fn change(&self, event: Event, change: impl FnOnce(&mut Wire) -> Change) {
+        let mut state = self.world.0.borrow_mut();
+        let change = change(&mut state.wires[self.number]);
+        if change != Change::None {
+            state.log(self.number, event);
+        }
+        if change == Change::Edge {
+            state.wire_edge(self.number);
+        }
+    }
+}
