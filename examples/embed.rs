@@ -23,6 +23,9 @@ use std::time::{Duration, Instant};
 /// The tool's own token; the loop's are those from 1000 on.
 const STATUS: Token = Token(0);
 
+/// How many events one wait may bring.
+const EVENTS: usize = 256;
+
 const REPORT_EVERY: Duration = Duration::from_secs(10);
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -31,7 +34,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let status = arguments.next().unwrap_or_else(|| "127.0.0.1:8081".to_owned()).parse()?;
 
     let mut poll = Poll::new()?;
-    let mut events = Events::with_capacity(256);
+    let mut events = Events::with_capacity(EVENTS);
     let mut socket = UdpSocket::bind(status)?;
     poll.registry().register(&mut socket, STATUS, Interest::READABLE)?;
 
@@ -43,15 +46,21 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut report_at = Instant::now() + REPORT_EVERY;
     while !server.is_stopped() {
         let until_report = report_at.saturating_duration_since(Instant::now());
-        let timeout = server.timeout().map_or(until_report, |timeout| timeout.min(until_report));
-        match poll.poll(&mut events, Some(timeout)) {
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            result => result?,
-        }
-        for event in &events {
-            if !server.handle_event(event) && event.token() == STATUS {
-                answer_status(&socket, &server)?;
+        let mut timeout = server.timeout().map_or(until_report, |timeout| timeout.min(until_report));
+        for _ in 0..server.batches(EVENTS) {
+            match poll.poll(&mut events, Some(timeout)) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                result => result?,
             }
+            for event in &events {
+                if !server.handle_event(event) && event.token() == STATUS {
+                    answer_status(&socket, &server)?;
+                }
+            }
+            if events.iter().count() < EVENTS {
+                break;
+            }
+            timeout = Duration::ZERO; // there may be more
         }
         server.turn();
         if report_at <= Instant::now() {

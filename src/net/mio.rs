@@ -124,7 +124,8 @@ impl<S: Service> EventLoop<S, Mio> {
     /// for [`Limits::lingering`] and for one more.
     ///
     /// Its owner waits no longer than [`timeout`](Self::timeout), hands over
-    /// [events](Self::handle_event), and calls [`turn`](Self::turn):
+    /// [events](Self::handle_event), waits again while there may be [more](Self::batches), and calls
+    /// [`turn`](Self::turn):
     ///
     /// ```
     /// # use pollstack::{ConnId, Context, EventLoop, Limits, ListenerId, Service};
@@ -140,11 +141,18 @@ impl<S: Service> EventLoop<S, Mio> {
     /// let mut server = EventLoop::embedded(Idle, Limits::default(), poll.registry(), 1000..5000)?;
     /// # server.stop(Duration::ZERO);
     /// while !server.is_stopped() {
-    ///     poll.poll(&mut events, server.timeout())?;
-    ///     for event in &events {
-    ///         if !server.handle_event(event) {
-    ///             // the event of a source of our own
+    ///     let mut timeout = server.timeout();
+    ///     for _ in 0..server.batches(256) {
+    ///         poll.poll(&mut events, timeout)?;
+    ///         for event in &events {
+    ///             if !server.handle_event(event) {
+    ///                 // the event of a source of our own
+    ///             }
     ///         }
+    ///         if events.iter().count() < 256 {
+    ///             break;
+    ///         }
+    ///         timeout = Some(Duration::ZERO);
     ///     }
     ///     server.turn();
     /// }
