@@ -130,7 +130,7 @@ impl Output {
                     let text = "a file ended before what was promised of it";
                     return Err(io::Error::new(io::ErrorKind::UnexpectedEof, text));
                 }
-                (n, n, is_last) // the kernel may stop where it likes; only WouldBlock says that it is full
+                (n, n, is_last && n as u64 == len) // the kernel may stop where it likes; only WouldBlock says that it is full
             }
             Some(_) => {
                 let mut slices = [IoSlice::new(&[]); SLICES];
@@ -139,7 +139,8 @@ impl Output {
             }
         };
         self.advance(bytes);
-        Ok(Written { bytes, all: bytes == offered, corked })
+        // A kernel that has no room for all of it keeps none of it back.
+        Ok(Written { bytes, all: bytes == offered, corked: corked && bytes == offered })
     }
 
     /// The pieces in front of the next file, and their length.

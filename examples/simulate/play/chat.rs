@@ -9,6 +9,7 @@ use pollstack::{EventLoop, Limits, Listen, Overload};
 use protocol::BUSY;
 use service::Chat;
 use std::collections::HashSet;
+use std::io::ErrorKind;
 use std::time::Duration;
 
 #[path = "../../chat/protocol.rs"]
@@ -183,7 +184,13 @@ impl Play {
                     self.wrote(*client, bytes)?;
                 }
                 Event::Lost => self.users[*client].closed = true,
-                Event::Failed(_) => self.users[*client].gone = true,
+                Event::Failed(kind) => {
+                    let user = &mut self.users[*client];
+                    user.gone = true;
+                    if *kind == ErrorKind::NotConnected {
+                        user.delivered.clear(); // the last of it was kept back, and is lost
+                    }
+                }
                 Event::Closed | Event::Reset => self.close(*client, *at)?,
                 _ => {}
             }
