@@ -24,6 +24,7 @@ pub(super) fn run(seed: u64, world: &World, report: &mut Report) -> Check {
     let mut random = Rng::with_seed(seed ^ 0xC4A7);
     if random.bool() {
         world.set_buffers(random.usize(100..5000), random.usize(BUSY.len()..5000));
+        world.set_window(random.usize(100..5000));
     }
     let faults = Faults::with_accepts(seed);
     world.set_faults(faults);
