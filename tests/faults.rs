@@ -17,7 +17,11 @@ use std::time::{Duration, Instant};
 // ---- system calls that fail ---------------------------------------------------------------------
 
 /// A strace that makes system calls of a server fail, for as long as it lives.
-struct Injection(Child);
+struct Injection {
+    strace: Child,
+    /// Where the system tells the state of the server.
+    status: String,
+}
 
 impl Injection {
     /// Makes the calls fail that `faults` say, in strace's words; `None` if there is no strace.
@@ -32,15 +36,25 @@ impl Injection {
         let status = format!("/proc/{}/status", server.pid());
         let traced = || fs::read_to_string(&status).unwrap().contains("TracerPid:\t0\n");
         wait_until("strace is attached", || (!traced()).then_some(()));
-        Some(Injection(child))
+        Some(Injection { strace: child, status })
+    }
+
+    /// Waits until the server sleeps in the kernel. strace makes a call fail in two steps; detached
+    /// between them, it would leave the server with ENOSYS.
+    fn wait_for_sleep(&self) {
+        let sleeps = || fs::read_to_string(&self.status).is_ok_and(|status| status.contains("State:\tS"));
+        wait_until("the server sleeps", || sleeps().then_some(()));
     }
 }
 
 impl Drop for Injection {
     fn drop(&mut self) {
+        if !thread::panicking() {
+            self.wait_for_sleep();
+        }
         let _guard = common::no_fork();
-        let _ = Command::new("kill").args(["-INT", &self.0.id().to_string()]).status();
-        let _ = self.0.wait();
+        let _ = Command::new("kill").args(["-INT", &self.strace.id().to_string()]).status();
+        let _ = self.strace.wait();
     }
 }
 
