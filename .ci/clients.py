@@ -1,6 +1,6 @@
 """Real clients against the web server: curl, redbot and slowhttptest.
 
-Asks the release build of the example `web` for what they ask for, and fails where one of them is
+Asks the release build of `web` for what they ask for, and fails where one of them is
 not content. The first argument is the redbot program.
 """
 
@@ -12,7 +12,7 @@ import sys
 import tempfile
 
 REDBOT = sys.argv[1]
-WEB = "target/release/examples/web"
+WEB = "target/release/web"
 PAGE = '<!doctype html><html lang="en"><title>A page</title><link rel="stylesheet" href="a.css"><p>Hello'
 DIGITS = bytes(48 + n % 10 for n in range(100_000))
 

@@ -56,7 +56,7 @@ FAULTS = [
      "(self.urgent || !short_means_drained)", "!short_means_drained"),
     ("a passed descriptor is taken for the end of the input", "stack", "src/event_loop/serve.rs",
      "N::SHORT_MEANS_DRAINED && !self.net.reads_stop_short(&end.stream)", "N::SHORT_MEANS_DRAINED"),
-    ("a stop does not wait for descriptors", "anything", "src/event_loop/shutdown.rs",
+    ("a stop does not wait for descriptors", "chaos", "src/event_loop/shutdown.rs",
      "self.doors.iter().any(|door| self.has_place_for_more(door))", "self.doors.iter().any(|door| self.may_accept(door))"),
     ("a cut answer ends like a whole one", "stack", "src/event_loop/serve.rs",
      "_ => self.net.reset(end.stream),", "_ => self.net.close(end.stream),"),
@@ -66,7 +66,7 @@ FAULTS = [
     ("the end behind data is lost", "stack", "src/connection.rs", "self.fin |= ready.read_closed;", ""),
     ("a short write is not watched", "stack", "src/event_loop/serve.rs",
      "            self.watch(key, Interest::ReadWrite)?;", ""),
-    ("an event about one is told to another", "anything", "src/connection.rs",
+    ("an event about one is told to another", "chaos", "src/connection.rs",
      "self.serial == id.serial && self.phase != Phase::Lingering", "self.phase != Phase::Lingering"),
     ("accepting ends when the system runs out", "stack", "src/event_loop/accept.rs",
      "        if self.exhausted_until.is_some_and(|until| until <= self.table.now) {\n            self.exhausted_until = None;\n        }",
@@ -75,18 +75,18 @@ FAULTS = [
      "                    door.lost = 0;\n                    self.next_door", "                    door.ready = false;\n                    self.next_door"),
     ("a newcomer is not watched", "stack", "src/event_loop/accept.rs",
      "if let Err(error) = self.watch(id.key, Interest::Read) {", "if let Err(error) = Ok::<(), io::Error>(()) {"),
-    ("a deadline is skipped while others are busy", "anything", "src/event_loop.rs",
+    ("a deadline is skipped while others are busy", "chaos", "src/event_loop.rs",
      "        self.fire_deadlines();\n        self.greet", "        if self.table.runnable() == 0 {\n            self.fire_deadlines();\n        }\n        self.greet"),
-    ("a budget that is used up loses the turn", "anything", "src/connections.rs",
+    ("a budget that is used up loses the turn", "chaos", "src/connections.rs",
      "            connection.queued = began.queued;\n            self.queue_if_runnable(key);", "            connection.queued = began.queued;"),
     ("input is offered twice", "chat", "src/event_loop/serve.rs",
      "kept.drain(..taken);", "kept.drain(..taken / 2);"),
-    ("input goes on while paused", "anything", "src/connection.rs",
+    ("input goes on while paused", "chaos", "src/connection.rs",
      "Phase::Open if self.doomed || self.paused => None,", "Phase::Open if self.doomed => None,"),
     ("resume does not offer what is left", "chat", "src/service.rs", "            connection.again = true;\n", ""),
-    ("a drain is told after the end", "anything", "src/event_loop/serve.rs",
+    ("a drain is told after the end", "chaos", "src/event_loop/serve.rs",
      "Phase::Open if emptied =>", "_ if emptied =>"),
-    ("an aborted connection can be sent to", "anything", "src/connection.rs",
+    ("an aborted connection can be sent to", "chaos", "src/connection.rs",
      "self.phase == Phase::Open && !self.doomed", "self.phase == Phase::Open"),
     ("the item of an undelivered pop is dropped", "stack", "src/stack/service.rs",
      "State::Popped(item) if closed.unsent > 0 => self.lifo.undelivered(item),",
@@ -105,27 +105,27 @@ FAULTS = [
      "let key = self.runnable.pop_front()?;", "let key = self.runnable.pop_back()?;"),
     ("popped items are kept", "stack", "src/stack/service.rs",
      "                self.lifo.delivered();\n                self.items.remove(item);", "                self.lifo.delivered();"),
-    ("more input is kept than may be", "anything", "src/connection.rs",
+    ("more input is kept than may be", "chaos", "src/connection.rs",
      "Some(Step::Read(limits.input - self.input.len()))", "Some(Step::Read(limits.input))"),
     ("kernels are not asked for room", "chat", "src/connections.rs",
      "connection.writable |= connection.output.is_some();", ""),
-    ("a drain does not clear the deadline", "chat", "examples/chat/service.rs",
+    ("a drain does not clear the deadline", "chat", "examples/chat/src/service.rs",
      "        cx.set_deadline(id, None);\n", ""),
     ("who parked last is served first", "stack", "src/queue.rs",
      "self.front.map(|key| self.unlink(key))", "self.back.map(|key| self.unlink(key))"),
-    ("SEND-OK comes early", "chat", "examples/chat/service.rs", "if end <= taken {", "if end <= taken + 5 {"),
-    ("SEND-OK comes for all", "chat", "examples/chat/service.rs", "if end <= taken {", "if taken > 0 {"),
-    ("an answer overtakes", "chat", "examples/chat/service.rs",
+    ("SEND-OK comes early", "chat", "examples/chat/src/service.rs", "if end <= taken {", "if end <= taken + 5 {"),
+    ("SEND-OK comes for all", "chat", "examples/chat/src/service.rs", "if end <= taken {", "if taken > 0 {"),
+    ("an answer overtakes", "chat", "examples/chat/src/service.rs",
      "        if !self.clients[&id].unanswered.is_empty() {\n            return Err(Later);\n        }", ""),
-    ("the held back are forgotten", "chat", "examples/chat/service.rs",
+    ("the held back are forgotten", "chat", "examples/chat/src/service.rs",
      "        held_back.iter().for_each(|id| cx.resume(*id));\n        self.settle", "        self.settle"),
-    ("a slow reader is taken for a dead one", "chat", "examples/chat/service.rs",
+    ("a slow reader is taken for a dead one", "chat", "examples/chat/src/service.rs",
      "Some(deadline) if deadline > cx.now() => cx.set_deadline(id, Some(deadline)),", ""),
-    ("the silent are waited for", "accio", "examples/accio/service.rs",
+    ("the silent are waited for", "accio", "examples/accio/src/service.rs",
      "                cx.set_deadline(id, cx.now().checked_add(self.timeout));\n", ""),
-    ("a byte gives no more time", "accio", "examples/accio/service.rs",
+    ("a byte gives no more time", "accio", "examples/accio/src/service.rs",
      "        cx.set_deadline(id, cx.now().checked_add(self.timeout));\n        match", "        match"),
-    ("a part passes for the file", "accio", "examples/accio/service.rs",
+    ("a part passes for the file", "accio", "examples/accio/src/service.rs",
      "            Stage::Greeted | Stage::GreetedAgain | Stage::Sending => upload.fail().map(|()| None),",
      "            Stage::Sending => upload.finish().map(Some),\n            Stage::Greeted | Stage::GreetedAgain => upload.fail().map(|()| None),"),
     ("a deadline that has passed is put off", "http", "src/service.rs",
@@ -163,7 +163,7 @@ def run(*command):
 
 def simulate(server):
     """The message of the first world that is wrong, and its seed; None if all are right."""
-    code, text = run("timeout", "300", str(work / "build/release/examples/simulate"),
+    code, text = run("timeout", "300", str(work / "build/release/simulate"),
                      "--server", server, "--seeds", SEEDS, "--threads", "1")
     if code == 0:
         return None
@@ -172,7 +172,7 @@ def simulate(server):
 
 
 def build():
-    code, text = run("cargo", "build", "--quiet", "--locked", "--release", "--example", "simulate")
+    code, text = run("cargo", "build", "--quiet", "--locked", "--release", "-p", "simulate")
     if code != 0:
         sys.exit(text)
 

@@ -4,7 +4,7 @@
 //! HTTP/1.0, slow clients and malformed requests are the layer's business.
 //!
 //! ```text
-//! cargo run --release --example http_echo
+//! cargo run --release --features http --example http_echo
 //! curl --data 'hello' http://127.0.0.1:8081/
 //! ```
 

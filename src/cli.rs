@@ -2,6 +2,7 @@
 
 use clap::Parser;
 use pollstack::net::Address;
+use pollstack::server::{duration, positive};
 use std::time::Duration;
 
 /// A bounded, blocking LIFO stack over TCP.
@@ -28,12 +29,12 @@ pub(crate) struct Options {
 
     /// How many items the stack holds; a push to a full stack waits
     #[arg(long, value_name = "ITEMS", env = "POLLSTACK_CAPACITY", default_value_t = 100)]
-    #[arg(value_parser = positive, help_heading = "Limits")]
+    #[arg(value_parser = positive::<usize>, help_heading = "Limits")]
     pub(crate) capacity: usize,
 
     /// How many clients are served at once; another one reads 0xFF (busy)
     #[arg(long, value_name = "CLIENTS", env = "POLLSTACK_MAX_CLIENTS", default_value_t = 100)]
-    #[arg(value_parser = positive, help_heading = "Limits")]
+    #[arg(value_parser = positive::<usize>, help_heading = "Limits")]
     pub(crate) max_clients: usize,
 
     /// The age above which the oldest client gives way to a newcomer, as 10s, 500ms, 2m
@@ -62,18 +63,6 @@ The first lines on standard output say where the server listens, one address a l
 Try it:
   printf '\\005hello' | nc 127.0.0.1 8080 | xxd    push (answer 00)
   printf '\\200' | nc 127.0.0.1 8080 | xxd         pop  (answer 05, hello)";
-
-fn duration(text: &str) -> Result<Duration, String> {
-    humantime::parse_duration(text).map_err(|error| format!("{error}; write 10s, 500ms or 2m"))
-}
-
-fn positive(text: &str) -> Result<usize, String> {
-    match text.parse() {
-        Ok(0) => Err("at least 1 is needed".to_owned()),
-        Ok(n) => Ok(n),
-        Err(error) => Err(error.to_string()),
-    }
-}
 
 #[cfg(test)]
 mod tests {

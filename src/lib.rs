@@ -51,6 +51,7 @@
 //! | [`client`] | a blocking client of the stack server |
 #![cfg_attr(feature = "http", doc = "| [`http`] | HTTP/1.1 for services: requests, replies, bodies |")]
 #![cfg_attr(all(unix, feature = "signals"), doc = "| [`signals`] | running a loop until SIGTERM or SIGINT |")]
+#![cfg_attr(feature = "server", doc = "| [`server`] | what the main function of every server does |")]
 #![cfg_attr(
     feature = "descriptors",
     doc = "| [`descriptors`] | room for connections: the process's limit of open descriptors |"
@@ -87,6 +88,8 @@ pub mod limits;
 pub mod net;
 mod output;
 pub mod queue;
+#[cfg(feature = "server")]
+pub mod server;
 mod service;
 #[cfg(all(unix, feature = "signals"))]
 pub mod signals;

@@ -3,9 +3,6 @@
 //! suspended, a process without descriptors.
 #![cfg(target_os = "linux")]
 
-mod common;
-
-use common::{Client, Server, pollstack, push, wait_until};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use socket2::SockRef;
 use std::io::{ErrorKind, IoSlice, Read, Write};
@@ -13,6 +10,7 @@ use std::mem::MaybeUninit;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
+use test_support::{Client, Server, pollstack, push, start, wait_until};
 
 /// All that comes before the end of the stream or a reset: a reset may follow an answer, but nothing
 /// replaces it.
@@ -46,7 +44,7 @@ fn answer_with_stray_bytes(server: &Server, request: &[u8], stray: usize) -> Vec
 #[test]
 fn stray_bytes_never_destroy_an_answer() {
     for stray in [1, 2, 12, 200] {
-        let server = Server::start(&["--capacity", "1000"]);
+        let server = start!(&["--capacity", "1000"]);
         let _other = server.connect(); // newcomers are served at once only if they are alone
         server.barrier();
         for n in 0..1000u16 {
@@ -63,7 +61,7 @@ fn stray_bytes_never_destroy_an_answer() {
 /// Lost otherwise: the busy byte, to the same reset.
 #[test]
 fn stray_bytes_never_destroy_a_refusal() {
-    let server = Server::start(&["--max-clients", "1"]);
+    let server = start!(&["--max-clients", "1"]);
     let _holder = server.connect();
     server.barrier();
     for stray in [1, 2, 12, 200] {
@@ -85,7 +83,7 @@ fn send_with_urgent_byte(client: &mut Client, request: &[u8], at: usize) {
 /// at its mark, and no further edge tells of what is behind it.
 #[test]
 fn urgent_bytes_neither_hide_a_request_nor_cost_its_answer() {
-    let server = Server::start(&[]);
+    let server = start!(&[]);
     let _other = server.connect();
     let request = push(b"hello");
     for round in 0..20 {
@@ -124,12 +122,12 @@ fn pass_descriptor(stream: &UnixStream, byte: u8) {
 fn passed_descriptors_do_not_hide_a_request() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("socket");
-    let server = Server::spawn(pollstack(&["--listen", &format!("unix:{}", path.display())]), 1);
+    let server = Server::spawn(pollstack!(&["--listen", &format!("unix:{}", path.display())]), 1);
     let request = push(b"hello");
     let _other = UnixStream::connect(&path).unwrap();
     for at in 0..request.len() {
         let mut client = UnixStream::connect(&path).unwrap();
-        client.set_read_timeout(Some(common::PATIENCE)).unwrap();
+        client.set_read_timeout(Some(test_support::PATIENCE)).unwrap();
         server.wait_until_asleep();
         server.suspend();
         client.write_all(&request[..at]).unwrap();
@@ -159,7 +157,7 @@ fn passed_descriptors_do_not_hide_a_request() {
 #[test]
 fn thousands_of_events_are_served_in_their_order() {
     rlimit::increase_nofile_limit(8000).unwrap();
-    let server = Server::start(&["--max-clients", "5000", "--capacity", "5000"]);
+    let server = start!(&["--max-clients", "5000", "--capacity", "5000"]);
     let clients: Vec<Client> = (0..2500).map(|_| server.connect()).collect();
     server.barrier();
     server.suspend();
@@ -176,7 +174,7 @@ fn thousands_of_events_are_served_in_their_order() {
 /// of the one who brings it has the earlier edge.
 #[test]
 fn a_client_that_hung_up_first_gets_no_item() {
-    let server = Server::start(&[]);
+    let server = start!(&[]);
     for round in 0..200u8 {
         let parked = server.pop();
         let mut slow = server.connect();
@@ -194,7 +192,7 @@ fn a_client_that_hung_up_first_gets_no_item() {
 /// Lost otherwise: an item, given to a client that had sent its FIN with its request, but was parked.
 #[test]
 fn a_parked_newcomer_that_has_ended_gets_no_item() {
-    let server = Server::start(&[]);
+    let server = start!(&[]);
     let _other = server.connect();
     for round in 0..200u8 {
         server.barrier();
@@ -212,7 +210,7 @@ fn a_parked_newcomer_that_has_ended_gets_no_item() {
 /// descriptors, although some come free at once.
 #[test]
 fn a_stop_without_descriptors_answers_the_backlog() {
-    let mut server = Server::start(&["--grace", "20s"]);
+    let mut server = start!(&["--grace", "20s"]);
     let holders: Vec<Client> = (0..5).map(|_| server.connect()).collect();
     server.barrier();
     // The wait of the barrier's own close is over when the server sleeps.
@@ -240,7 +238,7 @@ fn has_keepalive(server: SocketAddr, client: SocketAddr) -> bool {
 /// Lost otherwise: items, popped by clients whose machine has vanished, for good.
 #[test]
 fn a_parked_client_is_asked_whether_it_is_still_there() {
-    let server = Server::start(&[]);
+    let server = start!(&[]);
     let parked = server.pop();
     server.barrier();
     assert!(has_keepalive(server.address(), parked.stream().local_addr().unwrap()));

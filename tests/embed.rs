@@ -2,9 +2,6 @@
 //! beside sources of their own.
 #![cfg(unix)]
 
-mod common;
-
-use common::{PATIENCE, Server, example};
 use mio::{Events, Poll};
 use pollstack::client::{Client, ClientError};
 use pollstack::net::{Address, FOREIGN_TOKENS, Peer, Stream};
@@ -14,6 +11,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::thread;
 use std::time::{Duration, Instant};
+use test_support::{PATIENCE, Server, example};
 
 fn listen() -> Listen {
     Listen::new("127.0.0.1:0".parse().unwrap())

@@ -2,9 +2,6 @@
 //! and what concurrent clients have seen, checked against every order in which it could have been.
 #![cfg(target_os = "linux")]
 
-mod common;
-
-use common::{Client, PATIENCE, Server, wait_until};
 use std::collections::{BTreeMap, HashSet};
 use std::fs;
 use std::io::{ErrorKind, Read};
@@ -13,6 +10,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
+use test_support::{Client, PATIENCE, Server, start, wait_until};
 
 // ---- system calls that fail ---------------------------------------------------------------------
 
@@ -30,7 +28,7 @@ impl Injection {
         command.args(["-f", "-o", "/dev/null", "-p", &server.pid().to_string()]);
         command.args(faults.iter().map(|fault| format!("--inject={fault}")));
         let child = {
-            let _guard = common::no_fork();
+            let _guard = test_support::no_fork();
             command.stderr(Stdio::null()).spawn().ok()?
         };
         let status = format!("/proc/{}/status", server.pid());
@@ -52,7 +50,7 @@ impl Drop for Injection {
         if !thread::panicking() {
             self.wait_for_sleep();
         }
-        let _guard = common::no_fork();
+        let _guard = test_support::no_fork();
         let _ = Command::new("kill").args(["-INT", &self.strace.id().to_string()]).status();
         let _ = self.strace.wait();
     }
@@ -76,7 +74,7 @@ fn work(server: &Server, requests: u64) -> Told {
         let mut told = Told::default();
         while !stop() {
             let item = number.fetch_add(1, Ordering::Relaxed).to_string().into_bytes();
-            let request = if pushes { common::push(&item) } else { vec![0x80] };
+            let request = if pushes { test_support::push(&item) } else { vec![0x80] };
             let answer = answer(server.send(&request), stop);
             match (pushes, answer.split_first()) {
                 (true, Some(_)) => drop(told.pushed.insert(item)),
@@ -133,7 +131,7 @@ fn nothing_acknowledged_is_lost_when_system_calls_fail() {
         &["accept4:error=ENFILE:when=3+13", "sendto:error=EPIPE:when=6+17", "recvfrom:error=EINTR:when=2+5"],
     ];
     for faults in all {
-        let server = Server::start(&["--capacity", "10"]);
+        let server = start!(&["--capacity", "10"]);
         let descriptors = server.descriptors();
         let told = {
             let Some(_injection) = Injection::attach(&server, faults) else {
@@ -245,7 +243,7 @@ fn the_checker_can_say_no() {
 fn what_concurrent_clients_see_is_a_stack() {
     const EACH: usize = 3;
     for capacity in 1..=4 {
-        let server = Server::start(&["--capacity", &capacity.to_string()]);
+        let server = start!(&["--capacity", &capacity.to_string()]);
         for _ in 0..50 {
             let clock = AtomicU64::new(1);
             let tick = || clock.fetch_add(1, Ordering::SeqCst);
@@ -288,7 +286,7 @@ fn visit(server: &Server, n: u64) {
     let finish = |mut client: Client| drop(client.read_to_end(&mut Vec::new()));
     match n % 8 {
         0 | 2 => {
-            client.send(&common::push(n.to_string().as_bytes()));
+            client.send(&test_support::push(n.to_string().as_bytes()));
             finish(client);
         }
         1 | 3 => {
@@ -317,7 +315,7 @@ fn visit(server: &Server, n: u64) {
 #[test]
 fn a_soak_leaves_nothing_behind() {
     let visits: u64 = std::env::var("SOAK").map_or(20_000, |n| n.parse().unwrap());
-    let server = Server::start(&[]);
+    let server = start!(&[]);
     let descriptors = server.descriptors();
     (0..50).for_each(|n| server.stored(&[n])); // so that nobody waits: as many push as pop
     let soak = |visits: u64| {

@@ -1,11 +1,9 @@
 //! The binary as its operator meets it: options, errors, signals, limits, and rest.
 
-mod common;
-
-use common::{Client, Server, pollstack, push, run, wait_until};
 use std::net::TcpStream;
 use std::process::Output;
 use std::time::{Duration, Instant};
+use test_support::{Client, Server, pollstack, push, run, start, wait_until};
 
 fn stderr(output: &Output) -> String {
     String::from_utf8(output.stderr.clone()).unwrap()
@@ -20,14 +18,14 @@ fn stdout(output: &Output) -> String {
 /// Lost otherwise: an operator who has to read the source.
 #[test]
 fn help_and_version_tell_what_it_is() {
-    let help = run(pollstack(&["--help"]));
+    let help = run(pollstack!(&["--help"]));
     assert!(help.status.success());
     for word in ["--listen", "--capacity", "--max-clients", "--evict-after", "--backlog", "--grace", "POLLSTACK_LISTEN"]
     {
         assert!(stdout(&help).contains(word), "--help lacks {word}:\n{}", stdout(&help));
     }
     assert!(stdout(&help).lines().all(|line| line.len() <= 100), "lines fit a terminal");
-    assert_eq!(stdout(&run(pollstack(&["--version"]))), format!("pollstack {}\n", env!("CARGO_PKG_VERSION")));
+    assert_eq!(stdout(&run(pollstack!(&["--version"]))), format!("pollstack {}\n", env!("CARGO_PKG_VERSION")));
 }
 
 /// Lost otherwise: scripts that tell wrong usage (2) from a failure (1), and people who are not
@@ -42,7 +40,7 @@ fn a_bad_argument_is_named_and_exits_with_2() {
         (["--evict-after", "soon"], "'soon'"),
         (["--backlog", "-1"], "-1"),
     ] {
-        let output = run(pollstack(&args));
+        let output = run(pollstack!(&args));
         assert_eq!(output.status.code(), Some(2), "{args:?}");
         assert!(stderr(&output).contains(names), "{args:?}: {}", stderr(&output));
     }
@@ -51,9 +49,9 @@ fn a_bad_argument_is_named_and_exits_with_2() {
 /// Lost otherwise: an operator in front of `os error 98`.
 #[test]
 fn an_address_in_use_is_named_with_a_remedy() {
-    let server = Server::start(&[]);
+    let server = start!(&[]);
     let address = server.address().to_string();
-    let output = run(pollstack(&["--listen", &address]));
+    let output = run(pollstack!(&["--listen", &address]));
     assert_eq!(output.status.code(), Some(1));
     let text = stderr(&output);
     assert_eq!(text.lines().count(), 1, "{text}");
@@ -66,7 +64,7 @@ fn an_address_in_use_is_named_with_a_remedy() {
 #[test]
 fn an_address_that_cannot_be_had_is_named() {
     for address in ["192.0.2.1:0", "unix:/no/such/folder/stack.sock"] {
-        let output = run(pollstack(&["--listen", address]));
+        let output = run(pollstack!(&["--listen", address]));
         assert_eq!(output.status.code(), Some(1));
         assert!(stderr(&output).contains(address), "{}", stderr(&output));
     }
@@ -75,7 +73,7 @@ fn an_address_that_cannot_be_had_is_named() {
 /// Lost otherwise: containers, which are configured by their environment.
 #[test]
 fn options_can_come_from_the_environment() {
-    let mut command = pollstack(&[]);
+    let mut command = pollstack!(&[]);
     command.env("POLLSTACK_LISTEN", "127.0.0.1:0,[::1]:0").env("POLLSTACK_CAPACITY", "1");
     command.env("POLLSTACK_MAX_CLIENTS", "2").env("POLLSTACK_EVICT_AFTER", "1h").env("POLLSTACK_GRACE", "1s");
     let server = Server::spawn(command, 2);
@@ -92,7 +90,7 @@ fn options_can_come_from_the_environment() {
 fn more_clients_than_descriptors_is_an_error_that_names_both() {
     let (_, hard) = rlimit::Resource::NOFILE.get().unwrap();
     let clients = (hard + 1).to_string();
-    let output = run(pollstack(&["--listen", "127.0.0.1:0", "--max-clients", &clients]));
+    let output = run(pollstack!(&["--listen", "127.0.0.1:0", "--max-clients", &clients]));
     assert_eq!(output.status.code(), Some(1));
     let text = stderr(&output);
     assert!(text.contains(&clients) && text.contains(&format!("may open {hard}")), "{text}");
@@ -102,7 +100,7 @@ fn more_clients_than_descriptors_is_an_error_that_names_both() {
 /// Lost otherwise: the same, for a number that no sum can hold.
 #[test]
 fn absurd_numbers_of_clients_are_an_error_too() {
-    let output = run(pollstack(&["--listen", "127.0.0.1:0", "--max-clients", &u64::MAX.to_string()]));
+    let output = run(pollstack!(&["--listen", "127.0.0.1:0", "--max-clients", &u64::MAX.to_string()]));
     assert_eq!(output.status.code(), Some(1));
     assert!(stderr(&output).contains("ulimit -n"), "{}", stderr(&output));
 }
@@ -112,7 +110,7 @@ fn absurd_numbers_of_clients_are_an_error_too() {
 fn a_file_that_is_not_a_socket_is_left_alone() {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), "precious").unwrap();
-    let output = run(pollstack(&["--listen", &format!("unix:{}", file.path().display())]));
+    let output = run(pollstack!(&["--listen", &format!("unix:{}", file.path().display())]));
     assert_eq!(output.status.code(), Some(1));
     assert!(stderr(&output).contains("not a socket"), "{}", stderr(&output));
     assert_eq!(std::fs::read_to_string(file.path()).unwrap(), "precious");
@@ -122,9 +120,9 @@ fn a_file_that_is_not_a_socket_is_left_alone() {
 #[test]
 fn ipv4_and_ipv6_have_their_ports_apart() {
     let one_port = || {
-        let v6 = Server::spawn(pollstack(&["--listen", "[::]:0"]), 1);
+        let v6 = Server::spawn(pollstack!(&["--listen", "[::]:0"]), 1);
         let address = format!("0.0.0.0:{}", v6.address().port());
-        let v4 = Server::try_spawn(pollstack(&["--listen", &address]), 1)?;
+        let v4 = Server::try_spawn(pollstack!(&["--listen", &address]), 1)?;
         Some((v4.ready.clone(), address))
     };
     // The port of one kind that the system finds may be somebody's connection in the other.
@@ -150,7 +148,7 @@ fn a_soft_descriptor_limit_is_raised() {
 /// Lost otherwise: the requests under way when a server is replaced by its successor.
 #[test]
 fn sigterm_serves_who_is_there_and_exits_with_0() {
-    let mut server = Server::start(&["--grace", "30s"]);
+    let mut server = start!(&["--grace", "30s"]);
     server.stored(b"item");
     let mut slow = server.send(&[4, b's', b'l']);
     server.barrier();
@@ -167,7 +165,7 @@ fn sigterm_serves_who_is_there_and_exits_with_0() {
 #[test]
 fn sigterm_right_after_the_ready_line_is_a_graceful_stop() {
     for _ in 0..20 {
-        let mut server = Server::start(&[]);
+        let mut server = start!(&[]);
         server.signal("TERM");
         assert!(server.wait().success());
     }
@@ -176,7 +174,7 @@ fn sigterm_right_after_the_ready_line_is_a_graceful_stop() {
 /// Lost otherwise: clients whose connection stood in the backlog when the signal came.
 #[test]
 fn who_is_in_the_backlog_at_sigterm_is_served() {
-    let mut server = Server::start(&["--grace", "30s", "--capacity", "300"]);
+    let mut server = start!(&["--grace", "30s", "--capacity", "300"]);
     server.signal("STOP");
     let mut clients: Vec<Client> = (0..300).map(|n| server.push(&[n as u8, 1])).collect();
     server.signal("TERM");
@@ -188,7 +186,7 @@ fn who_is_in_the_backlog_at_sigterm_is_served() {
 /// Lost otherwise: a quick restart, to clients that are parked and that nobody can serve any more.
 #[test]
 fn parked_clients_do_not_hold_up_a_stop() {
-    let mut server = Server::start(&["--grace", "1h"]);
+    let mut server = start!(&["--grace", "1h"]);
     let mut pops: Vec<Client> = (0..10).map(|_| server.pop()).collect();
     let mut slow = server.send(&[1]);
     server.barrier();
@@ -203,7 +201,7 @@ fn parked_clients_do_not_hold_up_a_stop() {
 /// Lost otherwise: a stop, to a client that never finishes its request.
 #[test]
 fn the_grace_period_ends() {
-    let mut server = Server::start(&["--grace", "100ms"]);
+    let mut server = start!(&["--grace", "100ms"]);
     let mut silent = server.connect();
     server.barrier();
     server.signal("TERM");
@@ -214,7 +212,7 @@ fn the_grace_period_ends() {
 /// Lost otherwise: an operator's way out of a long grace period.
 #[test]
 fn a_second_signal_exits_at_once() {
-    let mut server = Server::start(&["--grace", "1h"]);
+    let mut server = start!(&["--grace", "1h"]);
     let _silent = server.connect();
     server.barrier();
     server.signal("TERM");
@@ -230,7 +228,7 @@ fn a_second_signal_exits_at_once() {
 #[cfg(target_os = "linux")]
 #[test]
 fn without_descriptors_it_rests_and_goes_on_when_some_are_back() {
-    let server = Server::start(&[]);
+    let server = start!(&[]);
     server.stored(b"before");
     server.wait_until_asleep(); // the answer comes before the close
     let open = server.descriptors();
@@ -259,7 +257,7 @@ fn without_descriptors_it_rests_and_goes_on_when_some_are_back() {
 #[cfg(target_os = "linux")]
 #[test]
 fn an_idle_server_sleeps() {
-    let server = Server::start(&["--evict-after", "1ms"]);
+    let server = start!(&["--evict-after", "1ms"]);
     let descriptors = server.descriptors();
     let clients: Vec<Client> = (0..20).map(|n| if n % 2 == 0 { server.pop() } else { server.send(&[9, 9]) }).collect();
     server.barrier();
@@ -274,7 +272,7 @@ fn an_idle_server_sleeps() {
 /// Lost otherwise: the server and its items, to clients that come, take a place and break off.
 #[test]
 fn storms_of_resets_leave_nothing_behind() {
-    let server = Server::start(&[]);
+    let server = start!(&[]);
     server.stored(b"kept");
     let descriptors = server.descriptors();
     for n in 0..2000u32 {
@@ -303,7 +301,7 @@ fn storms_of_resets_leave_nothing_behind() {
 /// Lost otherwise: everything, to a signal in the wrong moment.
 #[test]
 fn stop_and_continue_change_nothing() {
-    let server = Server::start(&[]);
+    let server = start!(&[]);
     let mut parked = server.pop();
     for _ in 0..50 {
         server.signal("STOP");

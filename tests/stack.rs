@@ -1,12 +1,10 @@
 //! The stack server's rules, one by one, against the real binary over real sockets.
 
-mod common;
-
-use common::{Client, Server, push, wait_until};
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::thread;
 use std::time::{Duration, Instant};
+use test_support::{Client, Server, pollstack, push, start, wait_until};
 
 const STORED: [u8; 1] = [0x00];
 const BUSY: [u8; 1] = [0xFF];
@@ -22,7 +20,7 @@ fn the_exchanges_of_the_protocol_document_hold() {
         document.split("```exchange\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
     assert_eq!(blocks.len(), 6, "every exchange block is found");
     for block in blocks {
-        let server = Server::start(&[]);
+        let server = start!(&[]);
         let mut client = None;
         for line in block.lines() {
             let (side, words) = line.split_at(1);
@@ -44,7 +42,7 @@ fn the_exchanges_of_the_protocol_document_hold() {
 /// Lost otherwise: items of some length, or with some byte in them.
 #[test]
 fn items_of_every_length_and_of_every_byte_come_back() {
-    let server = Server::start(&[]);
+    let server = start!(&[]);
     for len in 1..=127u8 {
         let payload: Vec<u8> = (0..len).map(|n| n.wrapping_mul(2).wrapping_add(len)).collect();
         server.stored(&payload);
@@ -59,7 +57,7 @@ fn items_of_every_length_and_of_every_byte_come_back() {
 /// Lost otherwise: clients that set the low bits of a pop's header.
 #[test]
 fn a_pop_is_any_byte_with_the_high_bit() {
-    let server = Server::start(&[]);
+    let server = start!(&[]);
     for header in 0x80..=0xFF {
         server.stored(&[header]);
         assert_eq!(server.send(&[header]).item(), [header]);
@@ -69,7 +67,7 @@ fn a_pop_is_any_byte_with_the_high_bit() {
 /// Lost otherwise: the order that makes it a stack, or a part of its hundred items.
 #[test]
 fn a_hundred_pushes_then_a_hundred_pops_in_reverse() {
-    let server = Server::start(&[]);
+    let server = start!(&[]);
     (0..100).for_each(|n| server.stored(&[n]));
     (0..100).rev().for_each(|n| assert_eq!(server.popped(), [n]));
 }
@@ -77,7 +75,7 @@ fn a_hundred_pushes_then_a_hundred_pops_in_reverse() {
 /// Lost otherwise: requests that the network delivers in small pieces.
 #[test]
 fn a_request_may_come_byte_by_byte() {
-    let server = Server::start(&[]);
+    let server = start!(&[]);
     let mut client = server.connect();
     for byte in push(b"slowly") {
         assert!(client.is_waiting());
@@ -91,7 +89,7 @@ fn a_request_may_come_byte_by_byte() {
 /// Lost otherwise: the response of a client that sends too much, to the reset of a careless close.
 #[test]
 fn trailing_bytes_cost_nobody_the_response() {
-    let server = Server::start(&[]);
+    let server = start!(&[]);
     for n in 0..500u32 {
         let mut bytes = push(&n.to_be_bytes());
         bytes.extend(vec![0xAA; 1 + 40 * n as usize]);
@@ -105,7 +103,7 @@ fn trailing_bytes_cost_nobody_the_response() {
 /// Lost otherwise: the same, for more than the server reads at once.
 #[test]
 fn even_a_megabyte_of_trailing_bytes_costs_nobody_the_response() {
-    let server = Server::start(&[]);
+    let server = start!(&[]);
     let client = server.connect();
     let mut writer = client.stream().try_clone().unwrap();
     let sender = thread::spawn(move || {
@@ -122,7 +120,7 @@ fn even_a_megabyte_of_trailing_bytes_costs_nobody_the_response() {
 /// Lost otherwise: a client that parks and goes on sending would be cut off, or fill memory.
 #[test]
 fn bytes_behind_a_parked_request_are_ignored() {
-    let server = Server::start(&[]);
+    let server = start!(&[]);
     let mut pop = server.pop();
     for _ in 0..50 {
         pop.send(&[0xAA; 10_000]);
@@ -136,7 +134,7 @@ fn bytes_behind_a_parked_request_are_ignored() {
 /// Lost otherwise: a stack with empty items on it, which no response can carry.
 #[test]
 fn a_push_of_nothing_is_closed_and_stores_nothing() {
-    let server = Server::start(&[]);
+    let server = start!(&[]);
     server.stored(b"below");
     assert_eq!(server.send(&[0x00]).answer(), NOTHING);
     assert_eq!(server.send(&[0x00, 0x01, 0x41]).answer(), NOTHING);
@@ -151,7 +149,7 @@ fn a_push_of_nothing_is_closed_and_stores_nothing() {
 /// Lost otherwise: a consumer that is there before its producer.
 #[test]
 fn a_parked_pop_gets_the_next_push() {
-    let server = Server::start(&[]);
+    let server = start!(&[]);
     let mut pop = server.pop();
     server.barrier();
     assert!(pop.is_waiting());
@@ -162,7 +160,7 @@ fn a_parked_pop_gets_the_next_push() {
 /// Lost otherwise: a producer that is faster than its consumer.
 #[test]
 fn a_parked_push_enters_when_there_is_room() {
-    let server = Server::start(&[]);
+    let server = start!(&[]);
     (0..100).for_each(|n| server.stored(&[n]));
     let mut parked = server.push(b"late");
     server.barrier();
@@ -176,7 +174,7 @@ fn a_parked_push_enters_when_there_is_room() {
 /// Lost otherwise: fairness among those who wait for an item.
 #[test]
 fn parked_pops_are_served_in_the_order_they_came() {
-    let server = Server::start(&[]);
+    let server = start!(&[]);
     let mut pops: Vec<Client> = (0..50).map(|_| server.pop()).collect();
     for (n, pop) in pops.iter_mut().enumerate() {
         server.stored(&[n as u8]);
@@ -188,7 +186,7 @@ fn parked_pops_are_served_in_the_order_they_came() {
 /// the next pop is served.
 #[test]
 fn parked_pushes_enter_in_the_order_they_came() {
-    let server = Server::start(&["--capacity", "1"]);
+    let server = start!(&["--capacity", "1"]);
     server.stored(&[0]);
     let mut pushes: Vec<Client> = (1..50).map(|n| server.push(&[n])).collect();
     server.barrier();
@@ -201,7 +199,7 @@ fn parked_pushes_enter_in_the_order_they_came() {
 /// Lost otherwise: everybody else, to a client that sends its request slowly.
 #[test]
 fn a_slow_writer_is_overtaken() {
-    let server = Server::start(&[]);
+    let server = start!(&[]);
     let mut slow = server.send(&push(b"slow")[..3]);
     server.barrier();
     server.stored(b"fast");
@@ -215,7 +213,7 @@ fn a_slow_writer_is_overtaken() {
 /// Lost otherwise: the order of arrival, when a slow writer parks behind those that overtook it.
 #[test]
 fn a_request_counts_from_its_last_byte() {
-    let server = Server::start(&["--capacity", "1"]);
+    let server = start!(&["--capacity", "1"]);
     server.stored(&[0]);
     let mut first = server.send(&[1]);
     server.barrier();
@@ -233,7 +231,7 @@ fn a_request_counts_from_its_last_byte() {
 /// Lost otherwise: items, when many push and pop at the same time.
 #[test]
 fn sixteen_writers_and_sixteen_readers_exchange_every_item_once() {
-    let server = &Server::start(&["--capacity", "10"]);
+    let server = &start!(&["--capacity", "10"]);
     let popped = thread::scope(|scope| {
         for writer in 0..16u8 {
             scope.spawn(move || (0..100).for_each(|n| server.stored(&[writer, n])));
@@ -252,7 +250,7 @@ fn sixteen_writers_and_sixteen_readers_exchange_every_item_once() {
 /// Lost otherwise: half an item on the stack.
 #[test]
 fn half_a_request_and_gone_stores_nothing() {
-    let server = Server::start(&[]);
+    let server = start!(&[]);
     server.stored(b"below");
     drop(server.send(&push(b"unfinished")[..4]));
     server.send(&push(b"unfinished")[..4]).reset();
@@ -269,7 +267,7 @@ fn half_a_request_and_gone_stores_nothing() {
 /// Lost otherwise: clients that end their half with their request, as `nc -N` does.
 #[test]
 fn fin_behind_a_complete_request_is_answered() {
-    let server = Server::start(&[]);
+    let server = start!(&[]);
     for n in 0..200 {
         let mut client = server.push(&[n]);
         client.fin();
@@ -283,7 +281,7 @@ fn fin_behind_a_complete_request_is_answered() {
 /// Lost otherwise: an item, handed to a pop whose client has gone.
 #[test]
 fn fin_and_reset_cancel_a_parked_pop() {
-    let server = Server::start(&[]);
+    let server = start!(&[]);
     for n in 0..50 {
         let mut leaver = server.pop();
         server.barrier();
@@ -306,7 +304,7 @@ fn fin_and_reset_cancel_a_parked_pop() {
 /// Lost otherwise: the stack's meaning, with items on it of clients that gave up.
 #[test]
 fn fin_and_reset_cancel_a_parked_push() {
-    let server = Server::start(&["--capacity", "1"]);
+    let server = start!(&["--capacity", "1"]);
     server.stored(b"only");
     let mut leaver = server.push(b"half-closed");
     server.barrier();
@@ -326,7 +324,7 @@ fn fin_and_reset_cancel_a_parked_push() {
 /// Lost otherwise: the server, to clients that park and leave.
 #[test]
 fn a_hundred_parked_pops_that_leave_are_forgotten() {
-    let server = Server::start(&[]);
+    let server = start!(&[]);
     for round in 0..10 {
         let pops: Vec<Client> = (0..100).map(|_| server.pop()).collect();
         drop(pops);
@@ -343,7 +341,7 @@ fn a_hundred_parked_pops_that_leave_are_forgotten() {
 /// its request already, which makes a careless close a reset.
 #[test]
 fn two_hundred_rejected_clients_read_busy_and_the_end() {
-    let server = Server::start(&[]);
+    let server = start!(&[]);
     let mut holders: Vec<Client> = (0..100).map(|_| server.connect()).collect();
     let mut rejected: Vec<Client> = (0..200).map(|n| server.push(&[n])).collect();
     rejected.iter_mut().for_each(|client| assert_eq!(client.answer(), BUSY));
@@ -360,7 +358,7 @@ fn two_hundred_rejected_clients_read_busy_and_the_end() {
 /// Lost otherwise: the same, for those who send only after they have been rejected.
 #[test]
 fn rejected_clients_may_send_late() {
-    let server = Server::start(&["--max-clients", "1"]);
+    let server = start!(&["--max-clients", "1"]);
     let _holder = server.connect();
     let mut rejected: Vec<Client> = (0..200).map(|_| server.connect()).collect();
     server.barrier();
@@ -372,7 +370,7 @@ fn rejected_clients_may_send_late() {
 /// Lost otherwise: the same, for those whose request comes in pieces.
 #[test]
 fn rejected_clients_may_send_slowly() {
-    let server = Server::start(&["--max-clients", "1"]);
+    let server = start!(&["--max-clients", "1"]);
     let _holder = server.connect();
     server.barrier();
     for _ in 0..500 {
@@ -385,7 +383,7 @@ fn rejected_clients_may_send_slowly() {
 /// Lost otherwise: the server, to a thousand clients that say nothing.
 #[test]
 fn of_a_thousand_silent_clients_a_hundred_are_held_and_the_rest_read_busy() {
-    let server = Server::start(&[]);
+    let server = start!(&[]);
     let mut clients: Vec<Client> = (0..1000).map(|_| server.connect()).collect();
     server.barrier();
     let held = clients.iter_mut().take(100).all(Client::is_waiting);
@@ -399,7 +397,7 @@ fn of_a_thousand_silent_clients_a_hundred_are_held_and_the_rest_read_busy() {
 /// Lost otherwise: a newcomer rejected although a place has come free in the same instant.
 #[test]
 fn a_place_is_free_from_the_instant_its_client_leaves() {
-    let server = Server::start(&["--max-clients", "2"]);
+    let server = start!(&["--max-clients", "2"]);
     for n in 0..100 {
         let leaver = server.pop();
         let stayer = server.connect();
@@ -423,7 +421,7 @@ fn a_place_is_free_from_the_instant_its_client_leaves() {
 /// Lost otherwise: a server full of pops that wait for a push which is always rejected.
 #[test]
 fn a_push_breaks_the_deadlock_of_a_hundred_parked_pops() {
-    let server = Server::start(&["--evict-after", "200ms"]);
+    let server = start!(&["--evict-after", "200ms"]);
     let mut pops: Vec<Client> = (0..100).map(|_| server.pop()).collect();
     wait_until("the oldest is old enough", || (server.push(b"item").answer() == STORED).then_some(()));
     assert_eq!(pops[0].answer(), NOTHING, "the oldest was evicted");
@@ -435,7 +433,7 @@ fn a_push_breaks_the_deadlock_of_a_hundred_parked_pops() {
 /// Lost otherwise: the same, with the age that is promised.
 #[test]
 fn after_ten_seconds_the_oldest_gives_way_and_not_before() {
-    let server = Server::start(&["--max-clients", "2"]);
+    let server = start!(&["--max-clients", "2"]);
     let start = Instant::now();
     let mut oldest = server.pop();
     let mut second = server.pop();
@@ -449,7 +447,7 @@ fn after_ten_seconds_the_oldest_gives_way_and_not_before() {
 /// Lost otherwise: clients that wait in peace, closed for their age alone.
 #[test]
 fn nobody_is_evicted_without_a_newcomer_who_needs_the_place() {
-    let server = Server::start(&["--evict-after", "1ms", "--max-clients", "3"]);
+    let server = start!(&["--evict-after", "1ms", "--max-clients", "3"]);
     let mut old = server.pop();
     let mut slow = server.send(&[4, b's']);
     thread::sleep(Duration::from_millis(100)); // nothing happens, so there is nothing to wait for
@@ -464,7 +462,7 @@ fn nobody_is_evicted_without_a_newcomer_who_needs_the_place() {
 /// Lost otherwise: more clients than a newcomer's place needs.
 #[test]
 fn only_the_oldest_is_evicted_and_one_for_each_newcomer() {
-    let server = Server::start(&["--evict-after", "5ms", "--max-clients", "5"]);
+    let server = start!(&["--evict-after", "5ms", "--max-clients", "5"]);
     let mut clients: Vec<Client> = (0..5).map(|_| server.pop()).collect();
     for evicted in 0..5 {
         // A newcomer is rejected as long as the oldest is too young.
@@ -486,7 +484,7 @@ fn only_the_oldest_is_evicted_and_one_for_each_newcomer() {
 #[test]
 fn all_addresses_share_one_stack_and_one_limit() {
     let args = ["--listen", "127.0.0.1:0", "--listen", "[::1]:0", "--max-clients", "1"];
-    let server = Server::spawn(common::pollstack(&args), 2);
+    let server = Server::spawn(pollstack!(&args), 2);
     let address = server.ready[1].strip_prefix("listening on ").unwrap();
     assert!(address.starts_with("[::1]:"), "{address}");
     let connect = || Client::new(std::net::TcpStream::connect(address).unwrap());
@@ -507,7 +505,7 @@ fn a_unix_socket_serves_is_removed_and_replaced() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("stack.sock");
     let address = format!("unix:{}", path.display());
-    let mut server = Server::spawn(common::pollstack(&["--listen", &address]), 1);
+    let mut server = Server::spawn(pollstack!(&["--listen", &address]), 1);
     assert_eq!(server.ready, [format!("listening on {address}")]);
     let ask = |request: &[u8]| {
         let mut stream = UnixStream::connect(&path).unwrap();
@@ -518,14 +516,14 @@ fn a_unix_socket_serves_is_removed_and_replaced() {
     };
     assert_eq!(ask(&push(b"item")), STORED);
     assert_eq!(ask(&[0x80]), push(b"item"));
-    let refused = common::run(common::pollstack(&["--listen", &address]));
+    let refused = test_support::run(pollstack!(&["--listen", &address]));
     assert!(!refused.status.success(), "a socket in use is not taken over");
     assert_eq!(ask(&push(b"item")), STORED, "nor is it removed");
 
     server.signal("KILL");
     server.wait();
     assert!(path.exists(), "a killed server leaves its file");
-    let mut server = Server::spawn(common::pollstack(&["--listen", &address]), 1);
+    let mut server = Server::spawn(pollstack!(&["--listen", &address]), 1);
     assert_eq!(ask(&push(b"item")), STORED);
     server.signal("TERM");
     assert!(server.wait().success());

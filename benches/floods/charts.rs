@@ -1,6 +1,5 @@
 //! Three pictures of a run: what a request costs, how long it takes, and how the cost grows.
 
-use crate::machine::Placement;
 use crate::report::Report;
 use crate::run::Row;
 use crate::scenario::IDLE;
@@ -8,6 +7,7 @@ use plotters::prelude::*;
 use plotters::style::full_palette;
 use std::error::Error;
 use std::path::Path;
+use test_support::machine::Placement;
 
 type Drawn = Result<(), Box<dyn Error + Send + Sync>>;
 type Points = Vec<(f64, f64)>;

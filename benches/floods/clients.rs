@@ -1,7 +1,6 @@
 //! The clients of a flood: many connections, one request each, all on one loop of the kind that
 //! serves them.
 
-use crate::machine::{self, Placement};
 use crate::tongue::{Heard, Outcome, Tongue, Wish};
 use hdrhistogram::Histogram;
 use pollstack::net::{Peer, Stream};
@@ -11,6 +10,7 @@ use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
+use test_support::machine::{self, Placement};
 
 /// More connections than any flood has open.
 const MOST: usize = 4096;

@@ -1,8 +1,6 @@
 //! A server in its scenario: set up for it, loaded, traced.
 
 use crate::clients::{Clients, Flood, Order, Pace, Tally, connect};
-use crate::common::PATIENCE;
-use crate::machine::{self, Calls, Placement, Strace};
 use crate::scenario::{EVICTING, Entry, Load, PLACES};
 use crate::servers::{Kind, Setup, Target};
 use crate::talkers::Talkers;
@@ -11,6 +9,8 @@ use crate::upload::upload;
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
+use test_support::PATIENCE;
+use test_support::machine::{self, Calls, Placement, Strace};
 
 /// Places enough for a flood whose clients are told of a close before the server has counted it.
 const MANY_PLACES: usize = 10 * PLACES;

@@ -3,11 +3,11 @@
 use crate::clients::{Clients, Flood, Order, Pace};
 use crate::contestant::{counted, park};
 use crate::felt::settle;
-use crate::machine::{self, Calls, Placement, Strace};
 use crate::scenario::Load;
 use crate::servers::{Kind, Setup, Target};
 use crate::tongue::{Outcome, Tongue, Wish};
 use std::time::Duration;
+use test_support::machine::{self, Calls, Placement, Strace};
 
 /// Instructions of our own for a request that is answered at once, 64 clients, push and pop in
 /// turn, as `valgrind` counted them when this was last changed on purpose (Rust 1.95, x86-64): 105 more

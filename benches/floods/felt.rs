@@ -1,8 +1,6 @@
 //! What some clients feel of what others do: the same probes beside nobody, and beside a crowd.
 
 use crate::clients::{Clients, Flood, Order, Pace, Tally, connect};
-use crate::common::wait_until;
-use crate::machine::{self, Placement, Void};
 use crate::run::middle;
 use crate::scenario::PLACES;
 use crate::servers::{Kind, Setup, Target};
@@ -12,6 +10,8 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
+use test_support::machine::{self, Placement, Void};
+use test_support::wait_until;
 
 /// From one probe to the next: longer than a newcomer waits in the backlog behind a crowd, so that
 /// the places are taken nearly all the time.

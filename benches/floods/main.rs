@@ -14,16 +14,12 @@
 //! `benches/peers`; those that are not installed are left out with a word. Results go to
 //! `target/floods`. Linux only.
 
-#[path = "../../tests/common/mod.rs"]
-mod common;
-
 mod charts;
 mod clients;
 mod contestant;
 mod counts;
 mod felt;
 mod floor;
-mod machine;
 mod report;
 mod run;
 mod scenario;
@@ -107,7 +103,6 @@ fn list() -> Result<(), String> {
 fn measure(options: &Options) -> Result<(), String> {
     let scenarios = wanted_scenarios(options)?;
     let wanted = |name: &str| options.names.is_empty() || options.names.iter().any(|part| name.contains(&**part));
-    servers::build_examples();
     let mut clients = clients::Clients::new().map_err(|error| error.to_string())?;
     let pairs = options.pairs.map_or(if options.quick { 2 } else { 6 }, usize::from);
     let effort = Effort { pairs, requests: if options.quick { 1_000 } else { 5_000 }, strace_all: !options.quick };

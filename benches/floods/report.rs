@@ -1,7 +1,6 @@
 //! What a run has found: a table for people, JSON for programs, and charts.
 
 use crate::felt::Felt;
-use crate::machine::{self, Placement};
 use crate::run::{Found, Half, Row};
 use crate::scenario::Scenario;
 use crate::servers::Kind;
@@ -11,6 +10,7 @@ use std::fs;
 use std::io;
 use std::path::PathBuf;
 use std::time::SystemTime;
+use test_support::machine::{self, Placement};
 
 /// The results so far.
 pub(crate) struct Report {

@@ -3,10 +3,10 @@
 
 use crate::clients::{Clients, Pace, Tally};
 use crate::contestant::Contestant;
-use crate::machine::{self, Placement, Void};
 use crate::scenario::{Entry, Load, Scenario};
 use crate::servers::Kind;
 use std::time::{Duration, Instant};
+use test_support::machine::{self, Placement, Void};
 
 /// How long to measure.
 #[derive(Clone, Copy, Debug)]

@@ -2,10 +2,10 @@
 //! stand it.
 
 use crate::clients::{Order, Pace, Tally};
-use crate::machine::Placement;
 use crate::servers::Kind;
 use crate::talkers::Messages;
 use crate::tongue::Wish;
+use test_support::machine::Placement;
 
 pub(crate) struct Scenario {
     pub(crate) name: String,

@@ -1,14 +1,14 @@
 //! The servers: ours, the floors, and the peers, which are in `benches/peers`.
 
-use crate::common::{PATIENCE, Server, example, pollstack};
 use crate::floor;
-use crate::machine::{ordinary, there};
 use crate::tongue::Tongue;
 use std::env;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
+use test_support::machine::{ordinary, there};
+use test_support::{PATIENCE, Server, build, command, example, pollstack};
 
 /// A kind of server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,7 +114,7 @@ impl Kind {
                 let evict_after = if setup.evicts { "1ns" } else { "1h" };
                 let listen = ["--listen", "127.0.0.1:0", "--max-clients", &clients, "--evict-after", evict_after];
                 let capacity = if setup.endless { "1000000000" } else { "100" };
-                pollstack(&[&listen[..], &["--capacity", capacity]].concat())
+                pollstack!(&[&listen[..], &["--capacity", capacity]].concat())
             }
             Kind::Floor => floor::command(floor::BLOCKING),
             Kind::OnePacketFloor => floor::command(floor::ONE_PACKET),
@@ -128,8 +128,8 @@ impl Kind {
             Kind::NodeStack => script("node", "node/stack.mjs", &[&clients, age])?,
             Kind::TwistedStack => script("venv/bin/python", "twisted/stack.py", &[&clients, age])?,
             Kind::Echo => example("echo", &["127.0.0.1:0"]),
-            Kind::Chat => example("chat", &["--port", "0"]),
-            Kind::Accio => example("accio", &["0"]),
+            Kind::Chat => command(build("--bin", "chat"), &["--port", "0"]),
+            Kind::Accio => command(build("--bin", "accio"), &["0"]),
             Kind::Redis | Kind::Beanstalkd => return Err("it is started otherwise".to_owned()),
         })
     }
@@ -198,13 +198,4 @@ fn installed(program: &str) -> Result<Command, String> {
         true => Ok(Command::new(program)),
         false => Err("not installed; benches/peers/install.sh does that".to_owned()),
     }
-}
-
-/// Benchmarks are built without the examples.
-pub(crate) fn build_examples() {
-    let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut command = Command::new(cargo);
-    command.args(["build", "--quiet", "--release", "--locked"]);
-    let built = command.args(["--example", "accio", "--example", "chat", "--example", "echo"]).status();
-    assert!(built.is_ok_and(|status| status.success()), "the examples are built");
 }

@@ -1,7 +1,6 @@
 //! Clients that stay: echo with any size and depth, and many senders to one reader in the chat.
 
 use crate::clients::{Tally, connect};
-use crate::machine::{self, Placement};
 use crate::tongue::Outcome;
 use pollstack::net::{Peer, Stream};
 use pollstack::{Closed, ConnId, Context, EventLoop, Limits, Listen, ListenerId, Service};
@@ -11,6 +10,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::thread;
 use std::time::{Duration, Instant};
+use test_support::machine::{self, Placement};
 
 /// A load of messages on connections that stay.
 #[derive(Clone, Copy, Debug)]

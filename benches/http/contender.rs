@@ -1,7 +1,5 @@
 //! The servers, and the files that they serve.
 
-use crate::common::{PATIENCE, Server, example, wait_until};
-use crate::machine::{self, Placement, Strace, ordinary, there};
 use std::fs;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -9,6 +7,8 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
+use test_support::machine::{self, Placement, Strace, ordinary, there};
+use test_support::{PATIENCE, Server, build, command, wait_until};
 
 /// The files, by name: what is measured, and a large one that takes no place on the disk.
 pub(crate) const SIZES: [(&str, u64); 3] = [("1k", 1 << 10), ("100k", 100 << 10), ("10m", 10 << 20)];
@@ -67,13 +67,14 @@ impl Contender {
         fs::write(&config, "host default www\nparameter timeout 600\n").ok()?;
         let places = FILE_PLACES.to_string();
         let config = config.to_str()?;
-        let program = example("web", &["--listen", "127.0.0.1:0", "--max-clients", &places, "--config", config]);
+        let program =
+            command(build("--bin", "web"), &["--listen", "127.0.0.1:0", "--max-clients", &places, "--config", config]);
         Contender::that_tells("pollstack's web", &program)
     }
 
     pub(crate) fn pubsub() -> Option<Contender> {
         let places = PLACES.to_string();
-        let program = example("pubsub", &["--listen", "127.0.0.1:0", "--max-subscribers", &places]);
+        let program = command(build("--bin", "pubsub"), &["--listen", "127.0.0.1:0", "--max-subscribers", &places]);
         Contender::that_tells(Contender::PUBSUB, &program)
     }
 

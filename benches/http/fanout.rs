@@ -2,13 +2,13 @@
 //! memory of those who wait for it; and what they feel of others that never read.
 
 use crate::contender::{Contender, Site};
-use crate::machine::{Placement, place_clients};
 use crate::subscribers::{Publisher, Subscribers, subscribe};
 use crate::{in_words, middle};
 use hdrhistogram::Histogram;
 use std::fmt::Write;
 use std::io;
 use std::time::{Duration, Instant};
+use test_support::machine::{Placement, place_clients};
 
 /// How long a message is, and where some never read.
 const MESSAGE: usize = 100;

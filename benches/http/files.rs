@@ -1,10 +1,10 @@
 //! What a file costs: wrk asks both servers for the same ones.
 
 use crate::contender::{Contender, SIZES};
-use crate::machine::{Placement, can_pin};
 use crate::{in_words, middle};
 use std::fmt::Write;
 use std::process::Command;
+use test_support::machine::{Placement, can_pin};
 
 /// Connections of the load.
 const CONNECTIONS: &str = "50";

@@ -14,12 +14,6 @@
 //! and what the client of a small file feels of them. In `fan-out`, many are subscribed to one
 //! channel. nginx has one worker, its access log off, sendfile and its cache of open files on. Tables go to `target/http`. Linux only.
 
-#[path = "../../tests/common/mod.rs"]
-mod common;
-#[path = "../floods/machine.rs"]
-#[allow(dead_code)] // the floods use the rest
-mod machine;
-
 mod contender;
 mod fanout;
 mod files;
@@ -73,7 +67,6 @@ fn measure(options: &Options) -> Result<(), String> {
         return Err(format!("there is no part `{unknown}`; there are {}", PARTS.join(", ")));
     }
     let wanted = |part: &str| options.names.is_empty() || options.names.iter().any(|name| part.contains(&**name));
-    build_examples()?;
     let pairs = options.pairs.map_or(if options.quick { 2 } else { 6 }, usize::from);
     let site = Site::new().map_err(|error| format!("the files cannot be made: {error}"))?;
     let mut text = head();
@@ -92,21 +85,11 @@ fn measure(options: &Options) -> Result<(), String> {
     Ok(())
 }
 
-fn build_examples() -> Result<(), String> {
-    let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut command = std::process::Command::new(cargo);
-    command.args(["build", "--quiet", "--release", "--locked", "--example", "web", "--example", "pubsub"]);
-    match command.status() {
-        Ok(status) if status.success() => Ok(()),
-        _ => Err("the examples cannot be built".to_owned()),
-    }
-}
-
 fn head() -> String {
     let now = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
     let arguments: Vec<String> = env::args().skip(1).filter(|argument| argument != "--bench").collect();
     let command = ["cargo bench --bench http --", &arguments.join(" ")].join(" ");
-    format!("{}; {}; `{}`\n", machine::describe(), &now[..10], command.trim_end_matches([' ', '-']))
+    format!("{}; {}; `{}`\n", test_support::machine::describe(), &now[..10], command.trim_end_matches([' ', '-']))
 }
 
 fn save(text: &str) -> io::Result<PathBuf> {

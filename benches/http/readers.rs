@@ -1,8 +1,7 @@
 //! Slow readers of a large file: the memory that they take, and what others feel of them.
 
 use crate::contender::{Contender, LARGE, SIZES, Site};
-use crate::machine::{Placement, place_clients};
-use crate::{common::PATIENCE, in_words, middle};
+use crate::{in_words, middle};
 use hdrhistogram::Histogram;
 use socket2::{Domain, Socket, Type};
 use std::fmt::Write as _;
@@ -11,6 +10,8 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
+use test_support::PATIENCE;
+use test_support::machine::{Placement, place_clients};
 
 /// How many slow readers there are where memory is measured, and beside a quick client.
 const CROWD: usize = 1000;

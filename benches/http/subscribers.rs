@@ -1,6 +1,5 @@
 //! Many subscribers of server-sent events, and somebody who publishes.
 
-use crate::common::PATIENCE;
 use crate::contender::Contender;
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
@@ -8,6 +7,7 @@ use socket2::{Domain, Socket, Type};
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
+use test_support::PATIENCE;
 
 /// What is in every message once, and in nothing else that is sent.
 const MARK: u8 = b'$';

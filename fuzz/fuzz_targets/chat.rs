@@ -1,8 +1,4 @@
 //! Whatever a client sends to the chat server, in whatever pieces.
 #![no_main]
 
-#[allow(dead_code)]
-#[path = "../oracles.rs"]
-mod oracles;
-
-libfuzzer_sys::fuzz_target!(|data: &[u8]| oracles::chat(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| simulate::oracles::chat(data));

@@ -5,14 +5,12 @@
 mod accepting;
 mod closing;
 mod deadlines;
-mod fake;
 mod hot_path;
 mod reading;
 mod sending;
 mod stack;
 mod stopping;
 
-use fake::{Fake, Wire, World};
 use pollstack::net::{Interest, Peer, Ready, Source};
 use pollstack::stack::{StackService, wire};
 use pollstack::{
@@ -22,6 +20,7 @@ use std::io::ErrorKind;
 use std::io::Write;
 use std::rc::Rc;
 use std::time::Duration;
+use test_support::fake::{Fake, Wire, World};
 
 type OnData = Box<dyn FnMut(&mut Context<'_>, ConnId, &[u8]) -> usize>;
 type Then = Box<dyn FnMut(&mut Context<'_>, ConnId)>;

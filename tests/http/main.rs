@@ -2,20 +2,17 @@
 //! refused (`refusals`), and handlers of all kinds in a simulated network, for what must be told to
 //! the byte and the nanosecond (`handlers`) or happens only when much goes wrong (`splits`).
 
-#[path = "../common/mod.rs"]
-mod common;
 mod handlers;
 mod refusals;
-mod replies;
 mod rules;
 mod splits;
 
-use common::{Client, Server, example};
 use pollstack::http::{Body, Clock, ExchangeId, Exchanges, Handler, Http, Limits, Request, Status};
 use pollstack::sim::{Sim, World};
 use pollstack::{EventLoop, Listen};
-use replies::{Reply, one, replies};
 use std::time::{Duration, UNIX_EPOCH};
+use test_support::replies::{Reply, one, replies};
+use test_support::{Client, Server, example};
 
 /// What time it is on the wall when a simulated world begins.
 const DATE: &str = "Sun, 06 Nov 1994 08:49:37 GMT";

@@ -1,0 +1,174 @@
+//! The Accio service: a handshake of two commands and two confirmations, then a file, to its end.
+//!
+//! ```text
+//! server: accio\r\n
+//! client: confirm-accio\r\n
+//! server: accio\r\n
+//! client: confirm-accio-again\r\n\r\n, the file, FIN
+//! ```
+
+use super::upload::{Folder, Received, Upload};
+use pollstack::{Closed, ConnId, Context, Eof, ListenerId, Service};
+use std::collections::BTreeSet;
+use std::io::{self, Write};
+use std::time::Duration;
+
+const ACCIO: &[u8] = b"accio\r\n";
+const CONFIRM: &[u8] = b"confirm-accio\r\n";
+const CONFIRM_AGAIN: &[u8] = b"confirm-accio-again\r\n\r\n";
+
+/// A receiver of files.
+pub struct Accio<W> {
+    /// How long a client may be silent.
+    timeout: Duration,
+    /// Where files are saved, if they are.
+    folder: Option<Folder>,
+    /// Whether they are digested.
+    digest: bool,
+    /// Where the results go, a line each.
+    pub results: W,
+    /// The clients that have not begun with their file.
+    greeted: BTreeSet<ConnId>,
+    /// The last file could not be saved, and it has been said why.
+    failing: bool,
+}
+
+/// One connection.
+pub struct Client {
+    stage: Stage,
+    /// What is still to come of the confirmation.
+    expected: &'static [u8],
+    /// Absent if there is nowhere to save it.
+    upload: Option<Upload>,
+}
+
+enum Stage {
+    Greeted,
+    GreetedAgain,
+    Sending,
+    Complete,
+}
+
+impl<W: Write> Accio<W> {
+    /// A server that gives up clients after `timeout` without a byte, and writes what it has
+    /// received to `results`.
+    pub fn new(timeout: Duration, folder: Option<Folder>, digest: bool, results: W) -> Self {
+        Accio { timeout, folder, digest, results, greeted: BTreeSet::new(), failing: false }
+    }
+
+    /// Takes what has come of a confirmation: nothing but that may come.
+    fn confirm(&mut self, cx: &mut Context<'_>, id: ConnId, client: &mut Client, input: &[u8]) -> usize {
+        let (part, rest) = client.expected.split_at(input.len().min(client.expected.len()));
+        if !input.starts_with(part) {
+            log::debug!("{id} has not confirmed, but sent {}", input[..part.len()].escape_ascii());
+            cx.abort(id);
+        }
+        client.expected = rest;
+        if rest.is_empty() {
+            self.advance(cx, id, client);
+        }
+        part.len()
+    }
+
+    fn advance(&mut self, cx: &mut Context<'_>, id: ConnId, client: &mut Client) {
+        match client.stage {
+            Stage::Greeted => {
+                let _ = cx.send(id, ACCIO); // it is given up if it does not answer
+                client.expected = CONFIRM_AGAIN;
+                client.stage = Stage::GreetedAgain;
+            }
+            Stage::GreetedAgain => {
+                self.greeted.remove(&id);
+                client.stage = Stage::Sending;
+            }
+            Stage::Sending | Stage::Complete => {}
+        }
+    }
+
+    /// Takes what has come of a file.
+    fn receive(&mut self, cx: &mut Context<'_>, id: ConnId, client: &mut Client, input: &[u8]) -> usize {
+        let written = client.upload.as_mut().map_or(Ok(()), |upload| upload.write(input));
+        if let Err(error) = written {
+            self.complain(id, &error);
+            cx.abort(id);
+        }
+        input.len()
+    }
+
+    /// Says why a file cannot be saved; only once for files in a row that cannot.
+    fn complain(&mut self, id: ConnId, error: &io::Error) {
+        let level = if self.failing { log::Level::Debug } else { log::Level::Error };
+        log::log!(level, "{id}: its file cannot be saved: {error}");
+        self.failing = true;
+    }
+
+    /// Brings a connection's file to its end; what it was, if it is whole.
+    fn conclude(&mut self, id: ConnId, client: Client) -> Option<Received> {
+        let upload = client.upload?;
+        let result = match client.stage {
+            Stage::Complete => upload.finish().map(Some),
+            Stage::Greeted | Stage::GreetedAgain | Stage::Sending => upload.fail().map(|()| None),
+        };
+        match result {
+            Ok(received) => {
+                self.failing &= received.is_none();
+                received
+            }
+            Err(error) => {
+                self.complain(id, &error);
+                None
+            }
+        }
+    }
+}
+
+impl<W: Write> Service for Accio<W> {
+    type Conn = Client;
+
+    fn on_open(&mut self, cx: &mut Context<'_>, id: ConnId, _: ListenerId) -> Client {
+        let upload = Upload::new(self.folder.as_mut(), self.digest);
+        match &upload {
+            Ok(_) => {
+                let _ = cx.send(id, ACCIO);
+                cx.set_deadline(id, cx.now().checked_add(self.timeout));
+                self.greeted.insert(id);
+            }
+            Err(error) => {
+                self.complain(id, error);
+                cx.abort(id);
+            }
+        }
+        Client { stage: Stage::Greeted, expected: CONFIRM, upload: upload.ok() }
+    }
+
+    fn on_data(&mut self, cx: &mut Context<'_>, id: ConnId, client: &mut Client, input: &[u8]) -> usize {
+        cx.set_deadline(id, cx.now().checked_add(self.timeout));
+        match client.stage {
+            Stage::Greeted | Stage::GreetedAgain => self.confirm(cx, id, client, input),
+            Stage::Sending | Stage::Complete => self.receive(cx, id, client, input),
+        }
+    }
+
+    /// The end of the stream is the end of the file, if that has begun.
+    fn on_eof(&mut self, _: &mut Context<'_>, _: ConnId, client: &mut Client) -> Eof {
+        if let Stage::Sending = client.stage {
+            client.stage = Stage::Complete;
+        }
+        Eof::Finish
+    }
+
+    fn on_close(&mut self, _: &mut Context<'_>, id: ConnId, client: Client, closed: Closed) {
+        self.greeted.remove(&id);
+        log::debug!("{id}: {:?}", closed.cause);
+        let line = self.conclude(id, client).map_or_else(|| "ERROR".to_owned(), |received| received.to_string());
+        let written = writeln!(self.results, "{line}").and_then(|()| self.results.flush());
+        if let Err(error) = written {
+            log::error!("{id}: cannot report {line}: {error}");
+        }
+    }
+
+    /// Files that have begun may still come to their end.
+    fn on_shutdown(&mut self, cx: &mut Context<'_>) {
+        self.greeted.iter().for_each(|id| cx.abort(*id));
+    }
+}

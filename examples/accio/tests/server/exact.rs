@@ -1,0 +1,68 @@
+//! The service on a network in memory, whose clock is moved by hand.
+
+use super::{ACCIO, CONFIRM, CONFIRM_AGAIN};
+use accio::Accio;
+use pollstack::{EventLoop, Limits, Overload};
+use std::time::Duration;
+use test_support::fake::{Fake, Wire, World};
+
+const TIMEOUT: Duration = Duration::from_secs(10);
+const NANOSECOND: Duration = Duration::from_nanos(1);
+
+type Server = EventLoop<Accio<Vec<u8>>, Fake>;
+
+fn serve(clients: usize) -> (World, Server) {
+    let world = World::new();
+    let accio = Accio::new(TIMEOUT, None, false, Vec::new());
+    let server = world.serve(accio, Limits::default(), clients, Overload::Defer);
+    (world, server)
+}
+
+/// What the server has reported since the last time.
+fn results(server: &mut Server) -> String {
+    String::from_utf8(server.with(|accio, _| std::mem::take(&mut accio.results))).unwrap()
+}
+
+/// Lost otherwise: the tenth second. It is counted from the last byte, in every phase.
+#[test]
+fn the_deadline_moves_with_every_byte() {
+    let whole = [CONFIRM, CONFIRM_AGAIN, b"file"].concat();
+    for at in 0..=whole.len() {
+        let (world, mut server) = serve(1);
+        let client = world.connect();
+        world.settle(&mut server);
+        for byte in &whole[..at] {
+            world.pass(TIMEOUT - NANOSECOND);
+            client.send(&[*byte]);
+            world.turn(&mut server);
+            world.settle(&mut server);
+        }
+        world.pass(TIMEOUT - NANOSECOND);
+        world.turn(&mut server);
+        assert!(!client.closed(), "{at} bytes, 10 s less a nanosecond");
+        world.pass(NANOSECOND);
+        world.turn(&mut server);
+        assert!(client.closed(), "{at} bytes, 10 s");
+        assert_eq!(results(&mut server), "ERROR\n");
+        let next = world.send(&whole);
+        next.fin();
+        world.settle(&mut server);
+        assert_eq!(results(&mut server), "4\n");
+        assert_eq!(server.timeout(), None, "nothing is left to wait for");
+    }
+}
+
+/// Lost otherwise: one client at a time. The others are left in the backlog, in their order.
+#[test]
+fn the_others_are_not_even_accepted() {
+    let (world, mut server) = serve(1);
+    let clients: Vec<Wire> = (0..11).map(|n| world.send(&[CONFIRM, CONFIRM_AGAIN, &vec![b'x'; n]].concat())).collect();
+    for n in 0..clients.len() {
+        world.settle(&mut server);
+        assert_eq!(clients[n].received(), [ACCIO, ACCIO].concat());
+        assert!(clients[n + 1..].iter().all(|client| !client.is_accepted()));
+        clients[n].fin();
+        world.settle(&mut server);
+        assert_eq!(results(&mut server), format!("{n}\n"));
+    }
+}

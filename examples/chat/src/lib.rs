@@ -1,0 +1,6 @@
+//! The chat protocol, and its service for the loop.
+
+pub mod protocol;
+mod service;
+
+pub use service::Chat;

@@ -1,0 +1,140 @@
+//! Publish and subscribe over HTTP, in every form that a browser knows, and a chat room on it.
+//!
+//! What it shows about the loop: a message is written once and shared by everybody who gets it,
+//! whatever they are connected with; a subscriber that does not read is found out by the bound of its
+//! output, and costs nobody else anything; connections are answered long after they have asked, one
+//! at a time or all at once; and what lies behind an upgrade, WebSockets here, is a protocol of the
+//! service's own.
+//!
+//! ```text
+//! cargo run --release -p pubsub
+//! curl -N http://127.0.0.1:8000/channels/lobby/events           # in another terminal
+//! curl -d message=hello http://127.0.0.1:8000/channels/lobby    # in a third
+//! curl 'http://127.0.0.1:8000/channels/lobby/poll?after=0'
+//! ```
+
+use clap::Parser;
+use pollstack::http::{BUSY, Clock, Http};
+use pollstack::net::Address;
+use pollstack::server::{self, duration};
+use pollstack::{EventLoop, Limits, Listen, Overload, descriptors};
+use pubsub::{Config, Guard, History, HubLimits, Pubsub, limits};
+use std::error::Error;
+use std::num::NonZeroUsize;
+use std::process::ExitCode;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// Publish and subscribe over HTTP: server-sent events, long polls and WebSockets.
+#[derive(Parser)]
+#[command(
+    version,
+    after_help = "Routes:
+  GET  /                           the chat room
+  GET  /channels/NAME/events       server-sent events; Last-Event-ID or ?after=N resumes
+  GET  /channels/NAME/poll         long poll; ?after=N&timeout=SECONDS
+  GET  /channels/NAME/ws           WebSocket; ?after=N
+  POST /channels/NAME              publish: text/plain, the form field message, JSON {\"message\"}
+  GET  /stats                      counts
+
+Try it:
+  curl -N http://127.0.0.1:8000/channels/lobby/events
+  curl -d message=hello http://127.0.0.1:8000/channels/lobby"
+)]
+struct Options {
+    /// Listen on IP:PORT, [IPV6]:PORT or unix:PATH; may be repeated
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8000")]
+    listen: Vec<Address>,
+
+    /// Let pages of this origin publish and subscribe, https://example.org for example; may be repeated
+    #[arg(long, value_name = "ORIGIN", value_parser = origin)]
+    allow_origin: Vec<String>,
+
+    /// Answer to this name, too, where the server listens on loopback; may be repeated
+    #[arg(long, value_name = "HOST")]
+    allow_host: Vec<String>,
+
+    /// How many channels there may be
+    #[arg(long, value_name = "N", default_value_t = count(limits::CHANNELS))]
+    max_channels: NonZeroUsize,
+
+    /// How many subscribers there may be; others are answered 503
+    #[arg(long, value_name = "N", default_value_t = count(limits::SUBSCRIBERS))]
+    max_subscribers: NonZeroUsize,
+
+    /// How long a message may be
+    #[arg(long, value_name = "BYTES", default_value_t = count(limits::MESSAGE_BYTES))]
+    max_message: NonZeroUsize,
+
+    /// How many messages of a channel are kept
+    #[arg(long, value_name = "N", default_value_t = limits::HISTORY_MESSAGES)]
+    history: usize,
+
+    /// How many bytes of a channel's messages are kept
+    #[arg(long, value_name = "BYTES", default_value_t = limits::HISTORY_BYTES)]
+    history_bytes: usize,
+
+    /// How much may wait for a subscriber; who reads less is disconnected [default: 8 times --max-message]
+    #[arg(long, value_name = "BYTES")]
+    backlog: Option<usize>,
+
+    /// How often silent connections are kept alive
+    #[arg(long, value_name = "TIME", default_value = "15s", value_parser = duration)]
+    heartbeat: Duration,
+
+    /// How long clients may still take to read when the server stops
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = duration)]
+    grace: Duration,
+}
+
+fn main() -> ExitCode {
+    let options = Options::parse();
+    server::start_log();
+    server::exit("pubsub", serve(&options))
+}
+
+fn serve(options: &Options) -> Result<(), Box<dyn Error>> {
+    let config = configure(options)?;
+    let conns = config.hub.subscribers.saturating_add(limits::OTHERS);
+    let reserved = descriptors::reserve(conns, 0)
+        .map_err(|error| format!("--max-subscribers {}: {error}", options.max_subscribers))?;
+    let loopback = options.listen.iter().any(|address| matches!(address, Address::Tcp(at) if at.ip().is_loopback()));
+    let guard = Guard::new(&options.allow_origin, &options.allow_host, loopback);
+    let (now, time) = (Instant::now(), SystemTime::now());
+    let base = time.duration_since(UNIX_EPOCH).map_or(1, |age| u64::try_from(age.as_micros()).unwrap_or(1).max(1));
+    let pubsub = Http::new(Pubsub::new(config, guard, now, base)?, Clock::new(now, time)).server("pollstack");
+    let mut event_loop = EventLoop::with_limits(pubsub, Limits { output: config.backlog, ..reserved })?;
+    let listener = event_loop.listen(listen(options)?.max_conns(conns).overload(Overload::Reject(BUSY.into())))?;
+    Ok(server::run(&mut event_loop, listener, options.grace)?)
+}
+
+fn configure(options: &Options) -> Result<Config, String> {
+    let message = options.max_message.get();
+    let least = message.saturating_mul(limits::BACKLOG_PER_BYTE).max(MIN_BACKLOG);
+    let backlog = options.backlog.unwrap_or(least);
+    if backlog < least {
+        return Err(format!("--backlog {backlog}: the longest message may take {least} bytes on its way"));
+    }
+    let history = History { messages: options.history, bytes: options.history_bytes };
+    let subscribers = options.max_subscribers.get();
+    let hub = HubLimits { channels: options.max_channels.get(), subscribers, history };
+    Ok(Config { message, backlog, heartbeat: options.heartbeat, hub })
+}
+
+/// What the head of a reply has to fit into, and what stands around a short message.
+const MIN_BACKLOG: usize = 16 * 1024;
+
+fn listen(options: &Options) -> Result<Listen, &'static str> {
+    let (first, rest) = options.listen.split_first().ok_or("--listen: there is no address")?;
+    Ok(rest.iter().cloned().fold(Listen::new(first.clone()), Listen::and))
+}
+
+/// An origin as browsers write it: no path, not even a slash.
+fn origin(text: &str) -> Result<String, &'static str> {
+    let host = ["http://", "https://"].iter().find_map(|scheme| text.strip_prefix(scheme));
+    let is_one = |host: &str| !host.is_empty() && host.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'/');
+    host.filter(|host| is_one(host)).map(|_| text.to_owned()).ok_or("an origin is http://HOST or https://HOST")
+}
+
+fn count(n: usize) -> NonZeroUsize {
+    NonZeroUsize::new(n).unwrap_or(NonZeroUsize::MIN)
+}

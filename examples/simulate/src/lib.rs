@@ -1,0 +1,6 @@
+//! The servers in simulated worlds, and the oracles of the fuzz targets.
+
+pub mod oracles;
+mod scenarios;
+
+pub use scenarios::{Report, SERVERS, Server, run};

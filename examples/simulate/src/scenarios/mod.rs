@@ -1,0 +1,60 @@
+//! Worlds, and what is done in them.
+
+mod accio;
+mod chaos;
+mod chat;
+mod http;
+mod model;
+mod report;
+mod stack;
+
+pub use report::Report;
+
+use pollstack::sim::World;
+use report::Check;
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+/// A server, and how it is tried.
+#[derive(Clone, Copy)]
+pub struct Server {
+    /// What it is called on the command line.
+    pub name: &'static str,
+    run: fn(u64, &World, &mut Report) -> Check,
+}
+
+/// All of them.
+pub const SERVERS: [Server; 5] = [
+    Server { name: "stack", run: stack::run },
+    Server { name: "chat", run: chat::run },
+    Server { name: "accio", run: accio::run },
+    Server { name: "http", run: http::run },
+    Server { name: "chaos", run: chaos::run },
+];
+
+/// Runs a server in the world of a seed. What is wrong comes with the trace of that world, and the
+/// command that tells it again.
+pub fn run(server: Server, seed: u64, report: &mut Report, trace: bool) -> Result<(), String> {
+    let world = World::new(seed);
+    let result = catch_unwind(AssertUnwindSafe(|| (server.run)(seed, &world, report)));
+    let result = result.unwrap_or_else(|panic| Err(message(&*panic).into()));
+    if let Err(error) = result {
+        return Err(format!(
+            "{}{}: seed {seed}: {error}\n\
+             cargo run --release -p simulate -- --server {} --first {seed} --seeds 1 --trace",
+            report.trace(&world),
+            server.name,
+            server.name
+        ));
+    }
+    if trace {
+        print!("{}", report.trace(&world));
+    }
+    report.close(&world);
+    Ok(())
+}
+
+fn message(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref().copied());
+    format!("it has panicked: {}", text.unwrap_or("?"))
+}

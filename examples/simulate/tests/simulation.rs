@@ -1,0 +1,20 @@
+//! The servers in simulated worlds, a fixed set of them; `examples/simulate` runs them by the million.
+
+use simulate::{Report, SERVERS};
+
+/// Lost otherwise: items, order, places, connections or rest, in situations that nobody has thought
+/// of. Every kind of fault is made.
+#[test]
+fn all_is_as_it_should_be() {
+    for server in SERVERS {
+        let mut sum = Report::default();
+        for seed in 0..300 {
+            let mut report = Report::default();
+            simulate::run(server, seed, &mut report, false).unwrap_or_else(|failure| panic!("{failure}"));
+            sum.add(&report);
+        }
+        assert!(sum.worlds == 300 && sum.connections > 1000);
+        assert!(sum.ended > 100 && sum.aborted > 100, "{}: {sum:?}", server.name);
+        assert!(sum.fired.iter().all(|n| *n > 0), "{}: {:?}", server.name, sum.fired);
+    }
+}

@@ -1,0 +1,39 @@
+//! The access log, in the common format.
+
+use pollstack::http::{ExchangeId, Exchanges, Request, Status, Version};
+use pollstack::net::Peer;
+use std::time::SystemTime;
+
+/// What the lines are logged under, as they are.
+pub const TARGET: &str = "access";
+
+/// What is logged of a request, as far as it is known before the reply; `None` if nothing is logged.
+pub(crate) fn begin(http: &Exchanges<'_>, id: ExchangeId, request: &Request<'_>) -> Option<String> {
+    if !log::log_enabled!(target: TARGET, log::Level::Debug) {
+        return None;
+    }
+    let peer = match http.peer(id) {
+        Some(Peer::Tcp(address)) => address.ip().to_string(),
+        Some(Peer::Unix) => "unix".to_owned(),
+        None => "-".to_owned(),
+    };
+    let version = if request.version() == Version::Http10 { "1.0" } else { "1.1" };
+    let (date, method, target) = (date(http.time()), request.method(), request.target().escape_debug());
+    Some(format!("{peer} - - [{date}] \"{method} {target} HTTP/{version}\""))
+}
+
+/// Logs it, now that the reply is known.
+pub(crate) fn end(line: &str, status: Status, bytes: u64) {
+    match bytes {
+        0 => log::debug!(target: TARGET, "{line} {} -", status.code()),
+        _ => log::debug!(target: TARGET, "{line} {} {bytes}", status.code()),
+    }
+}
+
+/// `20/Nov/2026:20:47:28 +0000`, of `Fri, 20 Nov 2026 20:47:28 GMT`.
+fn date(time: SystemTime) -> String {
+    let text = httpdate::fmt_http_date(time);
+    let mut words = text.split(' ').skip(1);
+    let mut word = || words.next().unwrap_or_default();
+    format!("{}/{}/{}:{} +0000", word(), word(), word(), word())
+}

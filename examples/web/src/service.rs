@@ -1,0 +1,260 @@
+//! The web service: what is answered to whom.
+
+use super::access;
+use super::cache::Cache;
+use super::coding::Accepted;
+use super::conditions::{Validators, Verdict};
+use super::config::Config;
+use super::path::{Wanted, wanted};
+use super::range::Range;
+use super::resource::{Place, Resource};
+use super::variant::{Content, Variant};
+use pollstack::http::{
+    BODY_TIME, Body, ExchangeId, Exchanges, HEAD_TIME, Handler, Headers, Limits, Request, SKIP_BYTES, Status,
+};
+use std::io::{self, ErrorKind};
+use std::rc::Rc;
+use std::time::SystemTime;
+
+/// What a folder is shown with.
+const INDEX: &[u8] = b"index.html";
+
+/// Methods that are known, and not for files. The layer knows of CONNECT.
+const OTHER_METHODS: [&str; 6] = ["POST", "PUT", "DELETE", "OPTIONS", "TRACE", "PATCH"];
+
+/// What `/` shows before there is a page.
+const PLACEHOLDER: &str = "<!DOCTYPE html>
+<title>A web server</title>
+<h1>It serves</h1>
+<p>There is no page here yet. To install one, put a file <code>index.html</code> into the folder that the
+<code>host</code> line of the configuration names.</p>
+";
+
+/// A server of files.
+pub struct Web {
+    config: Config,
+    cache: Cache,
+    /// What goes with replies that depend on `Accept-Encoding`.
+    vary: Headers,
+}
+
+/// Where a request leads.
+enum Target {
+    File(Rc<Resource>),
+    /// To a folder, without the slash behind it.
+    Folder,
+    /// To a root without a page.
+    Empty,
+    Nowhere(Status),
+}
+
+impl Web {
+    /// An application that serves what `config` says.
+    pub fn new(config: Config) -> Web {
+        Web { config, cache: Cache::new(), vary: Headers::new().with("Vary", "Accept-Encoding") }
+    }
+
+    /// Serves something else from here on.
+    pub fn configure(&mut self, config: Config) {
+        self.config = config;
+        self.cache.clear();
+    }
+
+    /// The layer's limits for it.
+    pub fn limits(config: &Config) -> Limits {
+        let timeout = config.timeout;
+        Limits {
+            head_time: timeout.max(HEAD_TIME),
+            read_time: timeout,
+            body_time: timeout.max(BODY_TIME),
+            idle_time: timeout,
+            stall_time: timeout,
+            ..Limits::default()
+        }
+    }
+
+    /// Answers, and returns how, and how many bytes of content were promised.
+    fn answer(&mut self, http: &mut Exchanges<'_>, id: ExchangeId, request: &Request<'_>) -> (Status, u64) {
+        match request.method() {
+            "GET" | "HEAD" => {}
+            other => return refuse(http, id, other),
+        }
+        match self.find(http, request) {
+            Target::File(resource) => self.send(http, id, request, &resource),
+            Target::Folder => redirect(http, id, request),
+            Target::Empty => {
+                let reply = http.reply(id, Status::OK).header("Content-Type", "text/html; charset=utf-8");
+                reply.header("Cache-Control", "no-store").body(PLACEHOLDER.as_bytes());
+                (Status::OK, PLACEHOLDER.len() as u64)
+            }
+            Target::Nowhere(status) => page(http, id, status),
+        }
+    }
+
+    /// Finds what a path leads to, in the cache or beneath the root.
+    fn find(&mut self, http: &Exchanges<'_>, request: &Request<'_>) -> Target {
+        let Config { hosts, media, .. } = &self.config;
+        let Some((host, folder)) = hosts.find(request.host()) else { return Target::Nowhere(Status::NOT_FOUND) };
+        let mut missing = Target::Nowhere(Status::NOT_FOUND);
+        let found = self.cache.find(host, request.path(), http.now(), |known| {
+            let Some(Wanted { path, is_folder }) = wanted(request.path()) else {
+                missing = Target::Nowhere(Status::BAD_REQUEST);
+                return Err(ErrorKind::NotFound.into());
+            };
+            if path.is_empty() {
+                missing = Target::Empty;
+            }
+            let path = if is_folder { index_of(path) } else { path };
+            Resource::open(folder, &path, media, http.time(), known)
+        });
+        match found {
+            Ok(Place::File(resource)) => Target::File(resource),
+            Ok(Place::Folder) if !request.path().ends_with('/') => Target::Folder,
+            Ok(Place::Folder | Place::Other) => Target::Nowhere(Status::FORBIDDEN),
+            Err(error) => match status(&error) {
+                Status::NOT_FOUND => missing,
+                Status::INTERNAL_SERVER_ERROR => {
+                    log::error!("{}: {error}", request.path().escape_debug());
+                    Target::Nowhere(Status::INTERNAL_SERVER_ERROR)
+                }
+                status => Target::Nowhere(status),
+            },
+        }
+    }
+
+    /// Sends a file, or what the request's conditions and its range make of it.
+    fn send(
+        &self,
+        http: &mut Exchanges<'_>,
+        id: ExchangeId,
+        request: &Request<'_>,
+        resource: &Resource,
+    ) -> (Status, u64) {
+        let variant = resource.best(|| Accepted::of(request));
+        let validators = Validators::of(variant);
+        let empty = Headers::new();
+        let vary = if resource.varies() { &self.vary } else { &empty };
+        match validators.judge(request) {
+            Verdict::Send => {}
+            Verdict::NotModified => {
+                http.reply(id, Status::NOT_MODIFIED).headers(&variant.unchanged).headers(vary).empty();
+                return (Status::NOT_MODIFIED, 0);
+            }
+            Verdict::Failed => return page(http, id, Status::PRECONDITION_FAILED),
+        }
+        match range(request, &validators, variant, || http.time()) {
+            Range::Whole => send_whole(http, id, variant, vary),
+            Range::Part { offset, len } => send_part(http, id, variant, vary, offset, len),
+            Range::Beyond => {
+                let reply = http.reply(id, Status::RANGE_NOT_SATISFIABLE);
+                reply.header("Content-Range", format!("bytes */{}", variant.len)).headers(vary).page();
+                (Status::RANGE_NOT_SATISFIABLE, 0)
+            }
+        }
+    }
+}
+
+impl Handler for Web {
+    /// Nobody is interested in a body. One that is too long to be read past is refused.
+    fn body(&mut self, request: &Request<'_>) -> Body {
+        let length = request.header("Content-Length").and_then(|value| std::str::from_utf8(value).ok()?.parse().ok());
+        match length {
+            Some(SKIP_BYTES..) => Body::Refuse(Status::CONTENT_TOO_LARGE),
+            _ => Body::Skip,
+        }
+    }
+
+    fn on_request(&mut self, http: &mut Exchanges<'_>, id: ExchangeId, request: &Request<'_>) {
+        let line = access::begin(http, id, request);
+        let (status, bytes) = self.answer(http, id, request);
+        if let Some(line) = line {
+            access::end(&line, status, if request.method() == "HEAD" { 0 } else { bytes });
+        }
+    }
+}
+
+fn index_of(mut folder: Vec<u8>) -> Vec<u8> {
+    if !folder.is_empty() {
+        folder.push(b'/');
+    }
+    folder.extend_from_slice(INDEX);
+    folder
+}
+
+/// The range that is to be sent. There is none of a HEAD (RFC 9110, section 14.2).
+fn range(
+    request: &Request<'_>,
+    validators: &Validators<'_>,
+    variant: &Variant,
+    now: impl FnOnce() -> SystemTime,
+) -> Range {
+    match request.header("Range") {
+        Some(range) if request.method() == "GET" && validators.allow_range(request, now()) => {
+            Range::of(range, variant.len)
+        }
+        _ => Range::Whole,
+    }
+}
+
+fn send_whole(http: &mut Exchanges<'_>, id: ExchangeId, variant: &Variant, vary: &Headers) -> (Status, u64) {
+    let reply = http.reply(id, Status::OK).headers(&variant.headers).headers(vary);
+    match variant.content() {
+        Content::Memory(bytes) => reply.shared(bytes),
+        Content::File(file) => reply.file(file, 0, variant.len),
+    }
+    (Status::OK, variant.len)
+}
+
+fn send_part(
+    http: &mut Exchanges<'_>,
+    id: ExchangeId,
+    variant: &Variant,
+    vary: &Headers,
+    offset: u64,
+    len: u64,
+) -> (Status, u64) {
+    let range = format!("bytes {offset}-{}/{}", offset + len - 1, variant.len);
+    let reply = http.reply(id, Status::PARTIAL_CONTENT).headers(&variant.headers).headers(vary);
+    let reply = reply.header("Content-Range", range);
+    match variant.content() {
+        // It is small, so the numbers fit.
+        Content::Memory(bytes) => reply.body(bytes.get(offset as usize..(offset + len) as usize).unwrap_or_default()),
+        Content::File(file) => reply.file(file, offset, len),
+    }
+    (Status::PARTIAL_CONTENT, len)
+}
+
+/// A folder's links are relative to it only if there is a slash behind its name.
+fn redirect(http: &mut Exchanges<'_>, id: ExchangeId, request: &Request<'_>) -> (Status, u64) {
+    // With two slashes in front it would lead to another host.
+    let path = request.path().trim_start_matches('/');
+    let query = request.query().map_or_else(String::new, |query| format!("?{query}"));
+    let reply = http.reply(id, Status::MOVED_PERMANENTLY);
+    reply.header("Location", format!("/{path}/{query}")).page();
+    (Status::MOVED_PERMANENTLY, 0)
+}
+
+fn refuse(http: &mut Exchanges<'_>, id: ExchangeId, method: &str) -> (Status, u64) {
+    if !OTHER_METHODS.contains(&method) {
+        return page(http, id, Status::NOT_IMPLEMENTED);
+    }
+    http.reply(id, Status::METHOD_NOT_ALLOWED).header("Allow", "GET, HEAD").page();
+    (Status::METHOD_NOT_ALLOWED, 0)
+}
+
+fn page(http: &mut Exchanges<'_>, id: ExchangeId, status: Status) -> (Status, u64) {
+    http.reply(id, status).page();
+    (status, 0)
+}
+
+/// What a client is told about an open that has failed.
+fn status(error: &io::Error) -> Status {
+    use rustix::io::Errno;
+    match Errno::from_io_error(error) {
+        Some(Errno::NOENT | Errno::NOTDIR | Errno::NAMETOOLONG | Errno::INVAL) => Status::NOT_FOUND,
+        // It leads out of the root, or nowhere, or is a socket or the like.
+        Some(Errno::XDEV | Errno::LOOP | Errno::ACCESS | Errno::PERM | Errno::NXIO) => Status::FORBIDDEN,
+        None if error.kind() == ErrorKind::NotFound => Status::NOT_FOUND,
+        _ => Status::INTERNAL_SERVER_ERROR,
+    }
+}

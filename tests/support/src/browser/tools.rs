@@ -1,0 +1,35 @@
+//! What has to be installed for these tests, and what is said where it is not.
+
+use std::env;
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::thread;
+
+/// Where programs are that not everybody has in the path.
+const MORE_FOLDERS: [&str; 2] = ["/usr/sbin", "/usr/local/sbin"];
+
+/// The first of `names` that is installed. If none is, or nobody has asked for a browser, the test is
+/// left out: it says so, unless `BROWSER=required` is set, which makes it fail.
+pub fn tool(names: &[&str]) -> Option<PathBuf> {
+    if env::var_os("BROWSER").is_none() {
+        leave_out("it runs with BROWSER=required in the environment");
+        return None;
+    }
+    let path = env::var_os("PATH").unwrap_or_default();
+    let folders: Vec<PathBuf> = env::split_paths(&path).chain(MORE_FOLDERS.map(PathBuf::from)).collect();
+    let found = names.iter().flat_map(|name| folders.iter().map(move |folder| folder.join(name)));
+    let found = { found }.find(|path| path.is_file());
+    if found.is_none() {
+        leave_out(&format!("{} is not installed", names[0]));
+    }
+    found
+}
+
+/// Says that the test which runs is left out. Not with a macro, whose words are only shown if the
+/// test fails.
+pub fn leave_out(why: &str) {
+    let thread = thread::current();
+    let test = thread.name().unwrap_or("a test");
+    assert!(env::var_os("BROWSER").is_none_or(|value| value != "required"), "{test} is required, but {why}");
+    let _ = writeln!(io::stderr(), "left out: {test}: {why}");
+}

@@ -1,0 +1,13 @@
+//! What the tests and the benchmarks share: the real servers as child processes, clients for them,
+//! strict readers of replies, a browser.
+#![allow(missing_docs)]
+
+#[cfg(unix)]
+pub mod browser;
+pub mod fake;
+#[cfg(target_os = "linux")]
+pub mod machine;
+pub mod replies;
+mod server;
+
+pub use server::*;

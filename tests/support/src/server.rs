@@ -1,0 +1,348 @@
+//! The real server as a child process, and clients for it. Every wait here ends: with what is
+//! waited for, or after `PATIENCE` with a panic.
+
+use socket2::SockRef;
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Far longer than anything takes that works.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Held while a process is started and while a client is closed: a process that is just being
+/// started has a copy of every descriptor for a moment, and would keep a closed connection open.
+static NO_FORK: Mutex<()> = Mutex::new(());
+
+pub fn no_fork() -> MutexGuard<'static, ()> {
+    NO_FORK.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A running server; killed when dropped.
+pub struct Server {
+    child: Child,
+    /// What it said when it was ready.
+    pub ready: Vec<String>,
+    stdout: Mutex<Receiver<String>>,
+}
+
+/// The command of a server, with none of the variables that would configure it.
+pub fn command(program: impl AsRef<OsStr>, args: &[&str]) -> Command {
+    let mut command = Command::new(program);
+    for name in ["LISTEN", "CAPACITY", "MAX_CLIENTS", "EVICT_AFTER", "BACKLOG", "GRACE"] {
+        command.env_remove(format!("POLLSTACK_{name}"));
+    }
+    command.env_remove("RUST_LOG").args(args).stdin(Stdio::null());
+    command
+}
+
+/// The command of the stack server. A macro, for cargo tells the path only to the package's own tests.
+#[macro_export]
+macro_rules! pollstack {
+    ($args:expr) => {
+        $crate::command(env!("CARGO_BIN_EXE_pollstack"), $args)
+    };
+}
+
+/// A stack server on a free port, started with these arguments.
+#[macro_export]
+macro_rules! start {
+    ($args:expr) => {
+        $crate::Server::start(env!("CARGO_BIN_EXE_pollstack"), $args)
+    };
+}
+
+/// The command of a single-file example of the workspace.
+pub fn example(name: &str, args: &[&str]) -> Command {
+    command(build("--example", name), args)
+}
+
+/// The path of a program of the workspace, built by cargo in the profile of the caller: cargo hands a
+/// test the binaries of its own package only. What is up to date costs cargo a look.
+pub fn build(kind: &str, name: &str) -> PathBuf {
+    static BUILT: Mutex<BTreeMap<String, PathBuf>> = Mutex::new(BTreeMap::new());
+    let mut built = BUILT.lock().unwrap_or_else(PoisonError::into_inner);
+    built.entry(format!("{kind} {name}")).or_insert_with(|| build_now(kind, name)).clone()
+}
+
+fn build_now(kind: &str, name: &str) -> PathBuf {
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.args(["build", "--workspace", "--quiet", "--locked", "--message-format", "json", kind, name]);
+    cargo.args(["--manifest-path", concat!(env!("CARGO_MANIFEST_DIR"), "/../../Cargo.toml")]);
+    cargo.args((!cfg!(debug_assertions)).then_some("--release"));
+    let output = run(cargo);
+    assert!(output.status.success(), "{name} is built: {}", String::from_utf8_lossy(&output.stderr));
+    let messages = output.stdout.split(|byte| *byte == b'\n').map(serde_json::from_slice::<serde_json::Value>);
+    let mut paths = messages.filter_map(|message| Some(PathBuf::from(message.ok()?["executable"].as_str()?)));
+    paths.find(|path| path.file_stem().is_some_and(|stem| stem == name)).expect("cargo says where it is")
+}
+
+/// Runs a server that is expected to exit by itself.
+pub fn run(mut command: Command) -> Output {
+    let child = {
+        let _guard = no_fork();
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    };
+    child.wait_with_output().unwrap()
+}
+
+impl Server {
+    /// Starts the stack server on a free port and waits until it is ready.
+    pub fn start(program: impl AsRef<OsStr>, args: &[&str]) -> Server {
+        let mut all = vec!["--listen", "127.0.0.1:0"];
+        all.extend(args);
+        Server::spawn(command(program, &all), 1)
+    }
+
+    /// Starts `command` and waits until it has said `lines` lines.
+    pub fn spawn(command: Command, lines: usize) -> Server {
+        Server::try_spawn(command, lines).expect("the server says something")
+    }
+
+    /// As [`spawn`](Self::spawn); `None` if it ends, or says nothing, instead.
+    pub fn try_spawn(mut command: Command, lines: usize) -> Option<Server> {
+        let mut child = {
+            let _guard = no_fork();
+            command.stdout(Stdio::piped()).spawn().expect("the server starts")
+        };
+        let lines_of = BufReader::new(child.stdout.take().unwrap()).lines();
+        let (sender, stdout) = channel();
+        thread::spawn(move || lines_of.map_while(Result::ok).try_for_each(|line| sender.send(line)));
+        let mut server = Server { child, ready: Vec::new(), stdout: Mutex::new(stdout) };
+        server.ready = (0..lines).map(|_| server.try_line()).collect::<Option<_>>()?;
+        Some(server)
+    }
+
+    /// The next line on its standard output.
+    pub fn line(&self) -> String {
+        self.try_line().expect("the server says something")
+    }
+
+    fn try_line(&self) -> Option<String> {
+        self.stdout.lock().unwrap().recv_timeout(PATIENCE).ok()
+    }
+
+    /// The address in what it said when it was ready.
+    pub fn address(&self) -> SocketAddr {
+        self.address_behind("listening on ")
+    }
+
+    pub fn address_behind(&self, words: &str) -> SocketAddr {
+        let rest = self.ready.iter().find_map(|line| line.split_once(words)).expect("an address").1;
+        rest.split(',').next().unwrap().parse().unwrap()
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// A client that has said nothing yet.
+    pub fn connect(&self) -> Client {
+        Client::new(TcpStream::connect(self.address()).expect("the server accepts"))
+    }
+
+    /// A client that has sent `bytes`.
+    pub fn send(&self, bytes: &[u8]) -> Client {
+        let mut client = self.connect();
+        client.send(bytes);
+        client
+    }
+
+    pub fn push(&self, payload: &[u8]) -> Client {
+        self.send(&push(payload))
+    }
+
+    pub fn pop(&self) -> Client {
+        self.send(&[0x80])
+    }
+
+    /// Pushes, and waits until it is done.
+    pub fn stored(&self, payload: &[u8]) {
+        assert_eq!(self.push(payload).answer(), [0x00], "push of {payload:?}");
+    }
+
+    /// Pops, and returns the payload.
+    pub fn popped(&self) -> Vec<u8> {
+        self.pop().item()
+    }
+
+    /// Waits until the server has dealt with all that was sent before. A push of nothing changes
+    /// nothing, and is answered by a close; that of a full server says so, which is as good.
+    pub fn barrier(&self) {
+        self.send(&[0x00]).answer();
+    }
+
+    pub fn signal(&self, name: &str) {
+        let _guard = no_fork();
+        let status = Command::new("kill").args([&format!("-{name}"), &self.pid().to_string()]).status().unwrap();
+        assert!(status.success());
+    }
+
+    /// Stops it, until it is sent `CONT`, and waits until it has stopped.
+    pub fn suspend(&self) {
+        self.signal("STOP");
+        let path = format!("/proc/{}/stat", self.pid());
+        let stopped = || std::fs::read_to_string(&path).unwrap().contains(") T ").then_some(());
+        wait_until("the server is suspended", stopped);
+    }
+
+    /// Waits for the server to exit.
+    pub fn wait(&mut self) -> ExitStatus {
+        wait_until("the server exits", || self.child.try_wait().unwrap())
+    }
+
+    /// The most memory that has been resident, in bytes.
+    pub fn peak_memory(&self) -> u64 {
+        self.status("VmHWM") * 1024
+    }
+
+    /// The memory that is resident, in bytes.
+    pub fn memory(&self) -> u64 {
+        self.status("VmRSS") * 1024
+    }
+
+    /// A figure that the kernel tells of it.
+    fn status(&self, name: &str) -> u64 {
+        let text = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let line = text.lines().find(|line| line.starts_with(name)).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    }
+
+    /// The processor time it has used.
+    pub fn cpu(&self) -> Duration {
+        let text = std::fs::read_to_string(format!("/proc/{}/schedstat", self.pid())).unwrap();
+        Duration::from_nanos(text.split(' ').next().unwrap().parse().unwrap())
+    }
+
+    /// Waits until it waits.
+    pub fn wait_until_asleep(&self) {
+        let asleep = || std::fs::read_to_string(format!("/proc/{}/wchan", self.pid())).unwrap().contains("poll");
+        wait_until("the server waits", || asleep().then_some(()));
+    }
+
+    /// How often it has gone to sleep.
+    pub fn sleeps(&self) -> u64 {
+        self.status("voluntary_ctxt_switches")
+    }
+
+    /// How many descriptors it has open.
+    pub fn descriptors(&self) -> usize {
+        self.open_descriptors().count()
+    }
+
+    /// Lets it open no more than `more` descriptors beyond those it has: the limit is on their
+    /// numbers, of which the lowest free one is always the next.
+    #[cfg(target_os = "linux")]
+    pub fn allow_descriptors(&self, more: usize) {
+        let open: Vec<u64> = self.open_descriptors().collect();
+        let limit = (0..).filter(|number| !open.contains(number)).nth(more).unwrap();
+        let (_, hard) = rlimit::Resource::NOFILE.get().unwrap();
+        let pid = i32::try_from(self.pid()).unwrap();
+        rlimit::prlimit(pid, rlimit::Resource::NOFILE, Some((limit, hard)), None).unwrap();
+    }
+
+    fn open_descriptors(&self) -> impl Iterator<Item = u64> {
+        let folder = std::fs::read_dir(format!("/proc/{}/fd", self.pid())).unwrap();
+        folder.map(|entry| entry.unwrap().file_name().into_string().unwrap().parse().unwrap())
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The bytes of a push request, and of the response to a pop.
+pub fn push(payload: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![u8::try_from(payload.len()).unwrap()];
+    bytes.extend(payload);
+    bytes
+}
+
+/// Waits for `check` to return something; for what no socket tells.
+pub fn wait_until<T>(what: &str, mut check: impl FnMut() -> Option<T>) -> T {
+    let start = Instant::now();
+    loop {
+        if let Some(result) = check() {
+            return result;
+        }
+        assert!(start.elapsed() < PATIENCE, "waited in vain until {what}");
+        thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// One connection to the server.
+pub struct Client {
+    /// Taken only when it is dropped.
+    stream: Option<TcpStream>,
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        let _guard = no_fork();
+        self.stream.take();
+    }
+}
+
+impl Read for Client {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        self.stream().read(buffer)
+    }
+}
+
+impl Client {
+    pub fn new(stream: TcpStream) -> Client {
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_nodelay(true).unwrap();
+        Client { stream: Some(stream) }
+    }
+
+    pub fn stream(&self) -> &TcpStream {
+        self.stream.as_ref().unwrap()
+    }
+
+    pub fn send(&mut self, bytes: &[u8]) {
+        self.stream().write_all(bytes).expect("the server takes the request");
+    }
+
+    /// All that the server sends, to the end of the stream. A reset is a failure.
+    pub fn answer(&mut self) -> Vec<u8> {
+        let mut answer = Vec::new();
+        self.stream().read_to_end(&mut answer).expect("an orderly end of the stream");
+        answer
+    }
+
+    /// The payload of a pop response.
+    pub fn item(&mut self) -> Vec<u8> {
+        let answer = self.answer();
+        let (&header, payload) = answer.split_first().expect("a pop response");
+        assert_eq!(usize::from(header), payload.len(), "the header of {answer:?}");
+        payload.to_vec()
+    }
+
+    /// Whether the server has neither answered nor closed. Only meaningful behind a barrier.
+    pub fn is_waiting(&mut self) -> bool {
+        self.stream().set_nonblocking(true).unwrap();
+        let waiting = self.stream().peek(&mut [0]).is_err_and(|error| error.kind() == ErrorKind::WouldBlock);
+        self.stream().set_nonblocking(false).unwrap();
+        waiting
+    }
+
+    /// Ends our half of the stream.
+    pub fn fin(&self) {
+        self.stream().shutdown(Shutdown::Write).unwrap();
+    }
+
+    /// Closes with a reset.
+    pub fn reset(self) {
+        SockRef::from(self.stream()).set_linger(Some(Duration::ZERO)).unwrap();
+    }
+}
