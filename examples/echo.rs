@@ -9,7 +9,7 @@
 //! nc 127.0.0.1 7000
 //! ```
 
-use pollstack::{ConnId, Context, EventLoop, Listen, ListenerId, Service};
+use pollstack::{ConnId, Context, EventLoop, ListenerConfig, ListenerId, Service};
 use std::error::Error;
 
 struct Echo;
@@ -20,7 +20,7 @@ impl Service for Echo {
     fn on_open(&mut self, _: &mut Context<'_>, _: ConnId, _: ListenerId) {}
 
     fn on_data(&mut self, cx: &mut Context<'_>, id: ConnId, _: &mut (), input: &[u8]) -> usize {
-        let fits = input.len().min(cx.room(id));
+        let fits = input.len().min(cx.send_capacity(id));
         cx.send(id, &input[..fits]).map_or(0, |()| fits)
     }
 
@@ -32,7 +32,7 @@ impl Service for Echo {
 fn main() -> Result<(), Box<dyn Error>> {
     let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:7000".to_owned());
     let mut server = EventLoop::new(Echo)?;
-    let listener = server.listen(Listen::new(address.parse()?))?;
+    let listener = server.listen(ListenerConfig::new(address.parse()?))?;
     for address in server.addresses(listener)? {
         println!("listening on {address}");
     }

@@ -15,7 +15,7 @@ use mio::net::UdpSocket;
 use mio::{Events, Interest, Poll, Token};
 use pollstack::net::Address;
 use pollstack::stack::{StackService, wire};
-use pollstack::{EventLoop, Limits, Listen, Overload};
+use pollstack::{EventLoop, Limits, ListenerConfig, Overload};
 use std::error::Error;
 use std::io::{self, ErrorKind};
 use std::time::{Duration, Instant};
@@ -40,7 +40,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let mut server = EventLoop::embedded(StackService::new(100), Limits::default(), poll.registry(), 1000..10_000)?;
     let overload = Overload::EvictOldest { after: Duration::from_secs(10), otherwise: wire::BUSY.into() };
-    let listener = server.listen(Listen::new(stack).max_conns(100).overload(overload))?;
+    let listener = server.listen(ListenerConfig::new(stack).max_conns(100).overload(overload))?;
     println!("listening on {}, status on udp {}", server.addresses(listener)?[0], socket.local_addr()?);
 
     let mut report_at = Instant::now() + REPORT_EVERY;

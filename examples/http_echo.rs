@@ -8,9 +8,9 @@
 //! curl --data 'hello' http://127.0.0.1:8081/
 //! ```
 
-use pollstack::http::{BUSY, Body, Clock, ExchangeId, Exchanges, Handler, Http, Request, Status};
+use pollstack::http::{BUSY, Body, Clock, ExchangeId, Handler, Http, Request, Responder, Status};
 use pollstack::signals::{SIGINT, SIGTERM, StopSignals};
-use pollstack::{EventLoop, Listen, Overload};
+use pollstack::{EventLoop, ListenerConfig, Overload};
 use std::error::Error;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -24,9 +24,9 @@ impl Handler for Echo {
         Body::Collect(MAX_BODY)
     }
 
-    fn on_request(&mut self, http: &mut Exchanges<'_>, id: ExchangeId, request: &Request<'_>) {
+    fn on_request(&mut self, http: &mut Responder<'_>, id: ExchangeId, request: &Request<'_>) {
         let media = request.header("Content-Type").unwrap_or(b"application/octet-stream");
-        http.reply(id, Status::OK).header("Content-Type", media).body(request.body());
+        http.respond(id, Status::OK).header("Content-Type", media).body(request.body());
     }
 }
 
@@ -34,7 +34,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:8081".to_owned());
     let clock = Clock::new(Instant::now(), SystemTime::now());
     let mut server = EventLoop::new(Http::new(Echo, clock).server("pollstack"))?;
-    let listener = server.listen(Listen::new(address.parse()?).overload(Overload::Reject(BUSY.into())))?;
+    let listener = server.listen(ListenerConfig::new(address.parse()?).overload(Overload::Reject(BUSY.into())))?;
     let signals = StopSignals::new(&server, &[SIGINT, SIGTERM])?;
     for address in server.addresses(listener)? {
         println!("listening on {address}");

@@ -8,21 +8,21 @@ use std::time::Duration;
 /// A bounded, blocking LIFO stack over TCP.
 ///
 /// Clients push items of 1 to 127 bytes and pop the one pushed last. A push to a full stack waits
-/// for room, a pop from an empty one waits for an item. The items live in memory, and go when the
-/// server stops.
+/// for room, a pop from an empty stack waits for an item. The items live in memory, and are lost
+/// when the server stops.
 #[derive(Clone, Debug, Parser)]
 #[command(version, verbatim_doc_comment, after_long_help = AFTER)]
 pub(crate) struct Options {
-    /// Listen on IP:PORT, [IPV6]:PORT or unix:PATH; may be repeated
+    /// ListenerConfig on IP:PORT, [IPV6]:PORT or unix:PATH; may be repeated
     ///
-    /// Port 0 takes a free one. The clients of all addresses are counted together.
+    /// Port 0 takes a free port. The clients of all addresses count together.
     #[arg(long = "listen", value_name = "ADDR", env = "POLLSTACK_LISTEN", value_delimiter = ',')]
     #[arg(default_value = "127.0.0.1:8080", help_heading = "Network")]
     pub(crate) listen: Vec<Address>,
 
     /// How many connections may wait in the kernel to be accepted, per address
     ///
-    /// A flood that overflows it can lose the first bytes of requests (SYN cookies).
+    /// A flood that overflows this queue can lose the first bytes of requests (SYN cookies).
     #[arg(long, value_name = "CONNS", env = "POLLSTACK_BACKLOG", default_value_t = 4096)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..), help_heading = "Network")]
     pub(crate) backlog: u32,
@@ -32,19 +32,19 @@ pub(crate) struct Options {
     #[arg(value_parser = positive::<usize>, help_heading = "Limits")]
     pub(crate) capacity: usize,
 
-    /// How many clients are served at once; another one reads 0xFF (busy)
+    /// How many clients are served at once; the next one reads 0xFF (busy)
     #[arg(long, value_name = "CLIENTS", env = "POLLSTACK_MAX_CLIENTS", default_value_t = 100)]
     #[arg(value_parser = positive::<usize>, help_heading = "Limits")]
     pub(crate) max_clients: usize,
 
     /// The age above which the oldest client gives way to a newcomer, as 10s, 500ms, 2m
     ///
-    /// Nobody is closed for age without a newcomer who finds all places taken.
+    /// No client is closed for its age unless a new client finds all places taken.
     #[arg(long, value_name = "AGE", env = "POLLSTACK_EVICT_AFTER", default_value = "10s")]
     #[arg(value_parser = duration, help_heading = "Limits")]
     pub(crate) evict_after: Duration,
 
-    /// How long the clients that are there may still take when the server stops
+    /// How long connected clients may still take when the server stops
     #[arg(long, value_name = "TIME", env = "POLLSTACK_GRACE", default_value = "5s")]
     #[arg(value_parser = duration, help_heading = "Shutdown")]
     pub(crate) grace: Duration,
@@ -52,7 +52,7 @@ pub(crate) struct Options {
 
 const AFTER: &str = "\
 Signals:
-  SIGTERM, SIGINT  stop accepting, serve who is there, exit with status 0; again: exit at once
+  SIGTERM, SIGINT  stop accepting, serve connected clients, exit with status 0; again: exit at once
 
 Environment:
   RUST_LOG         what is logged to standard error: error, warn (the default), info, debug
@@ -69,13 +69,13 @@ mod tests {
     use super::*;
     use clap::CommandFactory;
 
-    /// Were this to fail, an option would clash with another and the server would not start.
+    /// Lost otherwise: the server, which does not start if two options clash.
     #[test]
     fn the_command_line_is_consistent() {
         Options::command().debug_assert();
     }
 
-    /// Were this to fail, the man page would describe another server. `UPDATE_MAN=1` rewrites it.
+    /// Lost otherwise: a man page that describes this server. `UPDATE_MAN=1` rewrites it.
     #[test]
     fn the_man_page_is_up_to_date() {
         let mut page = Vec::new();

@@ -20,64 +20,65 @@ use std::time::Duration;
 #[derive(Clone, Copy, Debug)]
 pub struct Client {
     server: SocketAddr,
-    patience: Option<Duration>,
+    timeout: Option<Duration>,
 }
 
-/// Why a request was not served.
+/// Why a request was not served. Reasons may be added.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum ClientError {
-    /// An item has 1 to [`MAX_ITEM`](wire::MAX_ITEM) bytes; this is how many were given.
+    /// The item is empty or longer than [`MAX_ITEM`](wire::MAX_ITEM); this is its length in bytes.
     Length(usize),
-    /// The server has all its clients. Nothing was stored or taken; try again later.
+    /// All places of the server are taken. Nothing was stored or taken; try again later.
     Busy,
-    /// The server closed without an answer: it has evicted this client, or is stopping. A pop has
-    /// taken nothing; of a push it cannot be known whether it was stored.
+    /// The server closed without an answer: it evicted this client, or is stopping. A pop took nothing;
+    /// a push may or may not have been stored.
     Closed,
-    /// The answer was none that the protocol has.
+    /// The answer is not one of the protocol; these are its bytes.
     Protocol(Vec<u8>),
-    /// The connection failed, or the server took longer than the client has patience.
+    /// The connection failed, or the answer did not come within the [timeout](Client::timeout).
     Io(io::Error),
 }
 
 impl Client {
-    /// A client that waits as long as it takes: a pop from an empty stack waits for a push.
+    /// Makes a client that waits as long as it takes: a pop from an empty stack waits for a push.
     pub fn new(server: SocketAddr) -> Self {
-        Client { server, patience: None }
+        Client { server, timeout: None }
     }
 
-    /// The same, which gives up on an answer after `patience`, and so cancels its request. A
-    /// `patience` of zero is taken for none.
-    pub fn patience(self, patience: Duration) -> Self {
-        Client { patience: Some(patience).filter(|patience| !patience.is_zero()), ..self }
+    /// Sets how long to wait for an answer before giving up, which cancels the request. Zero waits as
+    /// long as it takes.
+    pub fn timeout(self, timeout: Duration) -> Self {
+        Client { timeout: Some(timeout).filter(|timeout| !timeout.is_zero()), ..self }
     }
 
     /// Puts an item on the stack; waits while the stack is full.
     ///
     /// # Errors
-    /// As [`ClientError`] says.
+    /// A [`ClientError`].
     pub fn push(&self, payload: &[u8]) -> Result<(), ClientError> {
         let item = Item::new(payload).ok_or(ClientError::Length(payload.len()))?;
         match self.request(item.frame())? {
             answer if answer == wire::STORED => Ok(()),
-            answer => Err(refusal(answer)),
+            answer => Err(error_of(answer)),
         }
     }
 
     /// Takes the top item off the stack; waits while the stack is empty.
     ///
     /// # Errors
-    /// As [`ClientError`] says.
+    /// A [`ClientError`].
     pub fn pop(&self) -> Result<Vec<u8>, ClientError> {
         let answer = self.request(&[wire::POP])?;
         match wire::parse(&answer) {
             Parsed::Request(Request::Push(payload), len) if len == answer.len() => Ok(payload.to_vec()),
-            _ => Err(refusal(answer)),
+            _ => Err(error_of(answer)),
         }
     }
 
     fn request(&self, request: &[u8]) -> Result<Vec<u8>, ClientError> {
         let mut stream = TcpStream::connect(self.server)?;
-        stream.set_read_timeout(self.patience)?;
+        stream.set_read_timeout(self.timeout)?;
         let mut answer = Vec::new();
         // A server that is full may have answered and closed before it has read the request.
         match stream.write_all(request) {
@@ -86,13 +87,13 @@ impl Client {
             }
             _ => {}
         }
-        // One byte more than the longest answer shows that it is none.
+        // One byte more than the longest answer shows that this is not one.
         stream.take(2 + wire::MAX_ITEM as u64).read_to_end(&mut answer)?;
         Ok(answer)
     }
 }
 
-fn refusal(answer: Vec<u8>) -> ClientError {
+fn error_of(answer: Vec<u8>) -> ClientError {
     match &answer[..] {
         wire::BUSY => ClientError::Busy,
         [] => ClientError::Closed,

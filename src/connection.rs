@@ -1,70 +1,55 @@
-//! A connection: its buffers, what is known of its socket, and what is to be done next.
+//! One connection: its buffers, what is known of its socket, and the next step for it.
 //!
-//! The loop keeps a connection in two halves under one slab key. This half, [`Connection`], is
-//! what a [`Context`](crate::Context) may touch: it knows neither the type of the stream nor that
-//! of the protocol's state. The other half, with both, stays in the event loop.
+//! The loop keeps a connection in two halves under one key. This half, [`Connection`], is what a
+//! [`Context`](crate::Context) may touch: it knows neither the type of the stream nor that of the
+//! protocol's state. The other half, with both, stays in the event loop.
 
 use crate::limits::{BURST_BYTES, CALL_BYTES, Limits};
 use crate::net::{Interest, Peer, Ready};
 use crate::output::Output;
 use crate::queue::Place;
-use crate::service::ConnId;
 use std::collections::VecDeque;
 use std::time::Instant;
 
 /// One connection, from its accept until its descriptor is closed.
 #[derive(Debug)]
 pub(crate) struct Connection {
-    pub(crate) serial: u64,
     pub(crate) peer: Peer,
-    /// The listener it is counted with, by index.
+    /// The listener it counts with, by index.
     pub(crate) listener: usize,
-    /// Where it is counted.
     pub(crate) seat: Seat,
     pub(crate) phase: Phase,
-    /// To be closed at once: the service has aborted it.
-    pub(crate) doomed: bool,
-    /// Not to be read: the service has paused it.
+    pub(crate) input_end: InputEnd,
+    /// Readiness as events and calls have told it. A bit is cleared only by a call that found
+    /// nothing: `WouldBlock`, a short read or write, an end.
+    pub(crate) ready: Ready,
+    /// The events that are asked for.
+    pub(crate) watched: Option<Interest>,
+
+    /// The service wants no input for now.
     pub(crate) paused: bool,
-    /// The input that is left is to be offered once more.
-    pub(crate) again: bool,
-    /// What it sends is read and dropped: nothing but its end is of interest.
+    /// The service wants no input any more, only the end of it.
     pub(crate) ignored: bool,
+    /// The input that is left is to be offered once more.
+    pub(crate) reoffer: bool,
     /// The peer has sent more than the service wanted, and may go on.
     pub(crate) goes_on: bool,
 
-    /// There may be bytes to read. Cleared only by an end, a short read or `WouldBlock`.
-    pub(crate) unread: bool,
-    /// There may be an end to read, behind the bytes: it gives no edge of its own.
-    pub(crate) fin: bool,
-    /// Reads stop at an urgent mark, with more behind it: a short one has not exhausted the socket.
-    pub(crate) urgent: bool,
-    /// The end has been read.
-    pub(crate) eof: bool,
-    /// The service has been told of the end.
-    pub(crate) told_eof: bool,
-    /// There may be room to write. Cleared only by a short write or `WouldBlock`.
-    pub(crate) writable: bool,
-    /// The socket may be in error.
-    pub(crate) fault: bool,
-    /// What the stream is watched for.
-    pub(crate) watched: Option<Interest>,
-
-    /// On the list of those to be settled.
+    /// It is on the list of those to be settled.
     pub(crate) dirty: bool,
-    /// On the run queue, or being served.
+    /// It is on the run queue, or being served.
     pub(crate) queued: bool,
     /// The turn that `spent` belongs to.
-    pub(crate) turn: u64,
+    turn: u64,
     /// Bytes moved in that turn.
     pub(crate) spent: usize,
     /// Bytes dropped while it lingers.
     pub(crate) discarded: usize,
-    /// When the kernel last took something of its output.
-    pub(crate) last_taken: Option<Instant>,
-    /// How many bytes the kernel has taken in all.
+    /// When the kernel last took a part of its output.
+    pub(crate) last_write: Option<Instant>,
+    /// Bytes that the kernel has taken so far.
     pub(crate) sent: u64,
-    /// How many of the last of them it may be keeping back until more comes.
+    /// The last of them, which the kernel may keep back until more comes.
     pub(crate) corked: u64,
 
     /// Received and not consumed. Empty, and without memory, on nearly all connections.
@@ -73,71 +58,77 @@ pub(crate) struct Connection {
     pub(crate) output: Option<Box<Output>>,
 }
 
-/// How far a connection has come.
+/// How far a connection has come. It goes on to later phases only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Phase {
     Open,
-    /// To be closed when its output is out.
+    /// It closes when its output is out.
     Finishing,
-    /// Closed for the service, and our half has ended; what the peer still sends is dropped.
+    /// It closes at once.
+    Aborted,
+    /// It is closed for the service, and our half has ended. Bytes that the peer still sends are dropped.
     Lingering,
 }
 
-/// Where a connection is counted, until it is closed or lingers.
+/// How far the peer's half has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum InputEnd {
+    /// The peer may still send.
+    NotRead,
+    /// The end has been read.
+    Read,
+    /// The service has been told of it.
+    Reported,
+}
+
+/// Where a connection is counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Seat {
     /// Among those that its listener has admitted.
     Admitted(Place),
-    /// Among those that are closed for the service.
+    /// Among those that linger.
     Lingering(Place),
     /// Nowhere: it is being turned away.
     None,
 }
 
-/// What to do next for a connection.
+/// The next step for a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
     /// Offer its input to the service once more.
     Offer,
-    /// Read at most so many bytes.
+    /// Read at most this many bytes.
     Read(usize),
-    /// Its input is full, and nobody is going to take any of it: read on, and close if there is
+    /// The input is full, and the service has taken nothing of it: read on, and close if there is
     /// more than the end.
     Overflow,
     /// Tell the service that the peer has ended.
     End,
-    /// Read, and drop what comes; one that lingers may send so much only.
+    /// Read, and drop what comes.
     Discard,
 }
 
 impl Connection {
-    /// A newcomer: nothing is known of its socket, so everything is worth trying.
-    pub(crate) fn new(serial: u64, peer: Peer, listener: usize, seat: Seat) -> Self {
+    /// Makes a new connection. Nothing is known of its socket, so everything is worth trying.
+    pub(crate) fn new(peer: Peer, listener: usize, seat: Seat) -> Self {
         Connection {
-            serial,
             peer,
             listener,
             seat,
             phase: Phase::Open,
-            doomed: false,
-            paused: false,
-            again: false,
-            ignored: false,
-            goes_on: false,
-            unread: true,
-            fin: false,
-            urgent: false,
-            eof: false,
-            told_eof: false,
-            writable: true,
-            fault: false,
+            input_end: InputEnd::NotRead,
+            ready: Ready { readable: true, writable: true, ..Ready::default() },
             watched: None,
+            paused: false,
+            ignored: false,
+            reoffer: false,
+            goes_on: false,
             dirty: false,
             queued: false,
             turn: 0,
             spent: 0,
             discarded: 0,
-            last_taken: None,
+            last_write: None,
             sent: 0,
             corked: 0,
             input: Vec::new(),
@@ -146,57 +137,55 @@ impl Connection {
     }
 
     /// Notes what an event says. None of it is taken for a fact.
-    pub(crate) fn hear(&mut self, ready: Ready) {
-        self.unread |= ready.readable;
-        self.fin |= ready.read_closed;
-        self.writable |= ready.writable;
-        self.fault |= ready.error;
-        self.urgent |= ready.urgent;
+    pub(crate) fn update_readiness(&mut self, ready: Ready) {
+        self.ready |= ready;
     }
 
-    /// Notes that a read brought `n` of at most `wanted` bytes.
-    pub(crate) fn has_read(&mut self, n: usize, wanted: usize, short_means_drained: bool) {
+    /// Notes that a read of at most `wanted` bytes brought `n`.
+    pub(crate) fn has_read(&mut self, n: usize, wanted: usize, short_io_exhausts: bool) {
         self.spend(n);
-        self.eof = n == 0;
-        self.unread = n == wanted || (n > 0 && (self.urgent || !short_means_drained));
+        if n == 0 {
+            self.input_end = InputEnd::Read;
+        }
+        self.ready.readable = n == wanted || (n > 0 && (self.ready.urgent || !short_io_exhausts));
     }
 
     /// Notes that there was nothing to read, whatever events have said.
     pub(crate) fn has_drained(&mut self) {
-        self.unread = false;
-        self.fin = false;
+        self.ready.readable = false;
+        self.ready.read_closed = false;
     }
 
-    /// Whether the kernel held nothing unread when it was last asked.
+    /// Returns whether the kernel held nothing unread when it was last asked.
     pub(crate) fn is_drained(&self) -> bool {
-        !self.unread
+        !self.ready.readable
     }
 
-    /// Whether a close may follow the end of our half at once: the peer is not known to be sending,
-    /// and all that it was sent has left this machine. What it sends nevertheless may make the close
-    /// a reset, which comes behind its answer.
+    /// Returns whether a close may follow the end of our half at once: the peer is not known to be
+    /// sending, and all that was sent to it has left this machine. If the peer sends more all the
+    /// same, the close may become a reset, which comes behind the answer.
     pub(crate) fn closes_at_once(&self) -> bool {
-        self.eof || (self.is_drained() && !self.goes_on && self.input.is_empty() && self.sent <= BURST_BYTES)
+        self.has_ended() || (self.is_drained() && !self.goes_on && self.input.is_empty() && self.sent <= BURST_BYTES)
     }
 
     /// Notes that the kernel took `n` bytes, and may keep them back if `corked`.
     pub(crate) fn has_written(&mut self, n: usize, corked: bool, now: Instant) {
         self.spend(n);
-        self.last_taken = Some(now);
+        self.last_write = Some(now);
         self.sent += n as u64;
         self.corked = if corked { self.corked + n as u64 } else { 0 };
     }
 
-    /// Notes that our half has ended, and with it all that the kernel kept back has left.
-    pub(crate) fn has_shut(&mut self) {
+    /// Notes that our half has ended. All that the kernel kept back has left with it.
+    pub(crate) fn has_shut_down(&mut self) {
         self.corked = 0;
     }
 
-    /// What it sends from here on is read and dropped. Its end may have come with its request, so it
-    /// is looked for at once.
+    /// Reads and drops what the peer sends from here on. The end may have come with the request, so
+    /// it is looked for at once.
     pub(crate) fn ignore_input(&mut self) {
         self.ignored = true;
-        self.unread = true;
+        self.ready.readable = true;
         self.drop_input();
     }
 
@@ -206,7 +195,7 @@ impl Connection {
         self.input = Vec::new();
     }
 
-    /// Keeps what the service has left of its input, if it may still want it.
+    /// Keeps what the service has left of the input, if it may still want it.
     pub(crate) fn keep_input(&mut self, left: Vec<u8>) {
         self.input = left;
         if self.ignored || self.phase != Phase::Open {
@@ -214,45 +203,61 @@ impl Connection {
         }
     }
 
-    /// What is to be done next, if anything.
+    /// Returns whether the end of the peer's half has been read.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.input_end != InputEnd::NotRead
+    }
+
+    /// Returns the next step, if the connection can take one without another event.
     pub(crate) fn next_step(&self, limits: &Limits) -> Option<Step> {
-        let readable = !self.eof && (self.unread || self.fin);
+        // An end behind the bytes gives no edge of its own.
+        let readable = !self.has_ended() && (self.ready.readable || self.ready.read_closed);
         match self.phase {
             Phase::Lingering => readable.then_some(Step::Discard),
-            Phase::Finishing => None,
-            Phase::Open if self.doomed || self.paused => None,
+            Phase::Finishing | Phase::Aborted => None,
+            Phase::Open if self.paused => None,
             Phase::Open if self.ignored && readable => Some(Step::Discard),
-            Phase::Open if self.again && !self.input.is_empty() => Some(Step::Offer),
+            Phase::Open if self.reoffer && !self.input.is_empty() => Some(Step::Offer),
             Phase::Open if readable && self.input.len() < limits.input => {
                 Some(Step::Read(limits.input - self.input.len()))
             }
             // As long as something is to be written, the service may be waiting for room.
             Phase::Open if self.output.is_some() && !self.input.is_empty() => None,
             Phase::Open if readable => Some(Step::Overflow),
-            Phase::Open => (self.eof && !self.told_eof).then_some(Step::End),
+            Phase::Open => (self.input_end == InputEnd::Read).then_some(Step::End),
         }
     }
 
-    /// Whether it can go on without another event.
+    /// Returns whether the connection can go on without another event.
     pub(crate) fn has_work(&self, limits: &Limits) -> bool {
-        self.fault || self.can_write() || self.next_step(limits).is_some()
+        self.ready.error || self.can_write() || self.next_step(limits).is_some()
     }
 
-    /// Whether it is the one that `id` names, and the service still knows it.
-    pub(crate) fn is(&self, id: ConnId) -> bool {
-        self.serial == id.serial && self.phase != Phase::Lingering
+    /// Returns whether the service still knows the connection.
+    pub(crate) fn is_known(&self) -> bool {
+        self.phase != Phase::Lingering
     }
 
     pub(crate) fn can_be_sent_to(&self) -> bool {
-        self.phase == Phase::Open && !self.doomed
+        self.phase == Phase::Open
     }
 
-    /// Whether its input may be offered to the service.
+    /// Returns whether its input may be offered to the service.
     pub(crate) fn takes_input(&self) -> bool {
         self.can_be_sent_to() && !self.paused && !self.ignored
     }
 
-    /// Has the loop look at it before anything else happens.
+    /// Closes the connection when its output is out, unless it has come further already.
+    pub(crate) fn finish(&mut self) {
+        self.phase = self.phase.max(Phase::Finishing);
+    }
+
+    /// Closes the connection at once, unless the service does not know it any more.
+    pub(crate) fn abort(&mut self) {
+        self.phase = self.phase.max(Phase::Aborted);
+    }
+
+    /// Puts the connection on the list of those to be settled.
     pub(crate) fn mark_dirty(&mut self, key: usize, dirty: &mut VecDeque<usize>) {
         if !self.dirty {
             self.dirty = true;
@@ -261,7 +266,7 @@ impl Connection {
     }
 
     pub(crate) fn can_write(&self) -> bool {
-        self.writable && self.output.is_some()
+        self.ready.writable && self.output.is_some()
     }
 
     pub(crate) fn output(&self) -> Option<&Output> {
@@ -272,17 +277,17 @@ impl Connection {
         self.output.as_deref_mut()
     }
 
-    pub(crate) fn room(&self, limits: &Limits) -> usize {
+    pub(crate) fn send_capacity(&self, limits: &Limits) -> usize {
         limits.output.saturating_sub(self.output().map_or(0, Output::held))
     }
 
-    /// Whether it may still move something in this turn.
-    pub(crate) fn has_budget(&mut self, turn: u64, limits: &Limits) -> bool {
+    /// Returns whether the connection may move more bytes in this turn.
+    pub(crate) fn has_budget(&mut self, turn: u64, budget: usize) -> bool {
         if self.turn != turn {
             self.turn = turn;
             self.spent = 0;
         }
-        self.spent < limits.turn
+        self.spent < budget
     }
 
     pub(crate) fn spend(&mut self, bytes: usize) {

@@ -4,24 +4,24 @@
 //! [id](ExchangeId) of their exchange. [`Http`] makes a [`Service`](crate::Service) of it:
 //!
 //! ```
-//! use pollstack::http::{Clock, ExchangeId, Exchanges, Handler, Http, Request, Status};
-//! use pollstack::{EventLoop, Listen};
+//! use pollstack::http::{Clock, ExchangeId, Responder, Handler, Http, Request, Status};
+//! use pollstack::{EventLoop, ListenerConfig};
 //! use std::time::{Instant, SystemTime};
 //!
 //! struct Hello;
 //!
 //! impl Handler for Hello {
-//!     fn on_request(&mut self, http: &mut Exchanges<'_>, id: ExchangeId, request: &Request<'_>) {
+//!     fn on_request(&mut self, http: &mut Responder<'_>, id: ExchangeId, request: &Request<'_>) {
 //!         match request.path() {
-//!             "/" => http.reply(id, Status::OK).header("Content-Type", "text/plain").body(b"hello, world\n"),
-//!             _ => http.reply(id, Status::NOT_FOUND).page(),
+//!             "/" => http.respond(id, Status::OK).header("Content-Type", "text/plain").body(b"hello, world\n"),
+//!             _ => http.respond(id, Status::NOT_FOUND).error_page(),
 //!         }
 //!     }
 //! }
 //!
 //! let clock = Clock::new(Instant::now(), SystemTime::now());
 //! let mut server = EventLoop::new(Http::new(Hello, clock))?;
-//! let listener = server.listen(Listen::new("127.0.0.1:0".parse()?))?;
+//! let listener = server.listen(ListenerConfig::new("127.0.0.1:0".parse()?))?;
 //! println!("listening on {}", server.addresses(listener)?[0]);
 //! # let handle = server.handle()?;
 //! # std::thread::spawn(move || handle.stop(std::time::Duration::ZERO));
@@ -33,10 +33,10 @@
 //!
 //! One request of a connection is handed over at a time; the next, which may have come already,
 //! when the reply to it is complete. So replies are in the order of requests, and a handler that
-//! takes its time holds back nobody but that client. What to do with a [`Body`] it decides when it
+//! takes its time holds back only that client. It decides about a [`Body`] when it
 //! has seen the head: have it collected up to a length, streamed, read past, or refuse it.
 //!
-//! What is malformed, or could be read in two ways, is answered with a page, and the connection is
+//! A request that is malformed, or could be read in two ways, is answered with a page, and the connection is
 //! closed: there is no telling where the next request would begin.
 //!
 //! | status | for |
@@ -52,34 +52,40 @@
 //!
 //! # Replies
 //!
-//! [`Exchanges::reply`] begins one, and the content sends it: [in one piece](Reply::body),
-//! [shared](Reply::shared), [a file's](Reply::file), [as it comes](Reply::stream) under
-//! backpressure, or [another protocol](Reply::upgrade). No line break can get into a header field.
+//! [`Responder::respond`] begins one, and the content sends it: [in one piece](Response::body),
+//! [shared](Response::shared), [a file's](Response::file), [as it comes](Response::stream) under
+//! backpressure, or [another protocol](Response::upgrade). No line break can get into a header field.
 
 mod body;
 mod clock;
 mod connection;
-mod exchanges;
+mod exchange;
 mod framing;
 mod handler;
 mod head;
 mod headers;
 mod limits;
-mod reply;
 mod request;
+mod responder;
+mod response;
+mod response_head;
 mod service;
 mod status;
+mod syntax;
 mod upload;
+mod version;
 
 pub use self::clock::Clock;
-pub use self::exchanges::{ExchangeId, Exchanges};
-pub use self::handler::{Body, Handler, Outcome};
+pub use self::exchange::{ExchangeId, Outcome};
+pub use self::handler::{Body, Handler};
 pub use self::headers::Headers;
 pub use self::limits::{
     BODY_BYTES, BODY_TIME, HEAD_BYTES, HEAD_TIME, HEADERS, IDLE_TIME, LINE_BYTES, Limits, READ_TIME, SKIP_BYTES,
     STALL_TIME,
 };
-pub use self::reply::{BUSY, Reply};
-pub use self::request::{Request, Version};
+pub use self::request::Request;
+pub use self::responder::Responder;
+pub use self::response::{BUSY, Response};
 pub use self::service::{Conn, Http};
 pub use self::status::Status;
+pub use self::version::Version;

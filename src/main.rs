@@ -5,7 +5,7 @@ mod cli;
 use clap::Parser;
 use cli::Options;
 use pollstack::stack::{StackService, wire};
-use pollstack::{EventLoop, Listen, Overload, descriptors, server};
+use pollstack::{EventLoop, ListenerConfig, Overload, descriptors, server};
 use std::error::Error;
 use std::process::ExitCode;
 
@@ -25,9 +25,10 @@ fn serve(options: &Options) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-fn listen(options: &Options) -> Result<Listen, Box<dyn Error>> {
+fn listen(options: &Options) -> Result<ListenerConfig, Box<dyn Error>> {
     let (first, rest) = options.listen.split_first().ok_or("--listen: no address is given")?;
     let overload = Overload::EvictOldest { after: options.evict_after, otherwise: wire::BUSY.into() };
-    let listen = Listen::new(first.clone()).backlog(options.backlog).max_conns(options.max_clients).overload(overload);
-    Ok(rest.iter().cloned().fold(listen, Listen::and))
+    let listen =
+        ListenerConfig::new(first.clone()).backlog(options.backlog).max_conns(options.max_clients).overload(overload);
+    Ok(rest.iter().cloned().fold(listen, ListenerConfig::address))
 }

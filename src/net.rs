@@ -1,15 +1,16 @@
 //! The operating system as the loop sees it.
 //!
-//! [`Net`] is the lower seam of the house: what the loop needs of a kernel, in a dozen functions.
-//! [`Mio`] is the real one. Another implementation, with a network in memory and a clock of its
-//! own, runs the very same loop deterministically.
+//! [`Net`] is the seam between the loop and the kernel, in a dozen functions. [`Mio`] is the real one.
+//! [`sim`](https://docs.rs/pollstack/latest/pollstack/sim/) is a network in memory with a clock of its
+//! own, on which the same loop runs deterministically.
 
 mod mio;
 mod tcp;
 #[cfg(unix)]
 mod unix;
 
-pub use self::mio::{FOREIGN_TOKENS, Handle, Listener, Mio, Stream};
+pub use self::mio::{Handle, Listener, Mio, RESERVED_TOKENS, Stream};
+pub(crate) use self::mio::{OwnPoll, WAKE};
 #[cfg(unix)]
 pub use self::unix::SocketFile;
 
@@ -17,6 +18,7 @@ use std::fmt;
 use std::fs::File;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
+use std::ops::BitOrAssign;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::{Duration, Instant};
@@ -29,21 +31,23 @@ use std::time::{Duration, Instant};
 /// been [watched](Net::watch); for a listener, from [`listen`](Net::listen) on.
 /// [`Interrupted`](io::ErrorKind::Interrupted) means that it may be tried again at once.
 ///
-/// Events are delivered by whoever drives the loop, with
-/// [`EventLoop::ready`](crate::EventLoop::ready). They are hints: the loop survives those that
-/// are late, doubled or for somebody who has long gone. What it cannot survive is an edge that
-/// is never told.
+/// The caller that drives the loop delivers events with
+/// [`EventLoop::notify`](crate::EventLoop::notify). Events are hints: the loop survives those that are
+/// late, doubled or about a connection that has gone. It cannot survive an edge that is never told.
+///
+/// Functions may be added in a new minor version, with an implementation that is right for existing
+/// networks. Nothing that is private to this crate is needed to implement the trait.
 pub trait Net {
     /// A listening socket.
     type Listener;
     /// A connected stream socket.
     type Stream;
 
-    /// Whether a read or write that moved less than it was offered has exhausted the socket, so
-    /// that an edge will follow without another call that says `WouldBlock`.
-    const SHORT_MEANS_DRAINED: bool;
+    /// Tells whether a read or write that moved less than it was offered has exhausted the socket, so
+    /// that an edge follows without another call that says `WouldBlock`.
+    const SHORT_IO_EXHAUSTS: bool;
 
-    /// How many connections can be told apart, if there is a bound.
+    /// Returns how many connections can be told apart, if there is a bound.
     fn max_connections(&self) -> usize {
         usize::MAX
     }
@@ -51,47 +55,48 @@ pub trait Net {
     /// Opens a listening socket. Its events carry [`Source::Listener`] of `index`.
     fn listen(&mut self, address: &Address, options: &SocketOptions, index: usize) -> io::Result<Self::Listener>;
 
-    /// Where a listener listens: the port is the one the system chose if 0 was asked for.
+    /// Returns where a listener listens: the port is the one the system chose if 0 was asked for.
     fn local_address(&self, listener: &Self::Listener) -> io::Result<Address>;
 
     /// Takes the next connection from the backlog.
     fn accept(&mut self, listener: &mut Self::Listener) -> io::Result<(Self::Stream, Peer)>;
 
-    /// Whether a read of this stream may stop short of what has arrived although nothing says so: a
-    /// Unix socket's does at a passed descriptor. Such a stream is read until `WouldBlock`.
+    /// Returns whether a read of this stream may stop short of what has arrived without an event that
+    /// says so. A Unix socket's does at a passed descriptor. Such a stream is read until `WouldBlock`.
     fn reads_stop_short(&self, _stream: &Self::Stream) -> bool {
         false
     }
 
-    /// Reads what has arrived; `Ok(0)` is the end of the peer's stream.
+    /// Reads what has arrived. `Ok(0)` is the end of the peer's stream.
     fn read(&mut self, stream: &mut Self::Stream, buffer: &mut [u8]) -> io::Result<usize>;
 
-    /// Writes what the kernel will take of `slices`, in order.
+    /// Writes what the kernel takes of `slices`, in order. A write that is retried after `WouldBlock` or
+    /// `Interrupted` begins with the same bytes, and may offer more of them.
     fn write(&mut self, stream: &mut Self::Stream, slices: &[IoSlice<'_>]) -> io::Result<usize>;
 
-    /// As [`write`](Net::write), for bytes that are followed at once by those of a file or by
-    /// [`shut`](Net::shut). The kernel may keep them back (cork them) until then and send both in
-    /// one packet; a [`close`](Net::close) may destroy them until then.
+    /// Writes as [`write`](Net::write) does, for bytes that are followed at once by those of a file or by
+    /// [`shutdown_write`](Net::shutdown_write). The kernel may keep them back (cork them) until then
+    /// and send both in one packet. Until then a [`close`](Net::close) may destroy them.
     fn write_more(&mut self, stream: &mut Self::Stream, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         self.write(stream, slices)
     }
 
-    /// Writes what the kernel will take of `len` bytes of `file` from `offset`; `Ok(0)` means
-    /// that the file ends there.
+    /// Writes what the kernel takes of `len` bytes of `file` from `offset`. `Ok(0)` means that the file
+    /// ends there.
     fn send_file(&mut self, stream: &mut Self::Stream, file: &File, offset: u64, len: usize) -> io::Result<usize>;
 
-    /// As [`send_file`](Net::send_file), for bytes that are followed at once by the end of the
-    /// stream, with which the kernel may send the last of them.
+    /// Writes as [`send_file`](Net::send_file) does, for bytes that are followed at once by the end of
+    /// the stream. The kernel may send the last of them together with it.
     fn send_file_end(&mut self, stream: &mut Self::Stream, file: &File, offset: u64, len: usize) -> io::Result<usize> {
         self.send_file(stream, file, offset, len)
     }
 
-    /// Ends our half of the stream (FIN), and sends with it what was kept back. An error means that
-    /// what was kept back has been lost.
-    fn shut(&mut self, stream: &mut Self::Stream) -> io::Result<()>;
+    /// Ends our half of the stream (FIN), and sends what was kept back with it. An error means that what
+    /// was kept back is lost.
+    fn shutdown_write(&mut self, stream: &mut Self::Stream) -> io::Result<()>;
 
-    /// Asks for events, which will carry [`Source::Connection`] of `key`. `before` is what was
-    /// asked for until now. Whatever is ready already counts as an edge.
+    /// Asks for events, which carry [`Source::Connection`] of `key`. `before` is the interest until now.
+    /// A stream that is ready already counts as an edge.
     fn watch(
         &mut self,
         stream: &mut Self::Stream,
@@ -100,7 +105,7 @@ pub trait Net {
         interest: Interest,
     ) -> io::Result<()>;
 
-    /// The error the socket is in, if any, without reading from it.
+    /// Returns the error that the socket is in, if any, without reading from it.
     fn take_error(&mut self, stream: &mut Self::Stream) -> Option<io::Error>;
 
     /// Closes a stream at once. No deregistration is needed. Over unread input, or when more input
@@ -109,31 +114,32 @@ pub trait Net {
         drop(stream);
     }
 
-    /// The same, so that the peer sees a failure (RST) and not an end, where there is a way.
+    /// Closes a stream at once, so that the peer sees a failure (RST) and not an end, where streams have
+    /// one.
     fn reset(&mut self, stream: Self::Stream) {
         self.close(stream);
     }
 
-    /// Closes a listener; who waits in its backlog is turned away.
+    /// Closes a listener. The connections in its backlog are reset.
     fn close_listener(&mut self, listener: Self::Listener) {
         drop(listener);
     }
 
-    /// The time. The loop asks once a turn, and once before it sleeps until a deadline.
+    /// Returns the time. The loop asks once a turn, and once before it sleeps until a deadline.
     fn now(&self) -> Instant;
 }
 
-/// What a listening socket is opened with.
+/// The options of a listening socket. Options may be added: begin with the default.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SocketOptions {
     /// How many connections may wait to be accepted.
     pub backlog: u32,
-    /// After how much silence the peers of accepted connections (TCP) are asked whether they are
-    /// still there; `None` never asks.
+    /// The silence after which the peers of accepted TCP connections are asked whether they are still
+    /// there; with `None` they are never asked.
     pub keepalive: Option<Duration>,
 }
 
-/// What a stream is watched for.
+/// The events that a stream is watched for. A `match` may be exhaustive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Interest {
     /// Something to read, or the end.
@@ -142,7 +148,7 @@ pub enum Interest {
     ReadWrite,
 }
 
-/// Who an event is about.
+/// The source of an event. A `match` may be exhaustive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
     /// The listener opened with this index.
@@ -151,10 +157,11 @@ pub enum Source {
     Connection(usize),
 }
 
-/// What an event says; each bit is a hint that a call is worth trying.
+/// The content of an event. Each bit is a hint that a call is worth trying. Bits may be added: begin
+/// with the default.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Ready {
-    /// There is something to read, or somebody to accept.
+    /// There are bytes to read, or connections to accept.
     pub readable: bool,
     /// There is room to write.
     pub writable: bool,
@@ -166,7 +173,17 @@ pub struct Ready {
     pub urgent: bool,
 }
 
-/// Where a listener listens: `127.0.0.1:8080`, `[::1]:8080` or `unix:/run/pollstack.sock`.
+impl BitOrAssign for Ready {
+    fn bitor_assign(&mut self, other: Ready) {
+        self.readable |= other.readable;
+        self.writable |= other.writable;
+        self.read_closed |= other.read_closed;
+        self.error |= other.error;
+        self.urgent |= other.urgent;
+    }
+}
+
+/// The address of a listener: `127.0.0.1:8080`, `[::1]:8080` or `unix:/run/pollstack.sock`.
 ///
 /// ```
 /// use pollstack::net::Address;
@@ -176,13 +193,15 @@ pub struct Ready {
 /// assert!("8080".parse::<Address>().is_err());
 /// # Ok::<(), pollstack::net::ParseAddressError>(())
 /// ```
+///
+/// A `match` may be exhaustive.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Address {
     /// TCP over IPv4 or IPv6. An IPv6 address takes IPv6 connections only, so that `0.0.0.0` and
     /// `[::]` can be had side by side on every system.
     Tcp(SocketAddr),
-    /// A Unix domain socket, where there are such. The file is removed when the listener closes;
-    /// one left behind by a server that died is replaced.
+    /// A Unix domain socket, where the system has them. The file is removed when the listener closes. A
+    /// file that a dead server left behind is replaced.
     Unix(PathBuf),
 }
 
@@ -213,7 +232,7 @@ impl From<SocketAddr> for Address {
     }
 }
 
-/// A text that is no [`Address`].
+/// A text that is not an [`Address`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ParseAddressError(String);
 
@@ -225,7 +244,7 @@ impl fmt::Display for ParseAddressError {
 
 impl std::error::Error for ParseAddressError {}
 
-/// Who is at the other end of a connection.
+/// The address of the peer of a connection. A `match` may be exhaustive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Peer {
     /// A TCP peer's address and port.

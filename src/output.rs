@@ -1,4 +1,4 @@
-//! What has been sent to a connection and not yet been taken by the kernel.
+//! The output of a connection that the kernel has not taken yet.
 
 use crate::net::Net;
 use std::collections::VecDeque;
@@ -6,17 +6,15 @@ use std::fs::File;
 use std::io::{self, IoSlice};
 use std::rc::Rc;
 
-/// How many pieces one vectored write takes at the most.
+/// The most pieces that one vectored write takes.
 const SLICES: usize = 16;
 
-/// What one call to send a part of a file may move: without a copy, that takes a tenth of a
-/// millisecond.
+/// The most bytes of a file that one call sends: without a copy, that takes 0.1 ms.
 const FILE_CHUNK: u64 = 1024 * 1024;
 
 /// Bytes, shared buffers and files, in the order in which they were sent.
 ///
-/// Nearly all output is bytes, so these are one buffer; shared buffers and files are inserts into
-/// it.
+/// Nearly all output is bytes, so these are one buffer. Shared buffers and files are inserts into it.
 #[derive(Debug, Default)]
 pub(crate) struct Output {
     bytes: Vec<u8>,
@@ -31,7 +29,7 @@ pub(crate) struct Output {
 
 #[derive(Debug)]
 struct Insert {
-    /// How many of `bytes` are still to come before it, and after the insert before.
+    /// How many of `bytes` come before it, and after the insert before.
     after: usize,
     piece: Piece,
 }
@@ -42,19 +40,19 @@ enum Piece {
     File { file: Rc<File>, offset: u64, left: u64 },
 }
 
-/// What has come of a write.
+/// The result of a write.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Written {
     /// How many bytes the kernel took.
     pub(crate) bytes: usize,
     /// It took all that it was offered.
     pub(crate) all: bool,
-    /// It may keep them back until more comes, or the end.
+    /// It may keep them back until more comes, or the end of the stream.
     pub(crate) corked: bool,
 }
 
-/// What an insert costs beside its bytes: a thousand shared buffers of a byte must not pass for a
-/// thousand bytes.
+/// The bytes that an insert takes beside its content, so that a thousand shared buffers of one byte do
+/// not count as a thousand bytes.
 pub(crate) const INSERT_BYTES: usize = size_of::<Insert>();
 
 impl Output {
@@ -62,17 +60,17 @@ impl Output {
         self.taken == self.bytes.len() && self.inserts.is_empty()
     }
 
-    /// The memory that waits, in bytes.
+    /// Returns the memory that unsent output holds, in bytes.
     pub(crate) fn held(&self) -> usize {
         self.held
     }
 
-    /// The memory it keeps when it is empty.
+    /// Returns the memory that it keeps when it is empty, in bytes.
     pub(crate) fn capacity(&self) -> usize {
         self.bytes.capacity() + self.inserts.capacity() * INSERT_BYTES
     }
 
-    /// The bytes the kernel has not taken, those of files included.
+    /// Returns how many bytes the kernel has not taken, those of files included.
     pub(crate) fn unsent(&self) -> u64 {
         let inserts: u64 = self.inserts.iter().map(|insert| insert.piece.len()).sum();
         (self.bytes.len() - self.taken) as u64 + inserts
@@ -103,7 +101,7 @@ impl Output {
         self.held += INSERT_BYTES;
     }
 
-    /// Writes once; `ends` says that the stream ends behind it all.
+    /// Writes once. `ends` tells that the stream ends behind all of it.
     pub(crate) fn write_to<N: Net>(&mut self, net: &mut N, stream: &mut N::Stream, ends: bool) -> io::Result<Written> {
         let front = self.inserts.front();
         let more = match front {
@@ -130,7 +128,7 @@ impl Output {
                     let text = "a file ended before what was promised of it";
                     return Err(io::Error::new(io::ErrorKind::UnexpectedEof, text));
                 }
-                (n, n, is_last && n as u64 == len) // the kernel may stop where it likes; only WouldBlock says that it is full
+                (n, n, is_last && n as u64 == len) // the kernel may stop anywhere; only WouldBlock says that it is full
             }
             Some(_) => {
                 let mut slices = [IoSlice::new(&[]); SLICES];
@@ -143,7 +141,7 @@ impl Output {
         Ok(Written { bytes, all: bytes == offered, corked: corked && bytes == offered })
     }
 
-    /// The pieces in front of the next file, and their length.
+    /// Gathers the pieces in front of the next file. Returns their number and length.
     fn gather<'a>(&'a self, slices: &mut [IoSlice<'a>; SLICES]) -> (usize, usize) {
         let (mut count, mut offered, mut bytes) = (0, 0, &self.bytes[self.taken..]);
         let mut add = |piece: &'a [u8]| {
@@ -168,7 +166,7 @@ impl Output {
         (count, offered)
     }
 
-    /// Drops the first `n` bytes: the kernel has them.
+    /// Drops the first `n` bytes, which the kernel has taken.
     fn advance(&mut self, mut n: usize) {
         while let Some(Insert { after, piece }) = self.inserts.front_mut() {
             let bytes = n.min(*after);
@@ -192,7 +190,7 @@ impl Output {
         self.compact();
     }
 
-    /// Gives the taken bytes' memory to those to come, once they are the larger part.
+    /// Reuses the memory of the bytes that were taken, once they are the larger part.
     fn compact(&mut self) {
         if self.taken == self.bytes.len() {
             self.bytes.clear();
@@ -205,7 +203,7 @@ impl Output {
 }
 
 impl Piece {
-    /// What is still to go out.
+    /// Returns how many bytes are still to go out.
     fn len(&self) -> u64 {
         match self {
             Piece::Shared { buffer, taken } => (buffer.len() - taken) as u64,
@@ -213,7 +211,7 @@ impl Piece {
         }
     }
 
-    /// The memory it holds until it is out.
+    /// Returns the memory it holds until it is out.
     fn held(&self) -> usize {
         match self {
             Piece::Shared { buffer, .. } => buffer.len(),
@@ -221,7 +219,7 @@ impl Piece {
         }
     }
 
-    /// Drops up to `n` bytes from its front; returns how many.
+    /// Drops up to `n` bytes from its front. Returns how many.
     fn advance(&mut self, n: usize) -> usize {
         let step = self.len().min(n as u64) as usize;
         match self {
@@ -253,7 +251,7 @@ mod tests {
         type Listener = ();
         type Stream = ();
 
-        const SHORT_MEANS_DRAINED: bool = true;
+        const SHORT_IO_EXHAUSTS: bool = true;
 
         fn listen(&mut self, _: &Address, _: &SocketOptions, _: usize) -> io::Result<()> {
             Ok(())
@@ -284,7 +282,7 @@ mod tests {
             Ok(n)
         }
 
-        fn shut(&mut self, (): &mut ()) -> io::Result<()> {
+        fn shutdown_write(&mut self, (): &mut ()) -> io::Result<()> {
             Ok(())
         }
 

@@ -1,10 +1,10 @@
 //! A FIFO queue that can also lose an element from its middle, in constant time.
 //!
-//! Whoever waits in line may leave it: a parked client hangs up, an old connection closes. A
-//! [`Queue`] is a doubly linked list through a slab, so its memory is that of the most elements
+//! An element may leave before its turn: a parked client hangs up, an old connection closes. A
+//! [`Queue`] is a doubly linked list through an arena, so its memory is that of the most elements
 //! that ever waited at the same time, however many came and left.
 
-use slab::Slab;
+use crate::arena::{Arena, Index};
 
 /// A first-in first-out queue with removal from anywhere in O(1).
 ///
@@ -20,82 +20,74 @@ use slab::Slab;
 /// ```
 #[derive(Debug)]
 pub struct Queue<T> {
-    nodes: Slab<Node<T>>,
+    nodes: Arena<Node<T>>,
     front: Option<usize>,
     back: Option<usize>,
-    serial: u64,
 }
 
-/// Where an element stands in its queue. It is never reused: once the element has left, the place
-/// names nobody.
+/// The place of an element in its queue. It is never given out twice: once the element has left, it
+/// is no place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
-    key: usize,
-    serial: u64,
-}
+pub struct Place(Index);
 
 #[derive(Debug)]
 struct Node<T> {
     value: T,
-    serial: u64,
     before: Option<usize>,
     behind: Option<usize>,
 }
 
 impl<T> Queue<T> {
-    /// An empty queue; it allocates nothing until the first element comes.
+    /// Makes an empty queue, which allocates nothing until the first element comes.
     pub const fn new() -> Self {
-        Queue { nodes: Slab::new(), front: None, back: None, serial: 0 }
+        Queue { nodes: Arena::new(), front: None, back: None }
     }
 
-    /// How many wait.
+    /// Returns the number of elements.
     pub fn len(&self) -> usize {
         self.nodes.len()
     }
 
-    /// Whether nobody waits.
+    /// Returns whether the queue has no elements.
     pub fn is_empty(&self) -> bool {
         self.front.is_none()
     }
 
-    /// The one that has waited longest.
+    /// Returns the element that has waited longest.
     pub fn front(&self) -> Option<&T> {
         self.front.map(|key| &self.nodes[key].value)
     }
 
-    /// Lines up behind all others.
+    /// Adds an element behind all others.
     pub fn push_back(&mut self, value: T) -> Place {
-        self.serial += 1;
-        let serial = self.serial;
-        let key = self.nodes.insert(Node { value, serial, before: self.back, behind: None });
+        let place = self.nodes.insert(Node { value, before: self.back, behind: None });
         match self.back {
-            Some(back) => self.nodes[back].behind = Some(key),
-            None => self.front = Some(key),
+            Some(back) => self.nodes[back].behind = Some(place.key()),
+            None => self.front = Some(place.key()),
         }
-        self.back = Some(key);
-        Place { key, serial }
+        self.back = Some(place.key());
+        Place(place)
     }
 
-    /// Takes out the one that has waited longest.
+    /// Removes the element that has waited longest.
     pub fn pop_front(&mut self) -> Option<T> {
-        self.front.map(|key| self.unlink(key))
+        self.unlink(self.front?)
     }
 
-    /// Takes out the element at `place`; `None` if it has left already.
-    pub fn remove(&mut self, place: Place) -> Option<T> {
-        let here = self.nodes.get(place.key).is_some_and(|node| node.serial == place.serial);
-        here.then(|| self.unlink(place.key))
+    /// Removes the element at `place`; returns `None` if it has left already.
+    pub fn remove(&mut self, Place(place): Place) -> Option<T> {
+        self.nodes.get(place)?;
+        self.unlink(place.key())
     }
 
-    /// Everybody who waits, longest first.
+    /// Returns the elements, the longest waiting first.
     pub fn iter(&self) -> impl Iterator<Item = &T> {
         let first = self.front.map(|key| &self.nodes[key]);
         std::iter::successors(first, |node| node.behind.map(|key| &self.nodes[key])).map(|node| &node.value)
     }
 
-    /// `key` is in the list: both callers have just seen it there.
-    fn unlink(&mut self, key: usize) -> T {
-        let node = self.nodes.remove(key);
+    fn unlink(&mut self, key: usize) -> Option<T> {
+        let node = self.nodes.remove_at(key)?;
         match node.before {
             Some(before) => self.nodes[before].behind = node.behind,
             None => self.front = node.behind,
@@ -104,7 +96,7 @@ impl<T> Queue<T> {
             Some(behind) => self.nodes[behind].before = node.before,
             None => self.back = node.before,
         }
-        node.value
+        Some(node.value)
     }
 }
 
@@ -121,7 +113,7 @@ mod tests {
     use std::collections::VecDeque;
 
     proptest! {
-        /// Were this to fail, parked clients would be served out of order or after they had left.
+        /// Lost otherwise: the order of parked clients, and items given to clients that have left.
         #[test]
         fn behaves_like_a_list_with_removal(steps in prop::collection::vec((0..3u8, 0..64usize), 0..400)) {
             let mut queue = Queue::new();
@@ -149,7 +141,7 @@ mod tests {
         }
     }
 
-    /// Were this to fail, a million clients that park and leave would cost memory for good.
+    /// Lost otherwise: memory, a little with each of a million clients that park and leave.
     #[test]
     fn holds_no_more_memory_than_ever_waited_at_once() {
         let mut queue = Queue::new();

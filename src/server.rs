@@ -1,16 +1,17 @@
-//! What the main function of every server does: values of its options, the log, the words on its
-//! standard output, and the run until a signal.
+//! The common parts of the servers' main functions: option values, the log, the lines on standard
+//! output, and the run until a signal.
 
 use crate::event_loop::EventLoop;
+use crate::id::ListenerId;
 use crate::net::{Address, Mio};
-use crate::service::{ListenerId, Service};
+use crate::service::Service;
 use std::error::Error;
 use std::io::{self, Write};
 use std::process::ExitCode;
 use std::str::FromStr;
 use std::time::Duration;
 
-/// Starts the log: warnings and errors to standard error, unless `RUST_LOG` says otherwise.
+/// Starts the log: warnings and errors go to standard error, unless `RUST_LOG` says otherwise.
 pub fn start_log() {
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("warn")).init();
 }
@@ -31,8 +32,8 @@ pub fn print(lines: impl IntoIterator<Item = String>) {
     let _ = stdout.flush();
 }
 
-/// Says where a server listens, a line for each address: `listening on 127.0.0.1:8080`. Scripts wait
-/// for these lines.
+/// Prints where a server listens, a line for each address: `listening on 127.0.0.1:8080`. Scripts
+/// wait for these lines.
 pub fn announce(addresses: &[Address]) {
     print(addresses.iter().map(|address| format!("listening on {address}")));
 }
@@ -63,7 +64,7 @@ pub fn run<S: Service>(server: &mut EventLoop<S, Mio>, listener: ListenerId, _gr
 /// Reads the value of an option that is a time: `10s`, `500ms`, `2m`.
 ///
 /// # Errors
-/// What is wrong with it, and how it is written.
+/// A text that says what is wrong with it, and how it is written.
 pub fn duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text).map_err(|error| format!("{error}; write 10s, 500ms or 2m"))
 }
@@ -71,7 +72,7 @@ pub fn duration(text: &str) -> Result<Duration, String> {
 /// Reads the value of an option that is a number above zero.
 ///
 /// # Errors
-/// What is wrong with it.
+/// A text that says what is wrong with it.
 pub fn positive<T: FromStr<Err: ToString> + Default + PartialEq>(text: &str) -> Result<T, String> {
     let number = text.parse().map_err(|error: T::Err| error.to_string())?;
     if number == T::default() { Err("at least 1 is needed".to_owned()) } else { Ok(number) }
@@ -81,7 +82,7 @@ pub fn positive<T: FromStr<Err: ToString> + Default + PartialEq>(text: &str) -> 
 mod tests {
     use super::*;
 
-    /// Lost otherwise: servers that are started with a limit of nothing, and serve nobody.
+    /// Lost otherwise: a server that is started with a limit of zero, and serves no client.
     #[test]
     fn zero_is_not_positive() {
         assert_eq!(positive::<usize>("1"), Ok(1));

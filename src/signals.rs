@@ -1,10 +1,11 @@
-//! Stopping a loop as a server is expected to: at the first signal gracefully, at the second now.
+//! Running a loop until a signal: the first one drains it, the second one ends the process at once.
 
 use crate::event_loop::EventLoop;
 use crate::net::Mio;
 use crate::service::Service;
 use signal_hook::flag;
 use signal_hook_mio::v1_0::Signals;
+use std::fmt;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -12,14 +13,14 @@ use std::time::Duration;
 
 pub use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 
-/// The token of the signals, from those left to sources beside the loop.
+/// The token of the signals, one of those that the loop leaves to other sources.
 const SIGNALS: usize = 0;
 
 /// Signals that stop a loop. From [`new`](StopSignals::new) on they do not end the process any
 /// more.
 ///
-/// They come through the loop's own poll, as any event: no thread, and nothing that runs inside a
-/// signal handler but a write to a pipe, or the exit.
+/// They arrive as events of the loop's own poll. There is no thread, and a signal handler does no
+/// more than write to a pipe, or exit.
 ///
 /// ```no_run
 /// # fn serve<S: pollstack::Service>(mut event_loop: pollstack::EventLoop<S>) -> std::io::Result<()> {
@@ -33,16 +34,22 @@ const SIGNALS: usize = 0;
 /// ```
 pub struct StopSignals(Signals);
 
+impl fmt::Debug for StopSignals {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StopSignals").finish_non_exhaustive()
+    }
+}
+
 impl StopSignals {
-    /// Takes over `signals`. To be called before the server says that it is ready, so that a stop
-    /// that comes right then is a graceful one, too.
+    /// Takes over `signals`. Call it before the server says that it is ready, so that a signal that
+    /// comes right then drains it, too.
     ///
     /// # Errors
     /// The system's, if the signals cannot be taken over.
     pub fn new<S: Service>(event_loop: &EventLoop<S, Mio>, signals: &[i32]) -> io::Result<Self> {
         let stopping = Arc::new(AtomicBool::new(false));
         for &signal in signals {
-            // In this order, so that the first time this does nothing.
+            // In this order, so that the first signal does not exit.
             flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&stopping))?;
             flag::register(signal, Arc::clone(&stopping))?;
         }
@@ -51,10 +58,11 @@ impl StopSignals {
         Ok(StopSignals(signals))
     }
 
-    /// Runs the loop until a signal arrives, then gives its connections the period `grace` to come
-    /// to an end. If another signal arrives before that, the process exits at once, even if the
-    /// service does not return, with status 128 and the number of the signal, as a shell reports a
-    /// process that a signal has killed.
+    /// Runs the loop until a signal arrives, then gives its connections the time `grace` to end.
+    ///
+    /// If another signal arrives before they have, the process exits at once, even if the service does
+    /// not return. The exit status is 128 plus the number of the signal, as a shell reports a process
+    /// that a signal has killed.
     ///
     /// # Errors
     /// As [`EventLoop::run`].

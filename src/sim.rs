@@ -8,7 +8,7 @@
 //!
 //! ```
 //! use pollstack::sim::{Faults, World};
-//! use pollstack::{ConnId, Context, EventLoop, Limits, Listen, ListenerId, Service};
+//! use pollstack::{ConnId, Context, EventLoop, Limits, ListenerConfig, ListenerId, Service};
 //!
 //! struct Echo;
 //!
@@ -16,7 +16,7 @@
 //!     type Conn = ();
 //!     fn on_open(&mut self, _: &mut Context<'_>, _: ConnId, _: ListenerId) {}
 //!     fn on_data(&mut self, cx: &mut Context<'_>, id: ConnId, _: &mut (), input: &[u8]) -> usize {
-//!         let fits = input.len().min(cx.room(id));
+//!         let fits = input.len().min(cx.send_capacity(id));
 //!         cx.send(id, &input[..fits]).map_or(0, |()| fits)
 //!     }
 //!     fn on_drain(&mut self, cx: &mut Context<'_>, id: ConnId, _: &mut ()) {
@@ -26,8 +26,8 @@
 //!
 //! for seed in 0..100 {
 //!     let world = World::new(seed);
-//!     let mut server = EventLoop::on(world.net(), Echo, Limits { output: 10, ..Limits::default() });
-//!     server.listen(Listen::new("127.0.0.1:7".parse()?))?;
+//!     let mut server = EventLoop::with_net(world.net(), Echo, Limits::default().output(10));
+//!     server.listen(ListenerConfig::new("127.0.0.1:7".parse()?))?;
 //!     world.set_faults(Faults::random(seed)); // short writes, false events, interrupted calls, …
 //!     let client = world.connect();
 //!     client.send(b"whatever happens, this comes back");
@@ -41,7 +41,7 @@
 //!
 //! Clients act between the loop's turns, or, with [`World::after`], in the middle of one.
 //!
-//! What it does not have: addresses (a peer is a [`Peer::Unix`](crate::net::Peer), port 0 stays 0),
+//! It does not have: addresses (a peer is a [`Peer::Unix`](crate::net::Peer), port 0 stays 0),
 //! packets that are lost or overtake each other, and backlogs that overflow.
 
 mod client;
@@ -68,13 +68,13 @@ use std::time::{Duration, Instant};
 /// How many turns a loop may take to come to rest before it is said to spin.
 const SPIN: usize = 100_000;
 
-/// What a server's socket holds of what its client has sent, unless told otherwise.
+/// Bytes of its client that a server's socket holds, unless told otherwise.
 pub const RECEIVE_BUFFER: usize = 128 * 1024;
 
-/// What a server's socket takes of what its client has no window for, unless told otherwise.
+/// Bytes that a server's socket takes while its client has no window, unless told otherwise.
 pub const SEND_BUFFER: usize = 128 * 1024;
 
-/// What a client's socket takes of what the client has not read, unless told otherwise.
+/// Bytes that a client's socket takes while the client does not read, unless told otherwise.
 pub const WINDOW: usize = 64 * 1024;
 
 /// How many events a wait brings at the most.
@@ -95,7 +95,7 @@ struct State {
     exhausted: usize,
     listeners: Vec<Backlog>,
     wires: Vec<Wire>,
-    /// Who has had an edge that the loop has not been told of, in that order.
+    /// The sources with an edge that the loop has not been told of, in that order.
     edges: VecDeque<Edge>,
     flavour: Flavour,
     buffers: Buffers,
@@ -131,7 +131,7 @@ enum Edge {
 }
 
 impl World {
-    /// A world in which `seed` decides what nobody else does. It has no faults yet.
+    /// Makes a world in which `seed` decides what the test does not. It has no faults yet.
     pub fn new(seed: u64) -> World {
         let start = Instant::now(); // any will do: only differences count
         World(Rc::new(RefCell::new(State {
@@ -153,7 +153,7 @@ impl World {
         })))
     }
 
-    /// The network, for [`EventLoop::on`]; one loop's only. A loop that is dropped leaves its
+    /// The network, for [`EventLoop::with_net`]; one loop's only. A loop that is dropped leaves its
     /// connections as they are: stop it, if its clients are to see an end.
     pub fn net(&self) -> Sim {
         Sim::new(self.clone())
@@ -234,7 +234,7 @@ impl World {
     }
 
     /// Lets time pass.
-    pub fn pass(&self, time: Duration) {
+    pub fn advance(&self, time: Duration) {
         self.0.borrow_mut().now += time;
     }
 
@@ -276,7 +276,7 @@ impl World {
             let events = self.0.borrow_mut().wait(cap);
             let full = events.len() >= cap;
             for (source, ready) in events {
-                event_loop.ready(source, ready);
+                event_loop.notify(source, ready);
             }
             if !full {
                 break;
@@ -294,7 +294,7 @@ impl World {
         !quiet || event_loop.timeout() == Some(Duration::ZERO)
     }
 
-    /// Has turns until the loop would sleep; how many. No time passes: whoever waits for a deadline
+    /// Has turns until the loop would sleep; how many. No time passes: a test that waits for a deadline
     /// waits on.
     ///
     /// # Panics
@@ -310,12 +310,12 @@ impl World {
         rest.unwrap_or_else(|| panic!("the loop spins: it has not come to rest in {SPIN} turns"))
     }
 
-    /// What has happened since the last time. It is kept until it is taken.
+    /// Takes the events since the last call. They are kept until they are taken.
     pub fn take_log(&self) -> Vec<Entry> {
         std::mem::take(&mut self.0.borrow_mut().log)
     }
 
-    /// What has happened since the log was last taken, a line each, to be read.
+    /// Returns the events since the log was last taken, a line each.
     pub fn story(&self) -> String {
         self.0.borrow().log.iter().map(|entry| format!("{entry}\n")).collect()
     }
@@ -380,7 +380,7 @@ impl State {
             events.extend(self.event(edge));
         }
         if events.len() < cap && self.fault(Fault::SpuriousEvent) {
-            events.push(self.rumour());
+            events.push(self.spurious_event());
         }
         if events.len() > 1 && self.fault(Fault::ReorderedEvents) {
             self.random.shuffle(&mut events);
@@ -400,8 +400,8 @@ impl State {
         }
     }
 
-    /// An event that need not be true, or about anybody.
-    fn rumour(&mut self) -> (Source, Ready) {
+    /// Returns an event that need not be true, or about any connection.
+    fn spurious_event(&mut self) -> (Source, Ready) {
         let mut bit = || self.random.bool();
         let ready = Ready { readable: bit(), writable: bit(), read_closed: bit(), error: bit(), urgent: bit() };
         let key = self.random.usize(..self.wires.len().clamp(1, 200));

@@ -1,17 +1,16 @@
 //! A bounded, blocking LIFO stack as a [`Service`](crate::Service).
 //!
-//! [`wire`] is the protocol to the byte, [`lifo`] the stack and its two waiting lines, without
-//! any I/O; [`StackService`] puts both on the loop. The protocol is described in
-//! `doc/protocol.md`.
+//! [`wire`] has the bytes of the protocol, [`lifo`] the stack and its two waiting lines, without
+//! any I/O. [`StackService`] puts both on the loop. `doc/protocol.md` describes the protocol.
 //!
 //! ```no_run
 //! use pollstack::stack::{StackService, wire};
-//! use pollstack::{EventLoop, Listen, Overload};
+//! use pollstack::{EventLoop, ListenerConfig, Overload};
 //! use std::time::Duration;
 //!
 //! let mut server = EventLoop::new(StackService::new(100))?;
 //! let overload = Overload::EvictOldest { after: Duration::from_secs(10), otherwise: wire::BUSY.into() };
-//! server.listen(Listen::new("127.0.0.1:8080".parse()?).max_conns(100).overload(overload))?;
+//! server.listen(ListenerConfig::new("127.0.0.1:8080".parse()?).max_conns(100).overload(overload))?;
 //! server.run()?;
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```

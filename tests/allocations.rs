@@ -5,7 +5,7 @@ use mio::{Events, Poll};
 use pollstack::client::Client;
 use pollstack::net::Address;
 use pollstack::stack::StackService;
-use pollstack::{EventLoop, Limits, Listen, Service};
+use pollstack::{EventLoop, Limits, ListenerConfig, Service};
 use std::thread;
 use std::time::Duration;
 
@@ -36,10 +36,10 @@ fn requests_allocate_nothing_once_the_server_has_warmed_up() {
     let mut events = Events::with_capacity(256);
     let limits = Limits::default();
     let mut server = EventLoop::embedded(StackService::new(100), limits, poll.registry(), 0..10_000).unwrap();
-    let listener = server.listen(Listen::new("127.0.0.1:0".parse().unwrap())).unwrap();
+    let listener = server.listen(ListenerConfig::new("127.0.0.1:0".parse().unwrap())).unwrap();
     let Address::Tcp(address) = server.addresses(listener).unwrap()[0] else { panic!("a TCP address") };
 
-    let client = Client::new(address).patience(Duration::from_secs(30));
+    let client = Client::new(address).timeout(Duration::from_secs(30));
     // Half of the pops find an item, half of them park until it is pushed.
     let run = move |requests: u64| {
         thread::scope(|scope| {
@@ -65,7 +65,7 @@ fn requests_allocate_nothing_once_the_server_has_warmed_up() {
 #[cfg(feature = "http")]
 #[test]
 fn requests_on_a_kept_connection_allocate_nothing() {
-    use pollstack::http::{Clock, ExchangeId, Exchanges, Handler, Http, Request, Status};
+    use pollstack::http::{Clock, ExchangeId, Handler, Http, Request, Responder, Status};
     use std::io::{Read, Write};
     use std::net::TcpStream;
     use std::rc::Rc;
@@ -76,9 +76,9 @@ fn requests_on_a_kept_connection_allocate_nothing() {
     struct Page(Rc<[u8]>, usize);
 
     impl Handler for Page {
-        fn on_request(&mut self, http: &mut Exchanges<'_>, id: ExchangeId, request: &Request<'_>) {
+        fn on_request(&mut self, http: &mut Responder<'_>, id: ExchangeId, request: &Request<'_>) {
             self.1 += usize::from(request.header("Accept") == Some(b"*/*"));
-            http.reply(id, Status::OK).header("Content-Type", "text/plain").shared(&self.0);
+            http.respond(id, Status::OK).header("Content-Type", "text/plain").shared(&self.0);
         }
     }
 
@@ -86,7 +86,7 @@ fn requests_on_a_kept_connection_allocate_nothing() {
     let mut events = Events::with_capacity(256);
     let page = Http::new(Page(vec![b'x'; 5000].into(), 0), Clock::new(Instant::now(), SystemTime::now()));
     let mut server = EventLoop::embedded(page, Limits::default(), poll.registry(), 0..10_000).unwrap();
-    let listener = server.listen(Listen::new("127.0.0.1:0".parse().unwrap())).unwrap();
+    let listener = server.listen(ListenerConfig::new("127.0.0.1:0".parse().unwrap())).unwrap();
     let Address::Tcp(address) = server.addresses(listener).unwrap()[0] else { panic!("a TCP address") };
     let client = thread::spawn(move || {
         let mut stream = TcpStream::connect(address).unwrap();

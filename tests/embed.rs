@@ -4,17 +4,17 @@
 
 use mio::{Events, Poll};
 use pollstack::client::{Client, ClientError};
-use pollstack::net::{Address, FOREIGN_TOKENS, Peer, Stream};
+use pollstack::net::{Address, Peer, RESERVED_TOKENS, Stream};
 use pollstack::stack::StackService;
-use pollstack::{ConnId, Context, EventLoop, Limits, Listen, ListenerId, Overload, Service};
+use pollstack::{ConnId, Context, EventLoop, Limits, ListenerConfig, ListenerId, Overload, Service};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::thread;
 use std::time::{Duration, Instant};
 use test_support::{PATIENCE, Server, example};
 
-fn listen() -> Listen {
-    Listen::new("127.0.0.1:0".parse().unwrap())
+fn listen() -> ListenerConfig {
+    ListenerConfig::new("127.0.0.1:0".parse().unwrap())
 }
 
 fn tcp(address: &Address) -> SocketAddr {
@@ -30,12 +30,12 @@ fn two_loops_live_in_one_poll() {
     let mut poll = Poll::new().unwrap();
     let mut events = Events::with_capacity(64);
     let mut loops = [0..1100, 5000..7000].map(|tokens| {
-        let limits = Limits { lingering: 100, ..Limits::default() };
+        let limits = Limits::default().lingering(100);
         EventLoop::embedded(StackService::new(10), limits, poll.registry(), tokens).unwrap()
     });
     let addresses = loops.each_mut().map(|server| {
         let listener = server.listen(listen().max_conns(100)).unwrap();
-        Client::new(tcp(&server.addresses(listener).unwrap()[0])).patience(PATIENCE)
+        Client::new(tcp(&server.addresses(listener).unwrap()[0])).timeout(PATIENCE)
     });
     let clients = thread::spawn(move || {
         for (n, client) in addresses.iter().enumerate() {
@@ -75,12 +75,12 @@ fn a_loop_adopts_connections_that_go_out() {
 
     let mut poll = Poll::new().unwrap();
     let mut events = Events::with_capacity(64);
-    let limits = Limits { lingering: 100, ..Limits::default() };
+    let limits = Limits::default().lingering(100);
     let mut server = EventLoop::embedded(StackService::new(10), limits, poll.registry(), 0..1100).unwrap();
     let listener = server.listen(listen()).unwrap();
     let address = tcp(&server.addresses(listener).unwrap()[0]);
     let mut clients = EventLoop::embedded(Pusher(0), limits, poll.registry(), 2000..3100).unwrap();
-    let outgoing = clients.listen(Listen::nowhere().max_conns(10)).unwrap();
+    let outgoing = clients.listen(ListenerConfig::unbound().max_conns(10)).unwrap();
     for _ in 0..10 {
         let stream = mio::net::TcpStream::connect(address).unwrap();
         clients.adopt(outgoing, Stream::Tcp(stream), Peer::Tcp(address)).unwrap();
@@ -103,7 +103,7 @@ fn a_loop_adopts_connections_that_go_out() {
 #[test]
 fn more_connections_than_tokens_is_an_error_that_names_both() {
     let poll = Poll::new().unwrap();
-    let limits = Limits { lingering: 10, ..Limits::default() };
+    let limits = Limits::default().lingering(10);
     let mut server = EventLoop::embedded(StackService::new(1), limits, poll.registry(), 100..264).unwrap();
     let error = server.listen(listen().max_conns(191)).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidInput);
@@ -117,7 +117,7 @@ fn more_connections_than_tokens_is_an_error_that_names_both() {
 fn no_token_is_outside_of_the_range() {
     let mut poll = Poll::new().unwrap();
     let mut events = Events::with_capacity(64);
-    let limits = Limits { lingering: 3, ..Limits::default() };
+    let limits = Limits::default().lingering(3);
     let tokens = 1000..1064 + 1 + 3 + 1;
     let mut server = EventLoop::embedded(StackService::new(1), limits, poll.registry(), tokens).unwrap();
     let listen = listen().max_conns(1).overload(Overload::Reject(b"\xFF".into()));
@@ -197,7 +197,7 @@ fn a_handle_stops_the_loop_from_another_thread() {
         (server.service().items(), server.addresses(listener).unwrap().len())
     });
     let (handle, address) = receiver.recv().unwrap();
-    let client = Client::new(address).patience(PATIENCE);
+    let client = Client::new(address).timeout(PATIENCE);
     client.push(b"a").unwrap();
     client.push(b"b").unwrap();
     let _silent = TcpStream::connect(address).unwrap(); // and so the whole grace would be waited for
@@ -212,8 +212,8 @@ fn a_handle_stops_the_loop_from_another_thread() {
 fn foreign_tokens_stay_below_the_loops_own() {
     let server = EventLoop::new(StackService::new(1)).unwrap();
     let mut socket = mio::net::UdpSocket::bind("127.0.0.1:0".parse().unwrap()).unwrap();
-    assert_eq!(server.register(&mut socket, FOREIGN_TOKENS).unwrap_err().kind(), ErrorKind::InvalidInput);
-    server.register(&mut socket, FOREIGN_TOKENS - 1).unwrap();
+    assert_eq!(server.register(&mut socket, RESERVED_TOKENS).unwrap_err().kind(), ErrorKind::InvalidInput);
+    server.register(&mut socket, RESERVED_TOKENS - 1).unwrap();
 }
 
 /// Lost otherwise: half-open listeners, when one of several addresses cannot be had.
@@ -223,7 +223,7 @@ fn a_listener_opens_all_its_addresses_or_none() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     // On an address that nobody else's sockets have, it stays free.
     let free = std::net::TcpListener::bind("127.0.0.77:0").unwrap().local_addr().unwrap();
-    let both = Listen::new(free.into()).and(taken.local_addr().unwrap().into());
+    let both = ListenerConfig::new(free.into()).address(taken.local_addr().unwrap().into());
     let error = server.listen(both.overload(Overload::Defer)).unwrap_err();
     assert!(error.to_string().contains(&taken.local_addr().unwrap().to_string()), "{error}");
     assert!(TcpStream::connect(free).is_err(), "the first has been closed again");
@@ -234,11 +234,11 @@ fn a_listener_opens_all_its_addresses_or_none() {
 #[test]
 fn the_client_says_why() {
     let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let client = Client::new(server.local_addr().unwrap()).patience(Duration::from_millis(50));
+    let client = Client::new(server.local_addr().unwrap()).timeout(Duration::from_millis(50));
     assert!(matches!(client.push(b""), Err(ClientError::Length(0))));
     assert!(matches!(client.push(&[0; 128]), Err(ClientError::Length(128))));
     assert!(matches!(client.pop(), Err(ClientError::Io(_))), "an answer that does not come");
-    let client = client.patience(PATIENCE);
+    let client = client.timeout(PATIENCE);
     let answer = |answer: &'static [u8]| {
         let listener = server.try_clone().unwrap();
         thread::spawn(move || {
@@ -288,7 +288,7 @@ fn the_echo_example_echoes_more_than_any_buffer_holds() {
 #[test]
 fn the_embed_example_serves_the_stack_beside_its_own_socket() {
     let embed = Server::spawn(example("embed", &["127.0.0.1:0", "127.0.0.1:0"]), 1);
-    let client = Client::new(embed.address()).patience(PATIENCE);
+    let client = Client::new(embed.address()).timeout(PATIENCE);
     client.push(b"one").unwrap();
     client.push(b"two").unwrap();
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();

@@ -1,24 +1,37 @@
-//! The rules of the house that the compiler does not know. They keep the picture in the crate's
-//! documentation true.
+//! The rules of the project that the compiler does not know: imports go downwards, files are short,
+//! the network cannot cause a panic, and the prose keeps to the field's words.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The code of every file under `src`, by its path there: no comments, no tests.
-fn sources() -> Vec<(String, String)> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let mut files = Vec::new();
-    collect(&root, &mut files);
-    assert!(files.len() > 15, "all files are found: {files:?}");
-    let name = |path: &Path| path.strip_prefix(&root).unwrap().to_str().unwrap().replace('\\', "/");
-    files.iter().map(|path| (name(path), code(&fs::read_to_string(path).unwrap()))).collect()
+/// The document with the tables that the imports are checked against.
+const MAP: &str = include_str!("../doc/architecture.md");
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-fn collect(folder: &Path, files: &mut Vec<PathBuf>) {
-    for entry in fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() { collect(&path, files) } else { files.push(path) }
+/// Returns all files under `folder`, by their paths there.
+fn files(folder: &str, extension: &str) -> BTreeMap<String, String> {
+    fn collect(folder: &Path, found: &mut Vec<PathBuf>) {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() { collect(&path, found) } else { found.push(path) }
+        }
     }
+    let (folder, mut found) = (root().join(folder), Vec::new());
+    collect(&folder, &mut found);
+    found.retain(|path| path.extension().is_some_and(|other| other == extension));
+    let name = |path: &Path| path.strip_prefix(&folder).unwrap().to_str().unwrap().replace('\\', "/");
+    found.iter().map(|path| (name(path), fs::read_to_string(path).unwrap())).collect()
+}
+
+/// Returns the code of every file under `folder`: no comments, no tests.
+fn sources(folder: &str) -> BTreeMap<String, String> {
+    let sources: BTreeMap<_, _> = files(folder, "rs").into_iter().map(|(name, text)| (name, code(&text))).collect();
+    assert!(!sources.is_empty(), "files are found in {folder}");
+    sources
 }
 
 fn code(text: &str) -> String {
@@ -26,60 +39,225 @@ fn code(text: &str) -> String {
     text.lines().map(|line| line.split("//").next().unwrap()).collect::<Vec<_>>().join("\n")
 }
 
-/// The files whose code contains one of `words`.
+/// Returns the files under `src` whose code contains one of `words`.
 fn naming(words: &[&str]) -> Vec<String> {
-    let files = sources().into_iter().filter(|(_, code)| words.iter().any(|word| code.contains(word)));
-    let mut names: Vec<String> = files.map(|(name, _)| name).collect();
-    names.sort();
-    names
+    let found = sources("src").into_iter().filter(|(_, code)| words.iter().any(|word| code.contains(word)));
+    found.map(|(name, _)| name).collect()
 }
 
-/// Lost otherwise: the seam that another network can be put behind.
-#[test]
-fn only_one_file_names_mio_and_reads_the_clock() {
-    assert_eq!(naming(&[" mio::", "(mio::", "<mio::", "&mio::"]), ["net/mio.rs"]);
-    // A simulated clock has to start somewhere, no matter where.
-    assert_eq!(naming(&["Instant::now", "SystemTime::now"]), ["net/mio.rs", "sim.rs"]);
+// ---- ranks ----------------------------------------------------------------------------------------
+
+/// Returns the rows of the table in the map under `heading`: the first cell, and the names in
+/// backticks in the second.
+fn table(heading: &str) -> Vec<(&'static str, Vec<&'static str>)> {
+    let section = MAP.split("\n## ").find(|section| section.starts_with(heading)).expect(heading);
+    let rows = section.lines().filter_map(|line| line.strip_prefix("| ")?.split_once(" | "));
+    let rows = rows.map(|(first, rest)| {
+        let cell = rest.split(" |").next().unwrap();
+        (first.trim_matches('`'), cell.split('`').skip(1).step_by(2).collect())
+    });
+    rows.filter(|(_, names): &(_, Vec<_>)| !names.is_empty()).collect()
 }
 
-/// Lost otherwise: a protocol that can be read without the loop, and a loop without any protocol.
+/// Returns the first segments of the paths that begin with `prefix` (`crate::`, `super::`) in the code
+/// of a file, those of re-exports aside.
+fn imports(code: &str, prefix: &str) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    for (at, _) in code.match_indices(prefix) {
+        let before = code[..at].rsplit([';', '}', '{']).next().unwrap();
+        if before.lines().last().is_some_and(|line| line.trim_start().starts_with("pub"))
+            || code[..at].ends_with(|c: char| c.is_alphanumeric() || c == ':')
+        {
+            continue;
+        }
+        let rest = &code[at + prefix.len()..];
+        match rest.strip_prefix('{') {
+            None => drop(found.insert(segment(rest))),
+            Some(group) => {
+                let (mut depth, mut start) = (0, true);
+                for (n, c) in group.char_indices() {
+                    if start && !c.is_whitespace() {
+                        found.insert(segment(&group[n..]));
+                        start = false;
+                    }
+                    match c {
+                        '{' => depth += 1,
+                        '}' if depth == 0 => break,
+                        '}' => depth -= 1,
+                        ',' if depth == 0 => start = true,
+                        _ => {}
+                    }
+                }
+            }
+        }
+    }
+    found.remove("");
+    found
+}
+
+fn segment(path: &str) -> String {
+    path.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect()
+}
+
+/// Lost otherwise: a loop that can be read from the bottom up, and a map that is true. Prints the
+/// imports of every file.
 #[test]
-fn arrows_point_one_way() {
-    let forbidden = [
-        ("stack/", &["crate::event_loop", "crate::connection", "crate::net", "crate::output"][..]),
-        ("http", &["crate::event_loop", "crate::connection", "crate::output", "crate::stack", "Net,", "Net<", "Net;"]),
-        ("event_loop", &["crate::http", "crate::stack", "crate::client", "crate::signals"]),
-        ("connection.rs", &["crate::event_loop", "crate::http", "crate::stack"]),
-        ("service.rs", &["crate::event_loop", "crate::http", "crate::stack"]),
-        ("net", &["crate::http", "crate::stack", "crate::connection", "crate::output"]),
-        ("queue.rs", &["crate::"]),
-        ("deadline.rs", &["crate::"]),
-        ("stack/wire.rs", &["crate::"]),
-    ];
-    for (name, code) in sources() {
-        for (place, words) in forbidden {
-            let found = words.iter().find(|word| name.starts_with(place) && code.contains(**word));
-            assert_eq!(found, None, "{name} points the wrong way");
+fn imports_go_down_the_ranks() {
+    let rows = table("Ranks");
+    let ranks: BTreeMap<&str, usize> =
+        rows.iter().flat_map(|(rank, names)| names.iter().map(|name| (*name, rank.parse().expect("a rank")))).collect();
+    let mut seen = BTreeSet::new();
+    for (file, code) in sources("src") {
+        let room = file.split(['/', '.']).next().unwrap();
+        if room == "lib" {
+            continue;
+        }
+        let rank = ranks.get(room).unwrap_or_else(|| panic!("src/{file} has no rank in doc/architecture.md"));
+        seen.insert(room.to_owned());
+        let mut targets = imports(&code, "crate::");
+        if room == "main" || room == "cli" {
+            targets.extend(imports(&code, "pollstack::").into_iter().filter(|name| ranks.contains_key(&**name)));
+        }
+        targets.remove(room);
+        println!("{rank} {file}: {}", targets.iter().map(String::as_str).collect::<Vec<_>>().join(", "));
+        for target in targets {
+            let below =
+                ranks.get(&*target).unwrap_or_else(|| panic!("src/{file} names crate::{target}, not its module"));
+            assert!(below < rank, "src/{file} (rank {rank}) imports {target} (rank {below})");
+        }
+    }
+    let listed: BTreeSet<String> = ranks.keys().map(|name| (*name).to_owned()).collect();
+    assert_eq!(listed, seen, "doc/architecture.md lists the rooms that there are");
+}
+
+/// Lost otherwise: folders without circles of files. Each row of the map's second table names the files
+/// of a folder, the lowest first; `mod` is the folder's own file.
+#[test]
+fn imports_go_down_inside_a_folder() {
+    let rows = table("Inside the folders");
+    assert!(rows.len() > 5);
+    for (folder, order) in rows {
+        let rank = |name: &str| order.iter().position(|other| *other == name);
+        let parent = root().join(format!("{folder}.rs"));
+        let mut files = sources(folder);
+        if parent.is_file() {
+            files.insert("mod.rs".to_owned(), code(&fs::read_to_string(parent).unwrap()));
+        }
+        let is_crate = files.contains_key("main.rs");
+        let module = folder.rsplit('/').next().unwrap();
+        files.retain(|file, _| !["main.rs", "lib.rs"].contains(&&**file));
+        for (file, code) in files {
+            let name = file.split(['/', '.']).next().unwrap();
+            let own = rank(name).unwrap_or_else(|| panic!("{folder}/{file} is not in doc/architecture.md"));
+            let mut targets = imports(&code, "super::");
+            if name == "mod" {
+                targets = imports(&code, "self::");
+                let modules = imports(&code, "use ").into_iter().filter(|target| rank(target).is_some());
+                targets.extend(modules);
+            } else if is_crate {
+                targets.extend(imports(&code, "crate::"));
+            } else {
+                targets.extend(imports(&code, &format!("crate::{module}::")));
+            }
+            println!("{folder}/{file}: {}", targets.iter().map(String::as_str).collect::<Vec<_>>().join(", "));
+            for target in targets.into_iter().filter(|target| target != name && target != "super") {
+                // Items of the folder's own file, or of the file itself, in a module inside it.
+                let at = if target.starts_with(char::is_lowercase) { rank(&target) } else { rank("mod") };
+                if let Some(at) = at.filter(|at| *at != own) {
+                    assert!(at < own, "{folder}/{file} imports {target}, which is above it in doc/architecture.md");
+                }
+            }
         }
     }
 }
 
-/// Lost otherwise: a server that the network cannot bring down. Indexing is by slab keys that the
-/// loop has just seen; nothing else may panic.
+/// Lost otherwise: the seam that another network can be put behind.
+#[test]
+fn only_two_files_name_mio_and_two_read_the_clock() {
+    assert_eq!(naming(&[" mio::", "(mio::", "<mio::", "&mio::"]), ["net/mio.rs", "run.rs"]);
+    // A simulated clock has to start somewhere.
+    assert_eq!(naming(&["Instant::now", "SystemTime::now"]), ["net/mio.rs", "sim.rs"]);
+}
+
+// ---- code -----------------------------------------------------------------------------------------
+
+/// Lost otherwise: a server that the network cannot bring down. Indexing is by keys that the loop has
+/// just seen; nothing else may panic.
 #[test]
 fn nothing_unwraps() {
     let panics =
         [".unwrap()", ".expect(\"", "panic!", "unreachable!", "todo!", "unimplemented!", "assert!(", "assert_eq!("];
     let mut found = naming(&panics);
-    // The one has a debug_assert, about what services return; the other panics for tests.
-    found.retain(|name| name != "event_loop/serve.rs" && name != "sim.rs");
+    // One has a debug_assert, about what services return; the simulator panics for tests.
+    found.retain(|name| name != "event_loop/serve.rs" && !name.starts_with("sim"));
     assert_eq!(found, [""; 0]);
 }
 
 /// Lost otherwise: files that can be read in one sitting.
 #[test]
 fn files_are_short() {
-    let long: Vec<(String, usize)> = sources().into_iter().map(|(name, code)| (name, code.lines().count())).collect();
-    let long: Vec<_> = long.into_iter().filter(|(_, lines)| *lines > 500).collect();
-    assert_eq!(long, []);
+    for folder in ["src", "examples", "benches/floods", "benches/http", "tests"] {
+        for (file, text) in files(folder, "rs") {
+            let lines = code(&text).lines().count();
+            assert!(lines <= 550 || file.ends_with("handlers.rs"), "{folder}/{file} has {lines} lines");
+        }
+    }
+}
+
+// ---- words ----------------------------------------------------------------------------------------
+
+/// Lost otherwise: sentences that a stranger reads once. Connections, clients and peers are named, and
+/// a sentence begins with its actor.
+#[test]
+fn prose_names_its_actors() {
+    let mut texts = files("src", "rs");
+    texts.retain(|name, _| !name.starts_with("http") && !name.starts_with("sim"));
+    texts.insert("doc/architecture.md".to_owned(), MAP.to_owned());
+    let mut found = Vec::new();
+    for (name, text) in texts {
+        for (n, line) in text.lines().enumerate().filter(|(_, line)| !names_its_actor(line)) {
+            found.push(format!("{name}:{}: {}", n + 1, line.trim()));
+        }
+    }
+    assert!(found.is_empty(), "{} lines:\n{}", found.len(), found.join("\n"));
+}
+
+fn names_its_actor(line: &str) -> bool {
+    let lower = line.to_lowercase();
+    let mut words = lower.split(|c: char| !c.is_alphanumeric());
+    let vague = words.any(|word| ["whoever", "somebody", "nobody", "anybody"].contains(&word));
+    let starts = ["Who ", "What "].iter().any(|word| {
+        line.match_indices(word).any(|(at, _)| {
+            let before = &line[..at];
+            before.trim().is_empty() && before.is_empty()
+                || [". ", "; ", "/// ", "//! "].iter().any(|end| before.ends_with(end))
+        })
+    });
+    !vague && !starts
+}
+
+/// Lost otherwise: one word for one thing. These are names that were given up.
+#[test]
+fn old_names_stay_out() {
+    let old = [
+        "Listen",
+        "Admission",
+        "Verdict",
+        "Newcomer",
+        "LastCall",
+        "stay_behind",
+        "SHORT_MEANS_DRAINED",
+        "FOREIGN_TOKENS",
+        "last_taken",
+        "TooManyNever",
+        "rumour",
+    ];
+    for folder in ["src", "examples", "tests", "benches/floods"] {
+        for (file, text) in files(folder, "rs").into_iter().filter(|(file, _)| file != "house.rs") {
+            let found = old
+                .iter()
+                .find(|name| text.split(|c: char| !c.is_alphanumeric() && c != '_').any(|word| word == **name));
+            assert_eq!(found, None, "{folder}/{file}");
+        }
+    }
 }

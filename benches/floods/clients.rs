@@ -4,7 +4,7 @@
 use crate::tongue::{Heard, Outcome, Tongue, Wish};
 use hdrhistogram::Histogram;
 use pollstack::net::{Peer, Stream};
-use pollstack::{Closed, ConnId, Context, Eof, EventLoop, Limits, Listen, ListenerId, Service};
+use pollstack::{Closed, ConnId, Context, EofAction, EventLoop, Limits, ListenerConfig, ListenerId, Service};
 use std::collections::{HashSet, VecDeque};
 use std::io;
 use std::net::{SocketAddr, TcpStream};
@@ -146,7 +146,7 @@ impl Clients {
         let poll = mio::Poll::new()?;
         let visitors = Visitors { flood: None, coming: VecDeque::new(), open: HashSet::new(), tally: Tally::new() };
         let mut clients = EventLoop::embedded(visitors, Limits::default(), poll.registry(), 0..2 * MOST)?;
-        let outgoing = clients.listen(Listen::nowhere().max_conns(MOST))?;
+        let outgoing = clients.listen(ListenerConfig::unbound().max_conns(MOST))?;
         Ok(Clients {
             poll,
             events: mio::Events::with_capacity(1024),
@@ -170,7 +170,7 @@ impl Clients {
     /// Sends requests to `server` until so many have ended. What is still open then, such as the
     /// pops that nobody has evicted yet, is cancelled.
     pub(crate) fn run(&mut self, server: SocketAddr, flood: Flood, requests: usize) -> io::Result<Tally> {
-        self.clients.with(|visitors, _| visitors.flood = Some(flood));
+        self.clients.call(|visitors, _| visitors.flood = Some(flood));
         let (start, mut opened) = (Instant::now(), 0);
         // Pops alone only end when others come for their places.
         let last = if matches!(flood.order, Order::Only(Wish::Pop)) { usize::MAX } else { requests };
@@ -212,7 +212,7 @@ impl Clients {
         self.opened += 1;
         let stream = connect(server, self.opened)?;
         stream.set_nonblocking(true)?;
-        self.clients.with(|visitors, _| visitors.coming.push_back((wish, due)));
+        self.clients.call(|visitors, _| visitors.coming.push_back((wish, due)));
         let stream = Stream::Tcp(mio::net::TcpStream::from_std(stream));
         self.clients.adopt(self.outgoing, stream, Peer::Tcp(server))?;
         self.clients.turn();
@@ -231,7 +231,7 @@ impl Clients {
 
     /// Closes what is still open, uncounted.
     fn end(&mut self) -> Tally {
-        self.clients.with(|visitors, cx| {
+        self.clients.call(|visitors, cx| {
             visitors.flood = None;
             visitors.open.iter().for_each(|id| cx.abort(*id));
             std::mem::replace(&mut visitors.tally, Tally::new())
@@ -304,9 +304,9 @@ impl Service for Visitors {
         input.len()
     }
 
-    fn on_eof(&mut self, cx: &mut Context<'_>, id: ConnId, visit: &mut Visit) -> Eof {
+    fn on_eof(&mut self, cx: &mut Context<'_>, id: ConnId, visit: &mut Visit) -> EofAction {
         self.hear(cx, id, visit, true);
-        Eof::Finish
+        EofAction::Finish
     }
 
     fn on_close(&mut self, _: &mut Context<'_>, id: ConnId, visit: Visit, _: Closed) {

@@ -3,7 +3,7 @@
 use crate::clients::{Tally, connect};
 use crate::tongue::Outcome;
 use pollstack::net::{Peer, Stream};
-use pollstack::{Closed, ConnId, Context, EventLoop, Limits, Listen, ListenerId, Service};
+use pollstack::{Closed, ConnId, Context, EventLoop, Limits, ListenerConfig, ListenerId, Service};
 use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
@@ -49,10 +49,10 @@ impl Talkers {
     /// Connects, and has everybody known to the server who has to be.
     pub(crate) fn connect(server: SocketAddr, messages: Messages) -> io::Result<Talkers> {
         let poll = mio::Poll::new()?;
-        let limits = Limits { output: 32 << 20, turn: 4 << 20, ..Limits::default() };
+        let limits = Limits::default().output(32 << 20).turn(4 << 20);
         let speakers = Speakers::new(messages);
         let mut clients = EventLoop::embedded(speakers, limits, poll.registry(), 0..8192)?;
-        let outgoing = clients.listen(Listen::nowhere().max_conns(messages.clients()))?;
+        let outgoing = clients.listen(ListenerConfig::unbound().max_conns(messages.clients()))?;
         for n in 0..messages.clients() {
             let stream = connect(server, n)?;
             stream.set_nonblocking(true)?;
@@ -65,10 +65,10 @@ impl Talkers {
         Ok(talkers)
     }
 
-    /// Exchanges so many messages.
+    /// Responder so many messages.
     pub(crate) fn run(&mut self, messages: usize, placement: Placement) -> io::Result<Tally> {
         self.placement = placement;
-        self.clients.with(|speakers, cx| {
+        self.clients.call(|speakers, cx| {
             speakers.to_send = messages;
             speakers.delivered = 0;
             speakers.tally = Tally::new();
@@ -79,7 +79,7 @@ impl Talkers {
         self.until(|speakers| {
             speakers.tally.requests() as usize >= messages && (!arrive || speakers.delivered == messages)
         })?;
-        Ok(self.clients.with(|speakers, _| speakers.tally.clone()))
+        Ok(self.clients.call(|speakers, _| speakers.tally.clone()))
     }
 
     fn until(&mut self, over: impl Fn(&Speakers) -> bool) -> io::Result<()> {

@@ -9,7 +9,7 @@ use pollstack::net::{Ready, Source};
 use pollstack::stack::StackService;
 use pollstack::stack::lifo::{Decision, Lifo};
 use pollstack::stack::wire::{Item, POP, Parsed, parse};
-use pollstack::{EventLoop, Limits, Listen};
+use pollstack::{EventLoop, Limits, ListenerConfig};
 use std::hint::black_box;
 use std::rc::Rc;
 
@@ -90,11 +90,13 @@ fn turn(c: &mut Criterion) {
         group.bench_function(format!("{clients} newcomers"), |b| {
             let net = Memory::new([&[POP], &[1, b'x']]);
             let waiting = Rc::clone(&net.waiting);
-            let mut server = EventLoop::on(net, StackService::new(100), Limits::default());
-            server.listen(Listen::new("127.0.0.1:1".parse().expect("an address"))).expect("a network in memory");
+            let mut server = EventLoop::with_net(net, StackService::new(100), Limits::default());
+            server
+                .listen(ListenerConfig::new("127.0.0.1:1".parse().expect("an address")))
+                .expect("a network in memory");
             b.iter(|| {
                 waiting.set(clients);
-                server.ready(Source::Listener(0), Ready { readable: true, ..Ready::default() });
+                server.notify(Source::Listener(0), Ready { readable: true, ..Ready::default() });
                 while server.timeout().is_some() {
                     server.turn();
                 }

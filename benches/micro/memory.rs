@@ -29,7 +29,7 @@ impl Net for Memory {
     type Listener = ();
     type Stream = Stream;
 
-    const SHORT_MEANS_DRAINED: bool = true;
+    const SHORT_IO_EXHAUSTS: bool = true;
 
     fn listen(&mut self, _: &Address, _: &SocketOptions, _: usize) -> io::Result<()> {
         Ok(())
@@ -62,7 +62,7 @@ impl Net for Memory {
         Ok(len)
     }
 
-    fn shut(&mut self, _: &mut Stream) -> io::Result<()> {
+    fn shutdown_write(&mut self, _: &mut Stream) -> io::Result<()> {
         Ok(())
     }
 

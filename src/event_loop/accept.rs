@@ -1,80 +1,87 @@
-//! Newcomers: who is let in, who is turned away, and what happens when the system has no room.
+//! New connections: accepted, admitted or rejected; and the lack of descriptors and memory.
 
-use super::{Door, End, EventLoop, Newcomer};
-use crate::admission::Verdict;
+use super::{ConnectionIo, EventLoop, PendingConnection, SocketPlace};
 use crate::connection::Seat;
+use crate::context::Context;
+use crate::id::ListenerId;
 use crate::limits::{EXHAUSTED_RETRY, LOST_IN_A_ROW};
+use crate::listener::{Decision, Listener};
 use crate::net::{Interest, Net};
-use crate::service::{Cause, ConnId, Context, ListenerId, Service};
+use crate::service::{CloseReason, Service};
 use std::io::{self, ErrorKind};
 use std::time::Duration;
 
-/// A system that stays exhausted is logged no more often than this.
+/// The lack of descriptors or memory is logged once in this time.
 const EXHAUSTED_LOG: Duration = Duration::from_secs(10);
 
 impl<S: Service, N: Net> EventLoop<S, N> {
-    /// Lets in those accepted in the turn before, in that order. Whatever happened before they
-    /// connected is known by now: another wait lies in between, and its events come first.
-    pub(super) fn greet_newcomers(&mut self) {
-        for _ in 0..self.newcomers.len() {
-            if let Some(newcomer) = self.newcomers.pop_front() {
-                self.greet(newcomer);
+    /// Admits or rejects the connections accepted in the turn before, in that order. All that happened
+    /// before they connected is known by now: a wait lies in between, and its events come first.
+    pub(super) fn admit_pending(&mut self) {
+        for _ in 0..self.pending.len() {
+            if let Some(pending) = self.pending.pop_front() {
+                self.admit(pending);
             }
         }
     }
 
-    fn greet(&mut self, newcomer: Newcomer<N::Stream>) {
-        match self.admissions[newcomer.admission].judge(self.table.now) {
-            Verdict::Admit => {}
-            Verdict::Evict(oldest) => {
+    fn admit(&mut self, pending: PendingConnection<N::Stream>) {
+        match self.listeners[pending.listener].decide(self.connections.now) {
+            Decision::Admit => {}
+            Decision::Evict(oldest) => {
                 self.stats.evicted += 1;
-                self.close(oldest, Cause::Evicted);
+                self.close(oldest, CloseReason::Evicted);
                 self.settle();
             }
-            Verdict::Reject => return self.reject(newcomer),
+            Decision::Reject => return self.reject(pending),
         }
-        self.open(newcomer);
+        self.open(pending);
     }
 
-    /// Takes newcomers from the backlogs, for the next turn.
-    pub(super) fn accept_newcomers(&mut self) {
-        if self.exhausted_until.is_some_and(|until| until <= self.table.now) {
+    /// Takes connections from the backlogs, for the next turn.
+    pub(super) fn accept_connections(&mut self) {
+        if self.exhausted_until.is_some_and(|until| until <= self.connections.now) {
             self.exhausted_until = None;
         }
-        // The door behind the last one that somebody came through is the first, so that none has
-        // more than its share of a capacity.
-        let (doors, first) = (self.doors.len(), self.next_door);
-        for n in 0..doors {
-            self.accept_from((n + first) % doors);
+        // The first socket is the one behind that of the last accept, so that no address takes more
+        // than its share of a capacity.
+        let (sockets, first) = (self.sockets.len(), self.next_socket);
+        for n in 0..sockets {
+            self.accept_from((n + first) % sockets);
         }
     }
 
     fn accept_from(&mut self, index: usize) {
-        for _ in 0..self.table.limits.accepts {
-            if !self.may_accept(&self.doors[index]) {
+        let SocketPlace { listener, socket } = self.sockets[index];
+        for _ in 0..self.connections.limits.accepts {
+            let at = &mut self.listeners[listener];
+            if self.exhausted_until.is_some() || !at.may_accept() {
                 return;
             }
-            let door = &mut self.doors[index];
-            match self.net.accept(&mut door.listener) {
+            let from = &mut at.sockets[socket];
+            if !from.ready {
+                return;
+            }
+            match self.net.accept(&mut from.socket) {
                 Ok((stream, peer)) => {
-                    door.lost = 0;
-                    self.next_door = index + 1;
-                    let newcomer = Newcomer { stream, peer, admission: door.admission };
-                    self.admissions[newcomer.admission].count_newcomer();
-                    if self.table.connections.is_empty() && self.newcomers.is_empty() {
-                        self.greet(newcomer); // nobody can be ahead of it
+                    from.lost = 0;
+                    at.count_pending();
+                    self.next_socket = index + 1;
+                    let pending = PendingConnection { stream, peer, listener };
+                    if self.connections.is_empty() && self.pending.is_empty() {
+                        self.admit(pending); // no other connection can be ahead of it
                     } else {
-                        self.newcomers.push_back(newcomer);
+                        self.pending.push_back(pending);
                     }
                 }
                 Err(error) => match error.kind() {
-                    ErrorKind::WouldBlock => door.ready = false,
-                    kind if concerns_one_connection(kind) && door.lost < LOST_IN_A_ROW => {
-                        door.lost += 1;
+                    ErrorKind::WouldBlock => from.ready = false,
+                    kind if concerns_one_connection(kind) && from.lost < LOST_IN_A_ROW => {
+                        from.lost += 1;
                         log::debug!("a connection was lost in the backlog: {error}");
                     }
                     _ => {
-                        door.lost = 0;
+                        from.lost = 0;
                         self.exhausted(&error);
                     }
                 },
@@ -82,71 +89,71 @@ impl<S: Service, N: Net> EventLoop<S, N> {
         }
     }
 
-    pub(super) fn may_accept(&self, door: &Door<N::Listener>) -> bool {
-        self.exhausted_until.is_none() && self.has_place_for_more(door)
+    /// Returns whether connections may be waiting that a listener has places for.
+    pub(super) fn has_connections_to_accept(&self) -> bool {
+        let waiting = |listener: &Listener<N::Listener>| listener.sockets.iter().any(|socket| socket.ready);
+        self.listeners.iter().any(|listener| waiting(listener) && listener.may_accept())
     }
 
-    /// Whether somebody may be waiting at a door, and has a place.
-    pub(super) fn has_place_for_more(&self, door: &Door<N::Listener>) -> bool {
-        door.ready && self.admissions[door.admission].may_accept()
-    }
-
-    /// Lets a newcomer in, and serves it before any registration.
-    fn open(&mut self, Newcomer { stream, peer, admission }: Newcomer<N::Stream>) {
+    /// Admits a connection, and serves it before any registration.
+    fn open(&mut self, PendingConnection { stream, peer, listener }: PendingConnection<N::Stream>) {
         self.stats.opened += 1;
-        let place = self.admissions[admission].enter(self.table.next_key(), self.table.now);
-        let id = self.table.insert(peer, admission, Seat::Admitted(place));
+        let place = self.listeners[listener].enter(self.connections.next_key(), self.connections.now);
+        let id = self.connections.insert(peer, listener, Seat::Admitted(place));
         log::debug!("{id} from {peer}");
-        let conn = self.service.on_open(&mut Context::new(&mut self.table), id, ListenerId(admission));
-        self.attach(id.key, End { stream, conn: Some(conn) });
-        self.serve(id.key);
-        if self.table.get(id).is_some() {
-            if let Err(error) = self.watch(id.key, Interest::Read) {
-                self.close(id.key, Cause::Failed(error));
+        let conn = self.service.on_open(&mut Context::new(&mut self.connections), id, ListenerId(listener));
+        self.attach(id.key(), ConnectionIo { stream, conn: Some(conn) });
+        self.serve(id.key());
+        if self.connections.get(id).is_some() {
+            if let Err(error) = self.watch(id.key(), Interest::Read) {
+                self.close(id.key(), CloseReason::Failed(error));
                 self.settle();
             }
         }
     }
 
-    /// Turns a newcomer away with what its listener says. For the service it was never there.
+    /// Turns a client away with its listener's rejection. The service never sees the connection.
     ///
-    /// What it has sent already is read first. If that was its request, nothing is left unread and
-    /// it can be closed; if its request is still to come, or still coming, the close lingers.
-    fn reject(&mut self, Newcomer { stream, peer, admission }: Newcomer<N::Stream>) {
+    /// The loop first reads what the client has sent. If that is a complete request, nothing is left
+    /// unread and the connection can close. Otherwise the close lingers until the rest has come.
+    fn reject(&mut self, PendingConnection { stream, peer, listener }: PendingConnection<N::Stream>) {
         self.stats.rejected += 1;
-        let ConnId { key, serial } = self.table.insert(peer, admission, Seat::None);
-        log::debug!("#{serial} from {peer} rejected");
-        self.attach(key, End { stream, conn: None });
-        let whole = match self.receive(key, self.scratch.len()) {
-            Ok(Some(n)) => n == 0 || self.service.is_complete(ListenerId(admission), &self.scratch[..n]),
+        let id = self.connections.insert(peer, listener, Seat::None);
+        let key = id.key();
+        log::debug!("{id} from {peer} rejected");
+        self.attach(key, ConnectionIo { stream, conn: None });
+        let complete = match self.receive(key, self.scratch.len()) {
+            Ok(Some(n)) => n == 0 || self.service.is_request_complete(ListenerId(listener), &self.scratch[..n]),
             Ok(None) => false,
-            Err(error) => return self.close(key, Cause::Failed(error)),
+            Err(error) => return self.close(key, CloseReason::Failed(error)),
         };
-        self.table.connections[key].goes_on = !whole;
-        self.table.dismiss(key, self.admissions[admission].reply());
+        self.connections[key].goes_on = !complete;
+        self.connections.dismiss(key, self.listeners[listener].rejection());
         self.settle_one(key);
-        if self.table.connections.get(key).is_some_and(|connection| connection.seat == Seat::None) {
-            self.stay_behind(key); // the kernel has not taken the reply yet
+        if self.connections.at(key).is_some_and(|connection| connection.seat == Seat::None) {
+            self.start_lingering(key); // the kernel has not taken the rejection yet
         }
-        self.table.queue_if_runnable(key);
+        self.connections.queue_if_runnable(key);
     }
 
     /// Puts the loop's half of a connection beside the other.
-    fn attach(&mut self, key: usize, end: End<N::Stream, S::Conn>) {
-        match self.ends.get_mut(key) {
-            Some(vacant) => *vacant = Some(end),
-            None => self.ends.push(Some(end)), // keys grow one by one
+    fn attach(&mut self, key: usize, io: ConnectionIo<N::Stream, S::Conn>) {
+        match self.io.get_mut(key) {
+            Some(vacant) => *vacant = Some(io),
+            None => self.io.push(Some(io)), // keys grow one by one
         }
     }
 
-    /// The system has no descriptor or no memory for another connection, or fails in a way nobody
-    /// has thought of. The edge is not used up, so there is nothing to wait for: give up somebody
-    /// who only lingers and go on, or else try again when somebody leaves or a short time is over.
+    /// Handles an `accept` that failed for lack of descriptors or memory, or with an unknown error.
+    ///
+    /// The edge is not used up, so no event will follow. The loop gives up the oldest lingering
+    /// connection and goes on. Without one it tries again when a connection closes, or after
+    /// [`EXHAUSTED_RETRY`].
     fn exhausted(&mut self, error: &io::Error) {
         if self.close_oldest_lingering() {
             return;
         }
-        let now = self.table.now;
+        let now = self.connections.now;
         self.exhausted_until = Some(now + EXHAUSTED_RETRY);
         if self.exhausted_logged.is_none_or(|at| now.saturating_duration_since(at) > EXHAUSTED_LOG) {
             self.exhausted_logged = Some(now);
@@ -155,7 +162,7 @@ impl<S: Service, N: Net> EventLoop<S, N> {
     }
 }
 
-/// Whether an accept failed for the connection it would have returned, and not for the next.
+/// Returns whether an accept failed for the one connection that it would have returned.
 fn concerns_one_connection(kind: ErrorKind) -> bool {
     use ErrorKind::{
         ConnectionAborted, ConnectionReset, HostUnreachable, Interrupted, NetworkDown, NetworkUnreachable,

@@ -1,103 +1,105 @@
 //! The end of a loop: the last accepts, the drain, and the close of the rest.
 
-use super::{EventLoop, Life};
-use crate::admission::Admission;
+use super::{EventLoop, State};
+use crate::context::Context;
+use crate::listener::Listener;
 use crate::net::Net;
-use crate::service::{Cause, Context, Service};
+use crate::service::{CloseReason, Service};
 use std::time::{Duration, Instant};
 
-/// How long connections that only linger may still hold up a stop: what a peer that is there
-/// needs to end its half.
+/// How long lingering connections may still hold up a stop: a peer that is there ends its half within
+/// this time.
 const LAST_LINGER: Duration = Duration::from_millis(250);
 
-/// How long a stop waits for descriptors for those in the backlogs: the connections that hold them
-/// may be those that only the stop itself lets go.
+/// How long a stop waits for descriptors for the connections in the backlogs. Those that hold the
+/// descriptors may be closed by the stop itself only.
 const LAST_TRY: Duration = Duration::from_secs(1);
 
 impl<S: Service, N: Net> EventLoop<S, N> {
-    /// Whether the next turn has something to do for a stop.
+    /// Returns whether the next turn has something to do for a stop.
     pub(super) fn stop_is_due(&self) -> bool {
-        match self.life {
-            Life::Running => self.table.stop.is_some(),
-            Life::LastCall { .. } => self.table.stop.is_some() || self.exhausted_until.is_none(),
-            Life::Draining { only_lingering: false, .. } if self.nobody_is_in() => true,
-            Life::Draining { .. } => self.table.stop.is_some() || self.table.connections.is_empty(),
-            Life::Stopped => false,
+        match self.state {
+            State::Running => self.connections.stop.is_some(),
+            State::DrainingBacklog { .. } => self.connections.stop.is_some() || self.exhausted_until.is_none(),
+            State::Draining { only_lingering: false, .. } if self.no_connection_is_open() => true,
+            State::Draining { .. } => self.connections.stop.is_some() || self.connections.is_empty(),
+            State::Stopped => false,
         }
     }
 
-    /// Begins a stop that has been asked for. Who is in a backlog came before it, and would be
-    /// reset by the close of the listener, so every listener is looked at once more.
+    /// Begins a stop that has been asked for. The connections in the backlogs came before it, and the
+    /// close of a listener would reset them, so every listener is asked once more.
     pub(super) fn begin_stop(&mut self) {
-        let Some(grace) = self.table.stop.take() else { return };
-        let asked = self.table.now.checked_add(grace);
-        match &mut self.life {
-            Life::Running => {
-                self.doors.iter_mut().for_each(|door| door.ready = true);
-                let longest = self.doors.iter().map(|door| door.backlog as usize).max().unwrap_or(0);
-                let turns = longest.div_ceil(self.table.limits.accepts);
-                let last_try = sooner(asked, self.table.now.checked_add(LAST_TRY));
-                self.life = Life::LastCall { until: asked, last_try, turns };
+        let Some(grace) = self.connections.stop.take() else { return };
+        let asked = self.connections.now.checked_add(grace);
+        match &mut self.state {
+            State::Running => {
+                let sockets = self.listeners.iter_mut().flat_map(|listener| &mut listener.sockets);
+                sockets.for_each(|socket| socket.ready = true);
+                let longest = self.listeners.iter().map(|listener| listener.backlog as usize).max().unwrap_or(0);
+                let turns = longest.div_ceil(self.connections.limits.accepts);
+                let last_try = sooner(asked, self.connections.now.checked_add(LAST_TRY));
+                self.state = State::DrainingBacklog { until: asked, last_try, turns };
             }
-            Life::LastCall { until, .. } | Life::Draining { until, .. } => *until = sooner(*until, asked),
-            Life::Stopped => {}
+            State::DrainingBacklog { until, .. } | State::Draining { until, .. } => *until = sooner(*until, asked),
+            State::Stopped => {}
         }
     }
 
     /// Goes on with a stop.
     pub(super) fn advance_stop(&mut self) {
-        let now = self.table.now;
-        if let Life::LastCall { until, last_try, turns } = self.life {
+        let now = self.connections.now;
+        if let State::DrainingBacklog { until, last_try, turns } = self.state {
             let over = [until, last_try].into_iter().flatten().any(|end| end <= now);
             let turns = if self.exhausted_until.is_none() { turns.checked_sub(1) } else { Some(turns) };
-            match turns.filter(|_| !over && self.doors.iter().any(|door| self.has_place_for_more(door))) {
-                Some(turns) => self.life = Life::LastCall { until, last_try, turns },
+            match turns.filter(|_| !over && self.has_connections_to_accept()) {
+                Some(turns) => self.state = State::DrainingBacklog { until, last_try, turns },
                 None => self.end_accepting(until),
             }
         }
-        if let Life::Draining { until, mut only_lingering } = self.life {
-            if !only_lingering && self.nobody_is_in() {
+        if let State::Draining { until, mut only_lingering } = self.state {
+            if !only_lingering && self.no_connection_is_open() {
                 only_lingering = true;
                 let soon = now.checked_add(LAST_LINGER);
-                self.lingering.iter().for_each(|key| self.table.hurry(*key, soon));
+                self.lingering.iter().for_each(|key| self.connections.hurry(*key, soon));
             }
             if until.is_some_and(|until| until <= now) {
                 self.close_all();
             }
-            let over = self.table.connections.is_empty();
-            self.life = if over { Life::Stopped } else { Life::Draining { until, only_lingering } };
+            let over = self.connections.is_empty();
+            self.state = if over { State::Stopped } else { State::Draining { until, only_lingering } };
         }
     }
 
-    fn nobody_is_in(&self) -> bool {
-        self.admissions.iter().all(Admission::is_empty)
+    fn no_connection_is_open(&self) -> bool {
+        self.listeners.iter().all(Listener::is_empty)
     }
 
     fn end_accepting(&mut self, until: Option<Instant>) {
-        self.greet_newcomers();
-        self.close_doors(0);
-        self.life = Life::Draining { until, only_lingering: false };
-        self.service.on_shutdown(&mut Context::new(&mut self.table));
+        self.admit_pending();
+        self.close_sockets();
+        self.state = State::Draining { until, only_lingering: false };
+        self.service.on_shutdown(&mut Context::new(&mut self.connections));
         self.settle();
     }
 
-    /// Closes the listening sockets from index `from` on.
-    pub(super) fn close_doors(&mut self, from: usize) {
-        for door in self.doors.drain(from..) {
-            self.net.close_listener(door.listener);
+    fn close_sockets(&mut self) {
+        self.sockets.clear();
+        for socket in self.listeners.iter_mut().flat_map(|listener| listener.sockets.drain(..)) {
+            self.net.close_listener(socket.socket);
         }
     }
 
     fn close_all(&mut self) {
-        let keys: Vec<usize> = self.table.connections.iter().map(|(key, _)| key).collect();
+        let keys: Vec<usize> = self.connections.keys();
         for key in keys {
-            self.close(key, Cause::Shutdown);
+            self.close(key, CloseReason::Shutdown);
             self.settle();
         }
     }
 }
 
-/// The sooner of two times, of which none means never.
+/// Returns the sooner of two times; `None` means never.
 fn sooner(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
     one.into_iter().chain(other).min()
 }

@@ -2,11 +2,11 @@
 
 use super::framing::Length;
 use super::limits::{CHUNK_LINE, EXTENSION_BYTES, TRAILER_BYTES};
-use super::status::{Refusal, Status};
+use super::status::{Rejection, Status};
 
-const BAD_CHUNK: Refusal = Refusal::bad("The chunks of the body are not well-formed.");
-const TOO_LONG: Refusal = Refusal::bad("The extensions of the body's chunks are too long.");
-const LONG_TRAILER: Refusal = Refusal::new(Status::HEADERS_TOO_LARGE, "The body's trailer section is too long.");
+const BAD_CHUNK: Rejection = Rejection::bad("The chunks of the body are not well-formed.");
+const TOO_LONG: Rejection = Rejection::bad("The extensions of the body's chunks are too long.");
+const LONG_TRAILER: Rejection = Rejection::new(Status::HEADERS_TOO_LARGE, "The body's trailer section is too long.");
 
 /// The digits of a chunk's size.
 const SIZE_DIGITS: usize = 16;
@@ -42,7 +42,7 @@ enum State {
     End,
 }
 
-/// What is in front of a body's input.
+/// The next part of a body's input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Part<'a> {
     /// Bytes of the body, at least one.
@@ -65,7 +65,7 @@ impl Decoder {
     /// Passes over what frames the body, and returns how many bytes that took from the front of
     /// `input` and what follows. Bytes of the body are offered until they have been
     /// [taken](Self::take).
-    pub(super) fn next<'a>(&mut self, input: &'a [u8]) -> Result<(usize, Part<'a>), Refusal> {
+    pub(super) fn next<'a>(&mut self, input: &'a [u8]) -> Result<(usize, Part<'a>), Rejection> {
         let mut passed = 0;
         loop {
             match self.state {
@@ -79,7 +79,7 @@ impl Decoder {
                 }
                 _ => {
                     let Some(&byte) = input.get(passed) else { return Ok((passed, Part::More)) };
-                    self.pass(byte)?;
+                    self.advance(byte)?;
                     passed += 1;
                 }
             }
@@ -101,7 +101,7 @@ impl Decoder {
     }
 
     /// One byte of framing.
-    fn pass(&mut self, byte: u8) -> Result<(), Refusal> {
+    fn advance(&mut self, byte: u8) -> Result<(), Rejection> {
         self.line += 1;
         self.state = match (self.state, byte) {
             (State::Size(size), b'0'..=b'9' | b'a'..=b'f' | b'A'..=b'F') => self.extend_size(size, byte)?,
@@ -130,21 +130,21 @@ impl Decoder {
     }
 
     /// One digit more: no more of them than 64 bits have.
-    fn extend_size(&mut self, size: u64, digit: u8) -> Result<State, Refusal> {
+    fn extend_size(&mut self, size: u64, digit: u8) -> Result<State, Rejection> {
         match char::from(digit).to_digit(16) {
             Some(digit) if self.line <= SIZE_DIGITS => Ok(State::Size(size << 4 | u64::from(digit))),
             _ => Err(BAD_CHUNK),
         }
     }
 
-    fn extend(&mut self, size: u64) -> Result<State, Refusal> {
+    fn extend(&mut self, size: u64) -> Result<State, Rejection> {
         self.excess += 1;
         let fits = self.line <= CHUNK_LINE && self.excess <= EXTENSION_BYTES;
         if fits { Ok(State::Extension(size)) } else { Err(TOO_LONG) }
     }
 
-    /// A byte of a trailer field. Nobody reads it, so it only may not be anything else.
-    fn trail(&mut self, byte: u8) -> Result<State, Refusal> {
+    /// Passes a byte of a trailer field. No code reads it, so it need only be legal.
+    fn trail(&mut self, byte: u8) -> Result<State, Rejection> {
         self.excess += 1;
         match byte {
             _ if self.excess > TRAILER_BYTES => Err(LONG_TRAILER),
@@ -162,7 +162,7 @@ mod tests {
     use proptest::prelude::*;
 
     /// Decodes what arrives in pieces of `cut` bytes; the body and what is left behind it.
-    fn decode(input: &[u8], length: Length, cut: usize) -> Result<Option<(Vec<u8>, usize)>, Refusal> {
+    fn decode(input: &[u8], length: Length, cut: usize) -> Result<Option<(Vec<u8>, usize)>, Rejection> {
         let (mut decoder, mut body, mut at, mut come) = (Decoder::new(length), Vec::new(), 0, 0);
         loop {
             let (passed, part) = decoder.next(&input[at..come])?;

@@ -1,4 +1,4 @@
-//! What time it is on the wall, for the `Date` of responses.
+//! The wall-clock time, for the `Date` of responses.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -33,7 +33,7 @@ impl Clock {
         Clock { instant, time }
     }
 
-    /// What time it is at `now`.
+    /// Returns the wall-clock time at `now`.
     pub fn time(&self, now: Instant) -> SystemTime {
         let later = self.time.checked_add(now.saturating_duration_since(self.instant));
         let time = later.and_then(|time| time.checked_sub(self.instant.saturating_duration_since(now)));

@@ -4,8 +4,9 @@
 use super::body::Decoder;
 use super::head::Search;
 use super::limits::Limits;
-use super::request::Version;
-use crate::service::{ConnId, Context, ListenerId};
+use super::version::Version;
+use crate::context::Context;
+use crate::id::{ConnId, ListenerId};
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -19,7 +20,7 @@ pub(super) struct Connection {
     pub(super) reading: Reading,
     pub(super) reply: Progress,
 
-    /// What the current request's client speaks.
+    /// The HTTP version of the current request.
     pub(super) version: Version,
     /// It was a HEAD: the reply has no content.
     pub(super) head_only: bool,
@@ -33,13 +34,13 @@ pub(super) struct Connection {
     /// Its input waits for room in the output.
     pub(super) blocked: bool,
     /// Its input waits for the handler.
-    pub(super) held: bool,
+    pub(super) paused: bool,
     /// There is input that it has been offered and has not taken.
-    pub(super) left: bool,
+    pub(super) unconsumed: bool,
     /// The client has ended its half.
     pub(super) eof: bool,
     /// The exchange whose handler has been told of that.
-    pub(super) told: u64,
+    pub(super) eof_reported: u64,
     /// There is a file in what was sent to it and is not the kernel's.
     pub(super) file: bool,
     /// All that was sent to it is the kernel's.
@@ -52,7 +53,7 @@ pub(super) struct Connection {
     pub(super) deadline: Option<Instant>,
 }
 
-/// What of a connection's input is being read.
+/// The part of a connection's input that is being read.
 #[derive(Debug)]
 pub(super) enum Reading {
     /// A head, or nothing yet.
@@ -60,14 +61,14 @@ pub(super) enum Reading {
     /// A body, for whom.
     Body(Decoder, Sink),
     /// Nothing: the request is there, and its reply is not complete.
-    Whole,
+    AwaitingResponse,
     /// Behind an upgrade: bytes for the handler.
-    Raw,
-    /// What comes now is dropped: the connection ends with the reply.
-    Over,
+    Upgraded,
+    /// Further input is dropped: the connection ends with the response.
+    Discarding,
 }
 
-/// What becomes of a body.
+/// The use of a body.
 #[derive(Debug)]
 pub(super) enum Sink {
     /// It is collected, and then handed over with its request.
@@ -105,7 +106,7 @@ pub(super) enum Coding {
     Length(u64),
     /// As it is, up to the end of the connection.
     ToTheEnd,
-    /// Not at all: nobody has asked for it.
+    /// Not at all: the handler has not asked for it.
     Dropped,
 }
 
@@ -124,9 +125,9 @@ impl Content {
     }
 }
 
-/// What a connection has taken too long for.
+/// The phase in which a connection has taken too long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Late {
+pub(super) enum Timeout {
     /// A request's head, from its first byte on.
     Head,
     /// More of a body, or all of one that is collected or read past.
@@ -151,10 +152,10 @@ impl Connection {
             keep_alive: true,
             serving: false,
             blocked: false,
-            held: false,
-            left: false,
+            paused: false,
+            unconsumed: false,
             eof: false,
-            told: 0,
+            eof_reported: 0,
             file: false,
             drained: true,
             since: now,
@@ -165,7 +166,7 @@ impl Connection {
 
     /// Whether it waits for a request, and nothing of one has come.
     pub(super) fn is_idle(&self) -> bool {
-        !self.left && matches!(self.reading, Reading::Head(search) if search.is_fresh())
+        !self.unconsumed && matches!(self.reading, Reading::Head(search) if search.is_fresh())
     }
 
     /// Whether it has its reply, and the rest of its body is still being read past.
@@ -179,25 +180,25 @@ impl Connection {
     }
 
     /// When it will have taken too long, and for what.
-    pub(super) fn due(&self, cx: &Context<'_>, limits: &Limits) -> Option<(Instant, Late)> {
+    pub(super) fn due(&self, cx: &Context<'_>, limits: &Limits) -> Option<(Instant, Timeout)> {
         let after = |since: Instant, time, late| since.checked_add(time).map(|at| (at, late));
         match self.reading {
-            Reading::Body(_, Sink::Stream) if !self.held => after(self.since, limits.read_time, Late::Body),
-            Reading::Body(..) if !self.held => {
+            Reading::Body(_, Sink::Stream) if !self.paused => after(self.since, limits.read_time, Timeout::Body),
+            Reading::Body(..) if !self.paused => {
                 let whole = self.begun.checked_add(limits.body_time);
                 let more = self.since.checked_add(limits.read_time);
-                whole.into_iter().chain(more).min().map(|at| (at, Late::Body))
+                whole.into_iter().chain(more).min().map(|at| (at, Timeout::Body))
             }
             Reading::Head(Search { since: Some(since), .. }) if !self.blocked => {
                 let whole = since.checked_add(limits.head_time);
                 let more = self.since.checked_add(limits.read_time);
-                whole.into_iter().chain(more).min().map(|at| (at, Late::Head))
+                whole.into_iter().chain(more).min().map(|at| (at, Timeout::Head))
             }
-            Reading::Head(_) if self.drained => after(self.since, limits.idle_time, Late::Idle),
+            Reading::Head(_) if self.drained => after(self.since, limits.idle_time, Timeout::Idle),
             _ if self.drained => None,
             _ => {
-                let taken = cx.last_taken(self.id).map_or(self.since, |taken| taken.max(self.since));
-                after(taken, limits.stall_time, Late::Stalled)
+                let taken = cx.last_write(self.id).map_or(self.since, |taken| taken.max(self.since));
+                after(taken, limits.stall_time, Timeout::Stalled)
             }
         }
     }

@@ -1,8 +1,9 @@
-//! What the header fields say about the message itself: where its body ends, and what becomes of
+//! The header fields about the message itself: where its body ends, and what becomes of
 //! the connection. Whatever two servers could read in two ways is refused.
 
-use super::request::{Version, list};
-use super::status::{Refusal, Status};
+use super::status::{Rejection, Status};
+use super::syntax::list;
+use super::version::Version;
 use httparse::Header;
 use std::str;
 
@@ -26,8 +27,8 @@ pub(super) enum Length {
 }
 
 impl Framing {
-    /// What `headers` say, and the host that they name.
-    pub(super) fn of<'a>(version: Version, headers: &[Header<'a>]) -> Result<(Self, Option<&'a [u8]>), Refusal> {
+    /// Returns the framing that `headers` promise, and the host that they name.
+    pub(super) fn of<'a>(version: Version, headers: &[Header<'a>]) -> Result<(Self, Option<&'a [u8]>), Rejection> {
         let (mut host, mut length, mut coding, mut expect) = (None, None, None, None);
         let (mut close, mut keep_alive) = (false, false);
         for header in headers {
@@ -47,7 +48,7 @@ impl Framing {
             }
         }
         if host.is_none() && version == Version::Http11 {
-            return Err(Refusal::bad("There is no Host."));
+            return Err(Rejection::bad("There is no Host."));
         }
         let keep_alive = !close && (keep_alive || version == Version::Http11);
         let expects_continue = expectation(version, expect)?;
@@ -60,51 +61,51 @@ impl Framing {
     }
 }
 
-fn once<'a>(place: &mut Option<&'a [u8]>, header: &Header<'a>, why: &'static str) -> Result<(), Refusal> {
+fn once<'a>(place: &mut Option<&'a [u8]>, header: &Header<'a>, why: &'static str) -> Result<(), Rejection> {
     match place.replace(header.value) {
         None => Ok(()),
-        Some(_) => Err(Refusal::bad(why)),
+        Some(_) => Err(Rejection::bad(why)),
     }
 }
 
-fn expectation(version: Version, expect: Option<&[u8]>) -> Result<bool, Refusal> {
+fn expectation(version: Version, expect: Option<&[u8]>) -> Result<bool, Rejection> {
     match expect {
         None => Ok(false),
         Some(_) if version == Version::Http10 => Ok(false),
         Some(value) if value.eq_ignore_ascii_case(b"100-continue") => Ok(true),
-        Some(_) => Err(Refusal::new(Status::EXPECTATION_FAILED, "Only 100-continue can be expected.")),
+        Some(_) => Err(Rejection::new(Status::EXPECTATION_FAILED, "Only 100-continue can be expected.")),
     }
 }
 
-fn body_length(version: Version, length: Option<&[u8]>, coding: Option<&[u8]>) -> Result<Length, Refusal> {
+fn body_length(version: Version, length: Option<&[u8]>, coding: Option<&[u8]>) -> Result<Length, Rejection> {
     match (length, coding) {
         (None, None) => Ok(Length::Known(0)),
         (Some(digits), None) => number(digits).map(Length::Known),
-        (Some(_), Some(_)) => Err(Refusal::bad("There is a Content-Length beside a Transfer-Encoding.")),
+        (Some(_), Some(_)) => Err(Rejection::bad("There is a Content-Length beside a Transfer-Encoding.")),
         // A proxy that speaks 1.0 does not know what it means (RFC 9112, section 6.1).
-        (None, Some(_)) if version == Version::Http10 => Err(Refusal::bad("HTTP/1.0 has no Transfer-Encoding.")),
+        (None, Some(_)) if version == Version::Http10 => Err(Rejection::bad("HTTP/1.0 has no Transfer-Encoding.")),
         (None, Some(coding)) => chunked(coding),
     }
 }
 
 /// Digits and nothing else (RFC 9110, section 8.6): no sign, no list.
-fn number(digits: &[u8]) -> Result<u64, Refusal> {
+fn number(digits: &[u8]) -> Result<u64, Rejection> {
     let digits = str::from_utf8(digits).ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
     let number = digits.and_then(|digits| digits.parse().ok());
-    number.ok_or(Refusal::bad("The Content-Length is not a number of bytes."))
+    number.ok_or(Rejection::bad("The Content-Length is not a number of bytes."))
 }
 
 /// A coding that is not known in front of `chunked` is not implemented. Where `chunked` is not
 /// the last, the body has no end (RFC 9112, section 6.3).
-fn chunked(coding: &[u8]) -> Result<Length, Refusal> {
+fn chunked(coding: &[u8]) -> Result<Length, Rejection> {
     if coding.eq_ignore_ascii_case(b"chunked") {
         return Ok(Length::Chunked);
     }
     let is_chunked = |item: &&[u8]| item.eq_ignore_ascii_case(b"chunked");
     match (list(coding).last(), list(coding).filter(is_chunked).count()) {
         (Some(last), 1) if is_chunked(&last) && list(coding).count() > 1 => {
-            Err(Refusal::new(Status::NOT_IMPLEMENTED, "The only transfer coding known here is chunked."))
+            Err(Rejection::new(Status::NOT_IMPLEMENTED, "The only transfer coding known here is chunked."))
         }
-        _ => Err(Refusal::bad("The Transfer-Encoding is not chunked.")),
+        _ => Err(Rejection::bad("The Transfer-Encoding is not chunked.")),
     }
 }

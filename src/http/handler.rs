@@ -1,69 +1,70 @@
-//! What somebody writes who serves HTTP.
+//! The trait that an HTTP application implements.
 
-use super::exchanges::{ExchangeId, Exchanges};
+use super::exchange::{ExchangeId, Outcome};
 use super::limits::BODY_BYTES;
 use super::request::Request;
+use super::responder::Responder;
 use super::status::Status;
-use crate::service::Eof;
+use crate::service::EofAction;
 
-/// What to do with requests.
+/// An HTTP application: it answers requests.
 ///
 /// The handler sees requests, one at a time for each connection, and answers them through
-/// [`Exchanges`]: at once, or later, by the id that it was given. It never sees how a request was
+/// [`Responder`]: at once, or later, by the id that it was given. It never sees how a request was
 /// cut up, whether its connection is kept, or what it costs to send something.
 pub trait Handler {
     /// A request has come; its body with it, if it has one that was [collected](Body::Collect).
     ///
-    /// Whoever does not [reply](Exchanges::reply) now can do so whenever it likes, from any
-    /// callback; the connection waits until then, and its client's further requests with it.
-    fn on_request(&mut self, http: &mut Exchanges<'_>, id: ExchangeId, request: &Request<'_>);
+    /// A handler may [respond](Responder::respond) now, or later from any callback. Until then the
+    /// connection waits, and the client's further requests with it.
+    fn on_request(&mut self, http: &mut Responder<'_>, id: ExchangeId, request: &Request<'_>);
 
-    /// What to do with the body that follows `request`, which is all there is of it so far. Not
+    /// Decides about the body that follows `request`, which is all there is of it so far. Not
     /// called for requests without one.
     fn body(&mut self, _request: &Request<'_>) -> Body {
         Body::Collect(BODY_BYTES)
     }
 
     /// Bytes of a [streamed](Body::Stream) body have come, or, behind an
-    /// [upgrade](super::Reply::upgrade), of whatever is spoken then. Returns how many were taken
-    /// from the front, at least if that is all of them; whoever cannot take all calls
-    /// [`Exchanges::resume`] when it can go on, and until then the client is held back. After an
+    /// [upgrade](super::Response::upgrade), of whatever is spoken then. Returns how many were taken
+    /// from the front, at least if that is all of them; a handler that cannot take all calls
+    /// [`Responder::resume`] when it can go on, and until then the client is held back. After an
     /// upgrade, what is left is also offered again with what follows it; if that comes to more than
     /// [`Limits::input`](crate::Limits::input), the connection is closed.
-    fn on_data(&mut self, _http: &mut Exchanges<'_>, _id: ExchangeId, data: &[u8]) -> usize {
+    fn on_data(&mut self, _http: &mut Responder<'_>, _id: ExchangeId, data: &[u8]) -> usize {
         data.len()
     }
 
     /// All of a [streamed](Body::Stream) body has been taken.
-    fn on_data_end(&mut self, _http: &mut Exchanges<'_>, _id: ExchangeId) {}
+    fn on_data_end(&mut self, _http: &mut Responder<'_>, _id: ExchangeId) {}
 
     /// All of a streamed reply that has been sent so far is the kernel's: there is as much
-    /// [room](Exchanges::room) as there ever will be.
-    fn on_room(&mut self, _http: &mut Exchanges<'_>, _id: ExchangeId) {}
+    /// [room](Responder::send_capacity) as there ever will be.
+    fn on_room(&mut self, _http: &mut Responder<'_>, _id: ExchangeId) {}
 
-    /// The deadline set with [`Exchanges::set_deadline`] has passed. Whoever does nothing about it
-    /// has the request answered 503, or, if a reply has begun, its connection aborted.
-    fn on_deadline(&mut self, http: &mut Exchanges<'_>, id: ExchangeId) {
+    /// The deadline set with [`Responder::set_deadline`] has passed. By default the
+    /// request is answered with 503 or, if a response has begun, the connection is aborted.
+    fn on_deadline(&mut self, http: &mut Responder<'_>, id: ExchangeId) {
         http.give_up(id);
     }
 
     /// The client has ended its half of the connection while its request waits for its reply, or
     /// for the end of it. It may only have nothing more to ask, and still read; or it may be gone,
     /// which would show as soon as something is sent to it.
-    fn on_eof(&mut self, _http: &mut Exchanges<'_>, _id: ExchangeId) -> Eof {
-        Eof::Keep
+    fn on_eof(&mut self, _http: &mut Responder<'_>, _id: ExchangeId) -> EofAction {
+        EofAction::Keep
     }
 
-    /// The exchange is over, and `id` reaches nobody from here on. Called once for every
+    /// The exchange is over, and `id` is stale from here on. Called once for every
     /// [`on_request`](Self::on_request).
-    fn on_close(&mut self, _http: &mut Exchanges<'_>, _id: ExchangeId, _outcome: Outcome) {}
+    fn on_close(&mut self, _http: &mut Responder<'_>, _id: ExchangeId, _outcome: Outcome) {}
 
     /// The loop has been asked to stop. Connections without a request have been closed, the others
     /// will be with their reply: the time to answer requests that are held open.
-    fn on_shutdown(&mut self, _http: &mut Exchanges<'_>) {}
+    fn on_shutdown(&mut self, _http: &mut Responder<'_>) {}
 }
 
-/// What to do with the body of a request.
+/// The way to treat the body of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Body {
     /// Hand the request over when all of its body is there, if that is at most so many bytes, and
@@ -76,13 +77,4 @@ pub enum Body {
     Stream,
     /// Do not hand the request over: answer with this status, and close.
     Refuse(Status),
-}
-
-/// How an exchange ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// The whole reply has been given to the loop; what the client reads of it, nobody knows.
-    Complete,
-    /// The connection ended before that.
-    Lost,
 }

@@ -1,18 +1,18 @@
 //! The end of a head, found line by line as it comes.
 
 use super::limits::Limits;
-use super::status::{Refusal, Status};
+use super::status::{Rejection, Status};
 use std::time::Instant;
 
-const TOO_LONG_LINE: Refusal = Refusal::new(Status::URI_TOO_LONG, "The request line is too long.");
-const TOO_LONG_HEAD: Refusal = Refusal::new(Status::HEADERS_TOO_LARGE, "The request's head is too long.");
-const BARE_LF: Refusal = Refusal::bad("A line ends in a line feed without a carriage return.");
+const TOO_LONG_LINE: Rejection = Rejection::new(Status::URI_TOO_LONG, "The request line is too long.");
+const TOO_LONG_HEAD: Rejection = Rejection::new(Status::HEADERS_TOO_LARGE, "The request's head is too long.");
+const BARE_LF: Rejection = Rejection::bad("A line ends in a line feed without a carriage return.");
 
 /// How far the search for the end of a head has come. Every byte is looked at once, however the
 /// head is cut up.
 ///
 /// Lines end in CR LF. A bare LF is refused, although RFC 9112, section 2.2, would allow to take
-/// it for a line's end: whoever stands in front of the server may have taken it for something else.
+/// it for a line's end: a proxy in front of the server may have taken it for something else.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Search {
     /// How many bytes have been searched.
@@ -36,7 +36,7 @@ impl Search {
 
     /// Goes on with all that has come of a head so far, and returns its length if that is all of
     /// it.
-    pub(super) fn end(&mut self, input: &[u8], limits: &Limits) -> Result<Option<usize>, Refusal> {
+    pub(super) fn end(&mut self, input: &[u8], limits: &Limits) -> Result<Option<usize>, Rejection> {
         let fresh = input.get(self.searched..).unwrap_or_default();
         let offset = self.searched;
         self.searched = input.len();
@@ -74,8 +74,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// What `end` should find, seen all at once.
-    fn naive(input: &[u8], limits: &Limits) -> Result<Option<usize>, Refusal> {
+    /// Returns the end that `end` should find, from all bytes at once.
+    fn naive(input: &[u8], limits: &Limits) -> Result<Option<usize>, Rejection> {
         let mut start = 0;
         while let Some(n) = input[start..].iter().position(|byte| *byte == b'\n') {
             if n == 0 || input[start + n - 1] != b'\r' {

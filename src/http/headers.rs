@@ -1,13 +1,14 @@
 //! Header fields of replies: what may be one, and how they are written.
 
-use super::request::is_token;
+use super::syntax::{is_token, is_value};
 
 /// Fields that say how the message is framed, or what becomes of the connection: the layer writes
 /// them itself.
-const OURS: [&str; 6] = ["content-length", "transfer-encoding", "connection", "date", "keep-alive", "upgrade"];
+const RESERVED_HEADERS: [&str; 6] =
+    ["content-length", "transfer-encoding", "connection", "date", "keep-alive", "upgrade"];
 
 /// Header fields that go with many replies: they are checked and written once, and then only
-/// copied, with [`Reply::headers`](super::Reply::headers).
+/// copied, with [`Response::headers`](super::Response::headers).
 ///
 /// ```
 /// use pollstack::http::Headers;
@@ -27,7 +28,7 @@ impl Headers {
     }
 
     /// Adds a field. One that cannot be one makes a `500` of every reply that these go with, as
-    /// [`Reply::header`](super::Reply::header) does.
+    /// [`Response::header`](super::Response::header) does.
     pub fn with(mut self, name: &str, value: impl AsRef<[u8]>) -> Self {
         let value = value.as_ref();
         match fault(name, value) {
@@ -43,23 +44,17 @@ impl Headers {
     }
 }
 
-/// What is wrong with a field that a handler sets.
+/// The fault of a field that a handler sets.
 pub(super) fn fault(name: &str, value: &[u8]) -> Option<&'static str> {
     if !is_token(name) {
         Some("a field's name is not one")
     } else if !is_value(value) {
         Some("a field's value is not one")
-    } else if OURS.iter().any(|ours| name.eq_ignore_ascii_case(ours)) {
+    } else if RESERVED_HEADERS.iter().any(|ours| name.eq_ignore_ascii_case(ours)) {
         Some("a field is not the handler's to set")
     } else {
         None
     }
-}
-
-/// Whether it may be the value of a field: no line breaks and no other controls but the tab (RFC
-/// 9110, section 5.5).
-pub(super) fn is_value(value: &[u8]) -> bool {
-    value.iter().all(|byte| matches!(byte, b'\t' | b' '..=b'~' | 0x80..))
 }
 
 pub(super) fn write_header(text: &mut Vec<u8>, name: &str, value: &[u8]) {

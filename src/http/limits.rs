@@ -6,9 +6,9 @@ use std::time::Duration;
 /// 414.
 pub const LINE_BYTES: usize = 8 * 1024;
 
-/// The whole head of a request: line, header fields, and the empty line. What a browser with a
+/// The whole head of a request: line, header fields, and the empty line. A browser with a
 /// full set of cookies sends, twice; and half of what the loop holds of a connection's input, so
-/// that the refusal comes from here. Longer ones are answered 431.
+/// that the rejection comes from here. Longer ones are answered 431.
 pub const HEAD_BYTES: usize = 32 * 1024;
 
 /// Header fields of a request: browsers send about twenty, a chain of proxies adds as many. Apache
@@ -42,7 +42,7 @@ pub const IDLE_TIME: Duration = Duration::from_secs(60);
 pub const STALL_TIME: Duration = Duration::from_secs(60);
 
 /// The most that the name of a chunk's size and its extensions come to, in one line and, for
-/// extensions, in a body: nobody uses them, so this is kindness already.
+/// extensions, in a body. Clients do not use them.
 pub(crate) const CHUNK_LINE: usize = 256;
 
 /// The extensions of all chunks of a body: with a long one behind every byte, a body would cost a
@@ -54,7 +54,7 @@ pub(crate) const TRAILER_BYTES: usize = 8 * 1024;
 
 /// The room in the output in which the head of a reply has to fit: a request waits until there is
 /// as much, or until nothing is left there. nginx's replies have 4 or 8 KiB.
-pub(crate) const REPLY_HEAD: usize = 8 * 1024;
+pub(crate) const RESPONSE_HEAD: usize = 8 * 1024;
 
 /// The bounds of [`Http`](super::Http).
 ///
@@ -77,7 +77,7 @@ pub struct Limits {
     /// How long a body may take that is [collected](super::Body::Collect) or
     /// [read past](super::Body::Skip), from the end of its head on ([`BODY_TIME`]; 408). For one that
     /// is [streamed](super::Body::Stream), the handler has a
-    /// [deadline](super::Exchanges::set_deadline).
+    /// [deadline](super::Responder::set_deadline).
     pub body_time: Duration,
     /// How long a connection may have no request ([`IDLE_TIME`]; closed).
     pub idle_time: Duration,

@@ -2,28 +2,22 @@
 
 use super::framing::Framing;
 use super::limits::Limits;
-use super::status::{Refusal, Status};
+use super::status::{Rejection, Status};
+use super::syntax::{is_token, list};
+use super::version::Version;
 use httparse::{EMPTY_HEADER, Header};
 use std::str;
 
 /// Header fields that are parsed without an allocation: more than browsers send.
 const FEW_HEADERS: usize = 24;
 
-const BAD_LINE: Refusal = Refusal::bad("The request line is not a method, a target and a version.");
-const BAD_TARGET: Refusal = Refusal::bad("The request target is not one.");
-const BAD_HOST: Refusal = Refusal::bad("The Host is not one.");
-const BAD_HEADER: Refusal = Refusal::bad("A header field is not a name, a colon and a value.");
-const TOO_MANY_HEADERS: Refusal = Refusal::new(Status::HEADERS_TOO_LARGE, "There are too many header fields.");
-const NO_VERSION: Refusal = Refusal::new(Status::VERSION_NOT_SUPPORTED, "HTTP/1.0 and HTTP/1.1 are understood here.");
-
-/// The version that a client speaks. One of 1.2 or later is served as 1.1 (RFC 9110, section 2.5).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Version {
-    /// HTTP/1.0.
-    Http10,
-    /// HTTP/1.1.
-    Http11,
-}
+const BAD_LINE: Rejection = Rejection::bad("The request line is not a method, a target and a version.");
+const BAD_TARGET: Rejection = Rejection::bad("The request target is not one.");
+const BAD_HOST: Rejection = Rejection::bad("The Host is not one.");
+const BAD_HEADER: Rejection = Rejection::bad("A header field is not a name, a colon and a value.");
+const TOO_MANY_HEADERS: Rejection = Rejection::new(Status::HEADERS_TOO_LARGE, "There are too many header fields.");
+const NO_VERSION: Rejection =
+    Rejection::new(Status::VERSION_NOT_SUPPORTED, "HTTP/1.0 and HTTP/1.1 are understood here.");
 
 /// A request: its head, and its body if that was collected.
 #[derive(Clone, Copy, Debug)]
@@ -63,7 +57,7 @@ impl<'a> Request<'a> {
         self.target.path
     }
 
-    /// What follows the target's `?`, if it has one, not decoded.
+    /// Returns the part of the target behind `?`, if it has one, not decoded.
     pub fn query(&self) -> Option<&'a str> {
         self.target.query
     }
@@ -75,7 +69,7 @@ impl<'a> Request<'a> {
         self.host
     }
 
-    /// What the client speaks.
+    /// Returns the HTTP version of the request.
     pub fn version(&self) -> Version {
         self.version
     }
@@ -91,8 +85,8 @@ impl<'a> Request<'a> {
     }
 
     /// Whether one of the header fields called `name`, which is a list, has `token` in it, both in
-    /// whatever case: `request.lists("Connection", "upgrade")`.
-    pub fn lists(&self, name: &str, token: &str) -> bool {
+    /// whatever case: `request.has_token("Connection", "upgrade")`.
+    pub fn has_token(&self, name: &str, token: &str) -> bool {
         let mut fields = self.headers().filter(|(other, _)| other.eq_ignore_ascii_case(name));
         fields.any(|(_, value)| list(value).any(|item| item.eq_ignore_ascii_case(token.as_bytes())))
     }
@@ -112,7 +106,7 @@ impl<'a> Request<'a> {
         head: &'a [u8],
         fields: &'a mut Fields<'a>,
         limits: &Limits,
-    ) -> Result<(Self, Framing), Refusal> {
+    ) -> Result<(Self, Framing), Rejection> {
         let end = memchr::memchr(b'\r', head).ok_or(BAD_LINE)?;
         let (line, rest) = head.split_at(end);
         let (method, target, version) = request_line(line)?;
@@ -125,13 +119,8 @@ impl<'a> Request<'a> {
     }
 }
 
-/// The items of a list (RFC 9110, section 5.6.1).
-pub(super) fn list(value: &[u8]) -> impl Iterator<Item = &[u8]> {
-    value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii).filter(|item| !item.is_empty())
-}
-
 /// Cuts a request line up (RFC 9112, section 3): single spaces, nothing around them.
-fn request_line(line: &[u8]) -> Result<(&str, &str, Version), Refusal> {
+fn request_line(line: &[u8]) -> Result<(&str, &str, Version), Rejection> {
     let (method, rest) = cut(line).ok_or(BAD_LINE)?;
     let (target, version) = cut(rest).ok_or(BAD_LINE)?;
     let version = match version {
@@ -148,12 +137,6 @@ fn request_line(line: &[u8]) -> Result<(&str, &str, Version), Refusal> {
 fn cut(text: &[u8]) -> Option<(&[u8], &[u8])> {
     let at = memchr::memchr(b' ', text)?;
     Some((text.get(..at)?, text.get(at + 1..)?))
-}
-
-/// Whether it may be a method or the name of a field (RFC 9110, section 5.6.2).
-pub(super) fn is_token(text: &str) -> bool {
-    let special = |byte| b"!#$%&'*+-.^_`|~".contains(&byte);
-    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || special(byte))
 }
 
 /// Whether it may stand for a host and a port (RFC 3986, section 3.2); a user may not.
@@ -175,13 +158,13 @@ fn is_host_byte(byte: u8) -> bool {
 }
 
 impl<'a> Target<'a> {
-    fn parse(method: &str, whole: &'a str) -> Result<Self, Refusal> {
+    fn parse(method: &str, whole: &'a str) -> Result<Self, Rejection> {
         // Characters beyond ASCII should be encoded, but do no harm.
         if whole.bytes().any(|byte| byte <= b' ' || byte == 0x7F || byte == b'#') {
             return Err(BAD_TARGET);
         }
         if method == "CONNECT" {
-            return Err(Refusal::new(Status::NOT_IMPLEMENTED, "This is not a proxy."));
+            return Err(Rejection::new(Status::NOT_IMPLEMENTED, "This is not a proxy."));
         }
         let target = |authority, path: &'a str| match path.split_once('?') {
             Some((path, query)) => Target { whole, authority, path: or_root(path), query: Some(query) },
@@ -217,7 +200,7 @@ impl<'a> Fields<'a> {
     }
 
     /// Parses the lines behind the request line, the empty one included.
-    fn parse<'f>(&'f mut self, block: &'a [u8], limits: &Limits) -> Result<&'f [Header<'a>], Refusal> {
+    fn parse<'f>(&'f mut self, block: &'a [u8], limits: &Limits) -> Result<&'f [Header<'a>], Rejection> {
         let fits = |max: usize| max.min(limits.headers);
         let parsed = match httparse::parse_headers(block, &mut self.few[..fits(FEW_HEADERS)]) {
             Err(httparse::Error::TooManyHeaders) if limits.headers > FEW_HEADERS => {

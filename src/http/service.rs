@@ -1,24 +1,28 @@
 //! The layer as a service of the loop.
 
 use super::body::{Decoder, Part};
-use super::clock::{Clock, Date};
-use super::connection::{Connection, Late, Reading, Sink};
-use super::exchanges::{Core, Exchanges};
-use super::handler::{Body, Handler, Outcome};
+use super::clock::Clock;
+use super::connection::{Connection, Reading, Sink, Timeout};
+use super::exchange::{Core, Outcome};
+use super::handler::{Body, Handler};
 use super::head::{Search, empty_lines};
-use super::headers::is_value;
-use super::limits::{Limits, REPLY_HEAD};
+use super::limits::{Limits, RESPONSE_HEAD};
 use super::request::{Fields, Request};
-use super::status::{Refusal, Status};
-use crate::service::{Closed, ConnId, Context, Eof, ListenerId, Service};
+use super::responder::Responder;
+use super::response_head::ResponseHead;
+use super::status::{Rejection, Status};
+use super::syntax::is_value;
+use crate::context::Context;
+use crate::id::{ConnId, ListenerId};
+use crate::service::{Closed, EofAction, Service};
 use slab::Slab;
 use std::collections::VecDeque;
 use std::mem;
 
-const SLOW: Refusal = Refusal::new(Status::REQUEST_TIMEOUT, "The request took too long to come.");
-const TRUNCATED: Refusal = Refusal::bad("The request ends before it is complete.");
+const SLOW: Rejection = Rejection::new(Status::REQUEST_TIMEOUT, "The request took too long to come.");
+const TRUNCATED: Rejection = Rejection::bad("The request ends before it is complete.");
 
-/// What a client is told that waits for it before it sends a body.
+/// The response to a client that waits for it before it sends a body.
 pub(super) const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
 /// A [`Handler`] as a [`Service`]: HTTP/1.1 (RFC 9110 and 9112) on its connections.
@@ -28,7 +32,7 @@ pub struct Http<H> {
     pub(super) core: Core,
 }
 
-/// What the loop keeps of a connection; for a service that speaks more than HTTP.
+/// The state that the loop keeps of a connection; for a service that speaks more than HTTP.
 #[derive(Debug)]
 pub struct Conn(usize);
 
@@ -38,9 +42,7 @@ impl<H: Handler> Http<H> {
         let core = Core {
             connections: Slab::new(),
             limits: Limits::default(),
-            date: Date::new(clock),
-            server: Vec::new(),
-            head: Vec::new(),
+            head: ResponseHead::new(clock),
             serial: 0,
             ended: VecDeque::new(),
             stopping: false,
@@ -63,13 +65,14 @@ impl<H: Handler> Http<H> {
     /// Names the server in all replies: `Server` (RFC 9110, section 10.2.4). A name that cannot be
     /// the value of a field is not told.
     pub fn server(mut self, name: &str) -> Self {
-        self.core.server = if is_value(name.as_bytes()) { format!("Server: {name}\r\n").into() } else { Vec::new() };
+        let line = if is_value(name.as_bytes()) { format!("Server: {name}\r\n").into() } else { Vec::new() };
+        self.core.head.set_server(line);
         self
     }
 
     /// Sets the clock anew, after the wall clock has been set, say.
     pub fn set_clock(&mut self, clock: Clock) {
-        self.core.date = Date::new(clock);
+        self.core.head.set_clock(clock);
     }
 
     /// The handler.
@@ -78,21 +81,25 @@ impl<H: Handler> Http<H> {
     }
 
     /// Calls into the handler from outside, for a timer or a signal that the tool around the loop
-    /// keeps itself; from [`EventLoop::with`](crate::EventLoop::with), which has the context.
-    pub fn with<R>(&mut self, cx: &mut Context<'_>, f: impl FnOnce(&mut H, &mut Exchanges<'_>) -> R) -> R {
-        let result = self.call(cx, f);
+    /// keeps itself; from [`EventLoop::call`](crate::EventLoop::call), which has the context.
+    pub fn call<R>(&mut self, cx: &mut Context<'_>, f: impl FnOnce(&mut H, &mut Responder<'_>) -> R) -> R {
+        let result = self.call_handler(cx, f);
         self.settle(cx);
         result
     }
 
-    pub(super) fn call<R>(&mut self, cx: &mut Context<'_>, f: impl FnOnce(&mut H, &mut Exchanges<'_>) -> R) -> R {
-        f(&mut self.handler, &mut Exchanges { cx: cx.reborrow(), core: &mut self.core })
+    pub(super) fn call_handler<R>(
+        &mut self,
+        cx: &mut Context<'_>,
+        f: impl FnOnce(&mut H, &mut Responder<'_>) -> R,
+    ) -> R {
+        f(&mut self.handler, &mut Responder { cx: cx.reborrow(), core: &mut self.core })
     }
 
     /// Tells the handler of the exchanges that are over.
     pub(super) fn settle(&mut self, cx: &mut Context<'_>) {
         while let Some((id, outcome)) = self.core.ended.pop_front() {
-            self.call(cx, |handler, http| handler.on_close(http, id, outcome));
+            self.call_handler(cx, |handler, http| handler.on_close(http, id, outcome));
         }
     }
 
@@ -101,16 +108,16 @@ impl<H: Handler> Http<H> {
     }
 
     /// Takes what it can from the front of a connection's input; `None` if it can do nothing more
-    /// with it for now. What takes nothing brings the connection forward even so.
+    /// with it for now. A step that takes no bytes brings the connection forward even so.
     fn step(&mut self, cx: &mut Context<'_>, key: usize, input: &[u8]) -> Option<usize> {
         let connection = self.connection(key);
         if !cx.is_open(connection.id) {
             return None;
         }
         let step = match &mut connection.reading {
-            Reading::Head(_) | Reading::Raw | Reading::Over if input.is_empty() => return None,
+            Reading::Head(_) | Reading::Upgraded | Reading::Discarding if input.is_empty() => return None,
             Reading::Head(_) => self.head(cx, key, input),
-            Reading::Body(..) if connection.held => return None,
+            Reading::Body(..) if connection.paused => return None,
             Reading::Body(decoder, _) => match decoder.next(input) {
                 Ok((passed, Part::Data(data))) => return Some(passed + self.data(cx, key, data)),
                 Ok((passed, Part::End)) => {
@@ -122,11 +129,11 @@ impl<H: Handler> Http<H> {
                     connection.since = cx.now();
                     return Some(passed);
                 }
-                Err(refusal) => Err(refusal),
+                Err(rejection) => Err(rejection),
             },
-            Reading::Raw => return self.raw(cx, key, input),
-            Reading::Over => return Some(input.len()),
-            Reading::Whole => {
+            Reading::Upgraded => return self.raw(cx, key, input),
+            Reading::Discarding => return Some(input.len()),
+            Reading::AwaitingResponse => {
                 if !input.is_empty() {
                     let conn = connection.id;
                     cx.pause(conn); // until the reply is complete
@@ -134,14 +141,14 @@ impl<H: Handler> Http<H> {
                 return None;
             }
         };
-        step.unwrap_or_else(|refusal| {
-            self.core.refuse(cx, key, refusal);
+        step.unwrap_or_else(|rejection| {
+            self.core.refuse(cx, key, rejection);
             Some(input.len())
         })
     }
 
     /// A head, or a part of one, and what follows it.
-    fn head(&mut self, cx: &mut Context<'_>, key: usize, input: &[u8]) -> Result<Option<usize>, Refusal> {
+    fn head(&mut self, cx: &mut Context<'_>, key: usize, input: &[u8]) -> Result<Option<usize>, Rejection> {
         let limits = self.core.limits;
         let connection = self.connection(key);
         let Reading::Head(search) = &mut connection.reading else { return Ok(None) };
@@ -154,7 +161,7 @@ impl<H: Handler> Http<H> {
             }
         }
         // A file costs no room, but a descriptor: a client holds one at a time.
-        let full = connection.file || cx.room(connection.id) < REPLY_HEAD + CONTINUE.len();
+        let full = connection.file || cx.send_capacity(connection.id) < RESPONSE_HEAD + CONTINUE.len();
         connection.blocked = !connection.drained && full;
         if connection.blocked {
             return Ok(None);
@@ -174,7 +181,7 @@ impl<H: Handler> Http<H> {
     }
 
     /// A whole head. Returns how much of what follows it was taken with it.
-    fn request(&mut self, cx: &mut Context<'_>, key: usize, head: &[u8], rest: &[u8]) -> Result<usize, Refusal> {
+    fn request(&mut self, cx: &mut Context<'_>, key: usize, head: &[u8], rest: &[u8]) -> Result<usize, Rejection> {
         let mut fields = Fields::new();
         let (request, framing) = Request::parse(head, &mut fields, &self.core.limits)?;
         let connection = self.connection(key);
@@ -185,7 +192,7 @@ impl<H: Handler> Http<H> {
         connection.keep_alive = framing.keep_alive;
         connection.since = cx.now();
         if !framing.has_body() {
-            connection.reading = Reading::Whole;
+            connection.reading = Reading::AwaitingResponse;
             self.hand_over(cx, key, &request);
             return Ok(0);
         }
@@ -202,24 +209,24 @@ impl<H: Handler> Http<H> {
                 self.hand_over(cx, key, &request);
                 Ok(0)
             }
-            Body::Refuse(status) => Err(Refusal::new(status, "")),
+            Body::Refuse(status) => Err(Rejection::new(status, "")),
         }
     }
 
     pub(super) fn hand_over(&mut self, cx: &mut Context<'_>, key: usize, request: &Request<'_>) {
         let id = self.core.begin(key);
-        self.call(cx, |handler, http| handler.on_request(http, id, request));
+        self.call_handler(cx, |handler, http| handler.on_request(http, id, request));
         self.settle(cx);
     }
 
     /// Bytes behind an upgrade.
     fn raw(&mut self, cx: &mut Context<'_>, key: usize, input: &[u8]) -> Option<usize> {
         let id = self.core.current(key)?;
-        let taken = self.call(cx, |handler, http| handler.on_data(http, id, input)).min(input.len());
+        let taken = self.call_handler(cx, |handler, http| handler.on_data(http, id, input)).min(input.len());
         self.settle(cx);
         let connection = self.connection(key);
         connection.since = cx.now();
-        connection.held = taken < input.len();
+        connection.paused = taken < input.len();
         (taken > 0 || connection.exchange == 0).then_some(taken)
     }
 
@@ -228,26 +235,26 @@ impl<H: Handler> Http<H> {
         let connection = self.connection(key);
         match &connection.reading {
             Reading::Head(_) if connection.blocked => {}
-            Reading::Head(_) if !connection.left => cx.finish(connection.id),
-            Reading::Body(..) if connection.held => {}
+            Reading::Head(_) if !connection.unconsumed => cx.finish(connection.id),
+            Reading::Body(..) if connection.paused => {}
             Reading::Body(_, Sink::Skip(_)) if connection.exchange != 0 => {
                 connection.keep_alive = false;
-                connection.reading = Reading::Over;
+                connection.reading = Reading::Discarding;
             }
             Reading::Body(_, Sink::Skip(_)) => cx.finish(connection.id),
             Reading::Head(_) | Reading::Body(..) => self.core.refuse(cx, key, TRUNCATED),
-            Reading::Whole | Reading::Raw | Reading::Over => {}
+            Reading::AwaitingResponse | Reading::Upgraded | Reading::Discarding => {}
         }
         self.settle(cx);
     }
 
     /// Asks the handler what the end of the client's half means to an exchange, once.
-    fn tell_eof(&mut self, cx: &mut Context<'_>, key: usize) -> Eof {
-        let Some(id) = self.core.current(key) else { return Eof::Keep };
-        if mem::replace(&mut self.connection(key).told, id.serial) == id.serial {
-            return Eof::Keep;
+    fn tell_eof(&mut self, cx: &mut Context<'_>, key: usize) -> EofAction {
+        let Some(id) = self.core.current(key) else { return EofAction::Keep };
+        if mem::replace(&mut self.connection(key).eof_reported, id.serial) == id.serial {
+            return EofAction::Keep;
         }
-        let eof = self.call(cx, |handler, http| handler.on_eof(http, id));
+        let eof = self.call_handler(cx, |handler, http| handler.on_eof(http, id));
         self.settle(cx);
         eof
     }
@@ -271,13 +278,13 @@ impl<H: Handler> Service for Http<H> {
         }
         let connection = self.connection(key);
         connection.serving = false;
-        connection.left = taken < input.len();
+        connection.unconsumed = taken < input.len();
         if connection.eof {
             self.cut_short(cx, key);
             match self.tell_eof(cx, key) {
-                Eof::Keep => {}
-                Eof::Finish => cx.finish(id),
-                Eof::Abort => cx.abort(id),
+                EofAction::Keep => {}
+                EofAction::Finish => cx.finish(id),
+                EofAction::Abort => cx.abort(id),
             }
         }
         self.core.arm(cx, key);
@@ -285,7 +292,7 @@ impl<H: Handler> Service for Http<H> {
     }
 
     /// A client may end its half when it has asked for all that it wants, and still reads.
-    fn on_eof(&mut self, cx: &mut Context<'_>, _: ConnId, conn: &mut Conn) -> Eof {
+    fn on_eof(&mut self, cx: &mut Context<'_>, _: ConnId, conn: &mut Conn) -> EofAction {
         let key = conn.0;
         let connection = self.connection(key);
         connection.eof = true;
@@ -306,7 +313,7 @@ impl<H: Handler> Service for Http<H> {
         }
         self.core.send_rest(cx, key);
         if let Some(id) = self.core.streaming(key) {
-            self.call(cx, |handler, http| handler.on_room(http, id));
+            self.call_handler(cx, |handler, http| handler.on_room(http, id));
         }
         self.settle(cx);
         self.core.arm(cx, key);
@@ -320,18 +327,18 @@ impl<H: Handler> Service for Http<H> {
         if connection.deadline.is_some_and(|at| at <= now) {
             connection.deadline = None;
             if let Some(id) = current {
-                self.call(cx, |handler, http| handler.on_deadline(http, id));
+                self.call_handler(cx, |handler, http| handler.on_deadline(http, id));
             }
         }
         let connection = self.connection(key);
         let late = connection.due(cx, &limits).filter(|(at, _)| *at <= now).map(|(_, late)| late);
         match late {
-            Some(Late::Head | Late::Body) => self.core.refuse(cx, key, SLOW),
-            Some(Late::Idle) => {
-                connection.reading = Reading::Over;
+            Some(Timeout::Head | Timeout::Body) => self.core.refuse(cx, key, SLOW),
+            Some(Timeout::Idle) => {
+                connection.reading = Reading::Discarding;
                 cx.finish(connection.id);
             }
-            Some(Late::Stalled) => cx.abort(connection.id),
+            Some(Timeout::Stalled) => cx.abort(connection.id),
             None => {}
         }
         self.settle(cx);
@@ -339,13 +346,13 @@ impl<H: Handler> Service for Http<H> {
     }
 
     fn on_close(&mut self, cx: &mut Context<'_>, _: ConnId, conn: Conn, _: Closed) {
-        self.core.end(conn.0, Outcome::Lost);
+        self.core.end(conn.0, Outcome::Aborted);
         self.core.connections.remove(conn.0);
         self.settle(cx);
     }
 
     /// A newcomer that is turned away has most likely asked for a page.
-    fn is_complete(&self, _: ListenerId, input: &[u8]) -> bool {
+    fn is_request_complete(&self, _: ListenerId, input: &[u8]) -> bool {
         let mut search = Search::default();
         let end = search.end(input, &self.core.limits);
         end == Ok(Some(input.len())) && (input.starts_with(b"GET ") || input.starts_with(b"HEAD "))
@@ -357,11 +364,11 @@ impl<H: Handler> Service for Http<H> {
             if connection.is_idle() {
                 cx.finish(connection.id);
             } else if connection.is_behind() {
-                connection.reading = Reading::Over;
+                connection.reading = Reading::Discarding;
                 cx.finish_lingering(connection.id);
             }
         }
-        self.call(cx, |handler, http| handler.on_shutdown(http));
+        self.call_handler(cx, |handler, http| handler.on_shutdown(http));
         self.settle(cx);
     }
 }

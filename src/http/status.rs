@@ -85,7 +85,7 @@ impl Status {
 
     /// Whether a response with it has no content, whatever was asked (RFC 9110, sections 15.3.5
     /// and 15.4.5).
-    pub(super) fn is_bare(self) -> bool {
+    pub(super) fn is_bodiless(self) -> bool {
         matches!(self, Status::NO_CONTENT | Status::NOT_MODIFIED)
     }
 }
@@ -98,18 +98,18 @@ impl fmt::Display for Status {
 
 /// Why a request is not served: what its client is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Refusal {
+pub(super) struct Rejection {
     pub(super) status: Status,
     pub(super) why: &'static str,
 }
 
-impl Refusal {
-    pub(super) const fn new(status: Status, why: &'static str) -> Refusal {
-        Refusal { status, why }
+impl Rejection {
+    pub(super) const fn new(status: Status, why: &'static str) -> Rejection {
+        Rejection { status, why }
     }
 
     /// Not a request as RFC 9112 has it.
-    pub(super) const fn bad(why: &'static str) -> Refusal {
-        Refusal::new(Status::BAD_REQUEST, why)
+    pub(super) const fn bad(why: &'static str) -> Rejection {
+        Rejection::new(Status::BAD_REQUEST, why)
     }
 }

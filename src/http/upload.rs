@@ -1,20 +1,20 @@
-//! What becomes of the body of a request.
+//! The body of a request: collected, streamed or read past.
 
 use super::body::Decoder;
 use super::connection::{Collected, Reading, Sink};
-use super::exchanges::ExchangeId;
+use super::exchange::ExchangeId;
 use super::framing::{Framing, Length};
 use super::handler::Handler;
 use super::head::Search;
 use super::request::{Fields, Request};
 use super::service::{CONTINUE, Http};
-use super::status::{Refusal, Status};
-use crate::service::Context;
+use super::status::{Rejection, Status};
+use crate::context::Context;
 use std::mem;
 
-const TOO_LARGE: Refusal = Refusal::new(Status::CONTENT_TOO_LARGE, "The request's body is too long.");
+const TOO_LARGE: Rejection = Rejection::new(Status::CONTENT_TOO_LARGE, "The request's body is too long.");
 
-/// What a collected body is given room for before any of it has come.
+/// The room that a collected body has before any of it has come.
 const BODY_GUESS: usize = 64 * 1024;
 
 impl<H: Handler> Http<H> {
@@ -29,12 +29,12 @@ impl<H: Handler> Http<H> {
         head: &[u8],
         rest: &[u8],
         limit: usize,
-    ) -> Result<usize, Refusal> {
+    ) -> Result<usize, Rejection> {
         let mut guess = BODY_GUESS.min(limit);
         if let Length::Known(length) = framing.length {
             let length = usize::try_from(length).ok().filter(|length| *length <= limit).ok_or(TOO_LARGE)?;
             if let Some(body) = rest.get(..length) {
-                self.connection(key).reading = Reading::Whole;
+                self.connection(key).reading = Reading::AwaitingResponse;
                 self.hand_over(cx, key, &request.with_body(body));
                 return Ok(length);
             }
@@ -63,7 +63,7 @@ impl<H: Handler> Http<H> {
         let long = matches!(framing.length, Length::Known(length) if length > limit);
         if long || framing.expects_continue {
             connection.keep_alive = false;
-            connection.reading = Reading::Over;
+            connection.reading = Reading::Discarding;
         } else {
             connection.reading = Reading::Body(Decoder::new(framing.length), Sink::Skip(limit));
         }
@@ -102,7 +102,7 @@ impl<H: Handler> Http<H> {
             Some(rest) => *left = rest,
             None => {
                 connection.keep_alive = false;
-                connection.reading = Reading::Over;
+                connection.reading = Reading::Discarding;
                 if connection.exchange == 0 {
                     cx.finish_lingering(connection.id);
                 }
@@ -112,14 +112,14 @@ impl<H: Handler> Http<H> {
 
     /// Bytes of a body for the handler.
     fn stream(&mut self, cx: &mut Context<'_>, key: usize, id: ExchangeId, data: &[u8]) -> usize {
-        let taken = self.call(cx, |handler, http| handler.on_data(http, id, data)).min(data.len());
+        let taken = self.call_handler(cx, |handler, http| handler.on_data(http, id, data)).min(data.len());
         let connection = self.connection(key);
         match &mut connection.reading {
             Reading::Body(decoder, _) => decoder.take(taken),
             _ => return taken, // it has been refused meanwhile
         }
         if taken == 0 && connection.exchange == id.serial {
-            connection.held = true;
+            connection.paused = true;
             cx.pause(connection.id);
             return 0;
         }
@@ -131,15 +131,15 @@ impl<H: Handler> Http<H> {
     pub(super) fn body_end(&mut self, cx: &mut Context<'_>, key: usize) {
         let id = self.core.current(key);
         let connection = self.connection(key);
-        let next = if id.is_none() { Reading::Head(Search::default()) } else { Reading::Whole };
+        let next = if id.is_none() { Reading::Head(Search::default()) } else { Reading::AwaitingResponse };
         connection.since = cx.now();
         match (mem::replace(&mut connection.reading, next), id) {
             (Reading::Body(_, Sink::Collect(collected)), _) => {
-                connection.reading = Reading::Whole;
+                connection.reading = Reading::AwaitingResponse;
                 self.hand_over_collected(cx, key, &collected);
             }
             (Reading::Body(_, Sink::Stream), Some(id)) => {
-                self.call(cx, |handler, http| handler.on_data_end(http, id));
+                self.call_handler(cx, |handler, http| handler.on_data_end(http, id));
                 self.settle(cx);
             }
             _ => {}
@@ -150,7 +150,7 @@ impl<H: Handler> Http<H> {
         let mut fields = Fields::new();
         match Request::parse(&collected.head, &mut fields, &self.core.limits) {
             Ok((request, _)) => self.hand_over(cx, key, &request.with_body(&collected.body)),
-            Err(refusal) => self.core.refuse(cx, key, refusal), // it has been parsed before
+            Err(rejection) => self.core.refuse(cx, key, rejection), // it has been parsed before
         }
     }
 }

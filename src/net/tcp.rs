@@ -1,4 +1,4 @@
-//! TCP sockets that listen, with what their connections inherit.
+//! Listening TCP sockets, and the options that their connections inherit.
 
 use super::SocketOptions;
 #[cfg(any(target_os = "linux", target_os = "android"))]
@@ -17,9 +17,9 @@ pub(super) fn listen(address: SocketAddr, options: &SocketOptions) -> io::Result
     // Not on Windows, where it would let two servers have the same port.
     #[cfg(unix)]
     socket.set_reuse_address(true)?;
-    // The connections inherit these, which costs them no call. An answer in two writes must not wait
-    // for an acknowledgement; a peer whose machine has vanished is noticed; and what a peer has no
-    // window for waits in the loop.
+    // The connections inherit these, so they cost no call. NODELAY: an answer in two writes must not
+    // wait for an acknowledgement. Keepalive: a peer whose machine has vanished is noticed.
+    // NOTSENT_LOWAT: bytes that a peer has no window for wait in the loop.
     socket.set_tcp_nodelay(true)?;
     if let Some(silence) = options.keepalive {
         socket.set_tcp_keepalive(&keepalive(silence))?;
@@ -32,7 +32,7 @@ pub(super) fn listen(address: SocketAddr, options: &SocketOptions) -> io::Result
     Ok(socket.into())
 }
 
-/// A question after `silence`, and five more after a sixth of it each: a peer that answers none of
+/// Returns a question after `silence`, and five more after a sixth of it each: a peer that answers none of
 /// them is gone after less than twice that time.
 fn keepalive(silence: Duration) -> TcpKeepalive {
     const SECOND: Duration = Duration::from_secs(1); // what the systems count in

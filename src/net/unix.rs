@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 #[derive(Debug)]
 pub struct SocketFile {
     path: PathBuf,
-    /// The device and inode of the file, to remove no other that has taken its place.
+    /// The device and inode of the file, so that no other file in its place is removed.
     identity: (u64, u64),
 }
 
@@ -30,7 +30,7 @@ impl Drop for SocketFile {
     }
 }
 
-/// Listens at `path`. A socket that a dead server left there is replaced; one that answers is in
+/// Listens at `path`. A socket that a dead server left there is replaced; a socket that answers is in
 /// use.
 pub(super) fn listen(path: &Path, backlog: u32) -> io::Result<(UnixListener, SocketFile)> {
     let address = SockAddr::unix(path)?;
@@ -58,7 +58,7 @@ fn identity(path: &Path) -> io::Result<(u64, u64)> {
     fs::symlink_metadata(path).map(|file| (file.dev(), file.ino()))
 }
 
-/// Whether somebody listens on a socket.
+/// Returns whether a server listens on a socket.
 fn is_answered(address: &SockAddr) -> io::Result<bool> {
     let probe = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     probe.set_nonblocking(true)?; // a server whose backlog is full must not hold us up

@@ -3,7 +3,7 @@
 use super::wire::{Change, Wire};
 use super::{Event, World};
 
-/// A client's end of a connection. What it does not [read](Client::read) stays in the server's way.
+/// A client's end of a connection. Bytes that it does not [read](Client::read) stay in the server's way.
 #[derive(Clone, Debug)]
 pub struct Client {
     pub(super) world: World,
@@ -16,7 +16,7 @@ impl Client {
         self.number
     }
 
-    /// Sends `bytes`. What the server's buffer cannot hold is on its way until it can.
+    /// Sends `bytes`. Those that the server's buffer cannot hold are on their way until it can.
     pub fn send(&self, bytes: &[u8]) {
         self.change(Event::Sent(bytes.to_vec()), |wire| wire.send(bytes));
     }
@@ -57,7 +57,7 @@ impl Client {
         self.world.0.borrow().wires[self.number].has_ended()
     }
 
-    /// Whether the connection has been reset by the server, or was refused. What had not left the
+    /// Whether the connection has been reset by the server, or was refused. Bytes that had not left the
     /// server by then is lost; what has come can still be read.
     pub fn was_reset(&self) -> bool {
         self.world.0.borrow().wires[self.number].was_reset()

@@ -1,6 +1,6 @@
-//! What can go wrong without anybody's fault.
+//! The faults of the network and the kernel.
 
-/// A kind of fault. What clients do wrong, they are told to by the test.
+/// A kind of fault. Faults of clients are made by the test.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Fault {
@@ -16,7 +16,7 @@ pub enum Fault {
     LostAccept,
     /// An accept finds no descriptor to spare, nor do a few after it.
     NoDescriptors,
-    /// An event that is not true, or about somebody who has gone.
+    /// An event that is not true, or about a connection that has gone.
     SpuriousEvent,
     /// Events come in another order than their causes.
     ReorderedEvents,

@@ -1,4 +1,4 @@
-//! What happens in a world, for models to follow and for people to read.
+//! The events of a world, for models to follow and for people to read.
 
 use std::fmt;
 use std::io::ErrorKind;
@@ -18,7 +18,7 @@ pub struct Entry {
     pub event: Event,
 }
 
-/// What happens between a client and the server.
+/// An event between a client and the server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Event {

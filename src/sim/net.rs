@@ -87,7 +87,7 @@ impl Net for Sim {
     type Listener = Listener;
     type Stream = Stream;
 
-    const SHORT_MEANS_DRAINED: bool = true;
+    const SHORT_IO_EXHAUSTS: bool = true;
 
     fn listen(&mut self, address: &Address, _: &SocketOptions, index: usize) -> io::Result<Listener> {
         let mut state = self.state();
@@ -177,9 +177,9 @@ impl Net for Sim {
         if bytes.is_empty() { Ok(0) } else { self.take(stream.number, &bytes, true) }
     }
 
-    fn shut(&mut self, stream: &mut Stream) -> io::Result<()> {
+    fn shutdown_write(&mut self, stream: &mut Stream) -> io::Result<()> {
         let mut state = self.called();
-        let result = state.wires[stream.number].shut();
+        let result = state.wires[stream.number].shutdown_write();
         let event = result.as_ref().map_or_else(|error| Event::Failed(error.kind()), |()| Event::Shut);
         state.log(stream.number, event);
         result

@@ -4,7 +4,7 @@ use crate::net::{Interest, Ready, Source};
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
 
-/// What a kernel keeps back at the most of bytes that are said to have more behind them: less than
+/// The most that a kernel keeps back of bytes that are said to have more behind them: less than
 /// a segment.
 const SEGMENT: usize = 1460;
 
@@ -44,11 +44,11 @@ pub(super) struct Wire {
     pub(super) edge: bool,
 }
 
-/// What kind of socket it is.
+/// The kind of the socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Flavour {
     Tcp,
-    /// What is written is the client's at once; there are no resets that destroy it, and no marks
+    /// Written bytes are the client's at once; there are no resets that destroy it, and no marks
     /// that are told of.
     Unix,
 }
@@ -65,7 +65,7 @@ enum End {
     Reset,
 }
 
-/// What has become of something that a client wanted.
+/// The result of a change that a client wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Change {
     /// It is too late for it.
@@ -188,7 +188,7 @@ impl Wire {
         }
     }
 
-    /// What has not left the server is lost.
+    /// Bytes that have not left the server are lost.
     fn destroy(&mut self) {
         self.buffered.clear();
         self.corked = 0;
@@ -273,7 +273,7 @@ impl Wire {
         Ok(self.send_buffer - self.held().min(self.send_buffer))
     }
 
-    /// What counts against the send buffer.
+    /// Returns the bytes that count against the send buffer.
     fn held(&self) -> usize {
         match self.flavour {
             Flavour::Tcp => self.buffered.len(),
@@ -319,7 +319,7 @@ impl Wire {
         std::mem::take(&mut self.error).then(|| ErrorKind::ConnectionReset.into())
     }
 
-    pub(super) fn shut(&mut self) -> io::Result<()> {
+    pub(super) fn shutdown_write(&mut self) -> io::Result<()> {
         if self.client == End::Reset {
             return Err(ErrorKind::NotConnected.into());
         }

@@ -1,17 +1,17 @@
-//! A bounded LIFO stack, and the lines of those who wait for it. No I/O, no clock.
+//! A bounded LIFO stack, and the two lines of requests that wait for it. No I/O, no clock.
 //!
-//! Every request goes to the end of its line, pushes to one and pops to the other; then
-//! [`decide`](Lifo::decide) says, one at a time, who is served. A push is served when there is
-//! room, a pop when there is an item, each line in order, and a waiting push before a waiting
-//! pop. Parking a client is nothing but not deciding it yet.
+//! Every request goes to the end of its line, pushes to one and pops to the other. Then
+//! [`decide`](Lifo::decide) serves requests, one at a time: a push when there is room, a pop when there
+//! is an item. Each line is served in order, and a waiting push before a waiting pop. A parked client
+//! is one that has not been decided yet.
 //!
-//! An item that has been popped keeps its room until its delivery is settled: with
-//! [`delivered`](Lifo::delivered) the room is free, with [`undelivered`](Lifo::undelivered) the
-//! item is back on top. So the stack never holds more than its capacity, and never loses an item.
+//! A popped item keeps its room until its delivery is settled. [`delivered`](Lifo::delivered) frees
+//! the room; [`undelivered`](Lifo::undelivered) puts the item back on top. So the stack never holds
+//! more than its capacity, and never loses an item.
 
 use crate::queue::{Place, Queue};
 
-/// A bounded LIFO stack of `T` for clients that are told apart by a `C`.
+/// A bounded LIFO stack of items `T` for clients that are named by a `C`.
 ///
 /// ```
 /// use pollstack::stack::lifo::{Decision, Lifo};
@@ -34,16 +34,16 @@ pub struct Lifo<T, C> {
     pops: Queue<C>,
 }
 
-/// A request that has been served.
+/// A request that has been served. A `match` may be exhaustive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decision<T, C> {
     /// This client's item is on the stack.
     Stored(C),
-    /// This client gets this item. [`Lifo::delivered`] or [`Lifo::undelivered`] is to follow.
+    /// This client gets this item. [`Lifo::delivered`] or [`Lifo::undelivered`] must follow.
     Popped(C, T),
 }
 
-/// A request that waits, for [`Lifo::cancel`]. Void once the request has been decided.
+/// A waiting request, for [`Lifo::cancel`]. It is void once the request has been decided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ticket(Line);
 
@@ -54,23 +54,23 @@ enum Line {
 }
 
 impl<T, C: Copy> Lifo<T, C> {
-    /// An empty stack for at most `capacity` items. It allocates as it fills.
+    /// Makes an empty stack for at most `capacity` items. It allocates as it fills.
     pub fn new(capacity: usize) -> Self {
         Lifo { items: Vec::new(), capacity, in_flight: 0, pushes: Queue::new(), pops: Queue::new() }
     }
 
-    /// `client` wants `item` on the stack.
+    /// Lines up the push of `item` by `client`.
     pub fn push(&mut self, client: C, item: T) -> Ticket {
         Ticket(Line::Push(self.pushes.push_back((client, item))))
     }
 
-    /// `client` wants the top item.
+    /// Lines up a pop by `client`.
     pub fn pop(&mut self, client: C) -> Ticket {
         Ticket(Line::Pop(self.pops.push_back(client)))
     }
 
-    /// The next request that can be served; it has been when this returns. To be called until
-    /// there is none, after every change.
+    /// Serves the next request that can be served, and returns it. Call it after every change, until
+    /// it returns `None`.
     pub fn decide(&mut self) -> Option<Decision<T, C>> {
         if self.items.len() + self.in_flight < self.capacity {
             if let Some((client, item)) = self.pushes.pop_front() {
@@ -86,7 +86,8 @@ impl<T, C: Copy> Lifo<T, C> {
         self.pops.pop_front().map(|client| Decision::Popped(client, item))
     }
 
-    /// A waiting client has left; whether it still waited. Nothing is stored or handed out for it.
+    /// Takes a request out of its line. Returns whether it still waited. Nothing is stored or handed out
+    /// for it.
     pub fn cancel(&mut self, ticket: Ticket) -> bool {
         match ticket.0 {
             Line::Push(place) => self.pushes.remove(place).is_some(),
@@ -94,33 +95,33 @@ impl<T, C: Copy> Lifo<T, C> {
         }
     }
 
-    /// A popped item has reached its client.
+    /// Frees the room of a popped item that has reached its client.
     pub fn delivered(&mut self) {
         self.in_flight = self.in_flight.saturating_sub(1);
     }
 
-    /// A popped item has not reached its client: it is on top again.
+    /// Puts a popped item that has not reached its client back on top.
     pub fn undelivered(&mut self, item: T) {
         self.delivered();
         self.items.push(item);
     }
 
-    /// How many items are on the stack.
+    /// Returns how many items are on the stack.
     pub fn len(&self) -> usize {
         self.items.len()
     }
 
-    /// Whether no item is on the stack.
+    /// Returns whether no item is on the stack.
     pub fn is_empty(&self) -> bool {
         self.items.is_empty()
     }
 
-    /// How many popped items are neither delivered nor back.
+    /// Returns how many popped items are neither delivered nor back.
     pub fn in_flight(&self) -> usize {
         self.in_flight
     }
 
-    /// How many pushes and how many pops wait.
+    /// Returns how many pushes and how many pops wait.
     pub fn waiting(&self) -> (usize, usize) {
         (self.pushes.len(), self.pops.len())
     }

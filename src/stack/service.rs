@@ -2,21 +2,23 @@
 
 use super::lifo::{Decision, Lifo, Ticket};
 use super::wire::{self, Item, Parsed, Request};
-use crate::service::{Closed, ConnId, Context, Eof, ListenerId, Service};
+use crate::context::Context;
+use crate::id::{ConnId, ListenerId};
+use crate::service::{Closed, EofAction, Service};
 use slab::Slab;
 
 /// A bounded, blocking LIFO stack, served in the protocol of [`wire`].
 #[derive(Debug)]
 pub struct StackService {
-    /// The stack, of the keys of items, and the lines, of the keys of clients.
+    /// The stack of item keys, and the lines of client keys.
     lifo: Lifo<usize, usize>,
     /// Items on the stack, waiting to be pushed, or on their way out. They never move.
     items: Slab<Item>,
-    /// The clients; a parked one is answered while somebody else is being served.
+    /// The clients. A parked client is answered while another one is served.
     clients: Slab<Client>,
-    /// How many of them have not sent a whole request yet.
+    /// How many of them have not sent a complete request yet.
     reading: usize,
-    /// The loop is stopping: parked clients are let go as soon as nobody is left to serve them.
+    /// The loop is stopping: parked clients are closed as soon as no other client can serve them.
     draining: bool,
 }
 
@@ -41,7 +43,7 @@ enum State {
 }
 
 impl StackService {
-    /// An empty stack for at most `capacity` items.
+    /// Makes an empty stack for at most `capacity` items.
     pub fn new(capacity: usize) -> Self {
         StackService {
             lifo: Lifo::new(capacity),
@@ -52,22 +54,22 @@ impl StackService {
         }
     }
 
-    /// How many items are on the stack.
+    /// Returns how many items are on the stack.
     pub fn items(&self) -> usize {
         self.lifo.len()
     }
 
-    /// How many items are held in all: on the stack, waiting to be pushed, or on their way out.
+    /// Returns how many items are held: on the stack, waiting to be pushed, or on their way out.
     pub fn held(&self) -> usize {
         self.items.len()
     }
 
-    /// How many pushes and how many pops are parked.
+    /// Returns how many pushes and how many pops are parked.
     pub fn parked(&self) -> (usize, usize) {
         self.lifo.waiting()
     }
 
-    /// Serves whoever can be served now.
+    /// Serves the clients that can be served now.
     fn decide(&mut self, cx: &mut Context<'_>) {
         while let Some(decision) = self.lifo.decide() {
             let (key, state, answer) = match decision {
@@ -87,7 +89,7 @@ impl StackService {
         }
     }
 
-    /// Closes a client that cannot be answered; the item that it should have got is on top again.
+    /// Closes a client that cannot be answered, and puts the item that it should have got back on top.
     fn give_up(&mut self, cx: &mut Context<'_>, key: usize) {
         let client = &mut self.clients[key];
         cx.abort(client.id);
@@ -96,7 +98,7 @@ impl StackService {
         }
     }
 
-    /// Lets go of the parked clients: nobody is left who could serve them.
+    /// Closes the parked clients, which no other client can serve any more.
     fn release_parked(&self, cx: &mut Context<'_>) {
         for (_, client) in &self.clients {
             if client.is_parked() {
@@ -120,7 +122,7 @@ impl Service for StackService {
         self.clients.insert(Client { id, state: State::Reading })
     }
 
-    /// Takes a request when it is whole. What comes behind it is ignored, but not its end.
+    /// Takes a request when it is complete. Bytes behind it are ignored, the end is not.
     fn on_data(&mut self, cx: &mut Context<'_>, id: ConnId, key: &mut usize, input: &[u8]) -> usize {
         let client = &mut self.clients[*key];
         let len = match wire::parse(input) {
@@ -152,9 +154,9 @@ impl Service for StackService {
         len
     }
 
-    /// A client that hangs up before it has its answer cancels its request, whole or not.
-    fn on_eof(&mut self, _cx: &mut Context<'_>, _id: ConnId, _key: &mut usize) -> Eof {
-        Eof::Abort
+    /// Cancels the request, complete or not, of a client that hangs up before it has its answer.
+    fn on_eof(&mut self, _cx: &mut Context<'_>, _id: ConnId, _key: &mut usize) -> EofAction {
+        EofAction::Abort
     }
 
     fn on_close(&mut self, cx: &mut Context<'_>, _id: ConnId, key: usize, closed: Closed) {
@@ -170,13 +172,13 @@ impl Service for StackService {
                 self.lifo.delivered();
                 self.items.remove(item);
             }
-            State::Done => return, // this changes nothing for anybody
+            State::Done => return, // this changes nothing for other clients
         }
         self.decide(cx);
     }
 
-    /// A client that is turned away has sent its request, and will hardly send more.
-    fn is_complete(&self, _listener: ListenerId, input: &[u8]) -> bool {
+    /// A client that has sent its one request will hardly send more.
+    fn is_request_complete(&self, _listener: ListenerId, input: &[u8]) -> bool {
         matches!(wire::parse(input), Parsed::Request(_, len) if len == input.len())
     }
 

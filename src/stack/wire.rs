@@ -1,11 +1,11 @@
 //! The stack protocol: the bytes of requests and responses.
 //!
-//! A push request and a pop response have the same form, a header with the length (1 to 127) and
-//! so many bytes. An [`Item`] is kept in that form, so what came in goes out unchanged.
+//! A push request and a pop response have the same form: a header with the length (1 to 127), and the
+//! payload. An [`Item`] is kept in that form, so it goes out as it came in.
 
 use std::fmt;
 
-/// The longest item, in bytes: what seven bits can count.
+/// The length of the longest item, in bytes: the largest number of seven bits.
 pub const MAX_ITEM: usize = 127;
 
 /// The bit that tells a pop request from a push request's length.
@@ -14,11 +14,11 @@ pub const POP: u8 = 0b1000_0000;
 /// The response to a push.
 pub const STORED: &[u8] = &[0x00];
 
-/// What a client reads that finds the server full. No item is that long, so it cannot be mistaken
-/// for a pop response.
+/// The response to a client that is turned away. No item is that long, so it cannot be mistaken for a
+/// pop response.
 pub const BUSY: &[u8] = &[0xFF];
 
-/// Something on the stack: 1 to [`MAX_ITEM`] bytes.
+/// An item of the stack: 1 to [`MAX_ITEM`] bytes.
 ///
 /// ```
 /// use pollstack::stack::wire::Item;
@@ -35,7 +35,7 @@ pub struct Item {
 }
 
 impl Item {
-    /// An item of these bytes; `None` unless there are 1 to [`MAX_ITEM`].
+    /// Makes an item of these bytes; `None` unless there are 1 to [`MAX_ITEM`].
     pub fn new(payload: &[u8]) -> Option<Self> {
         let header = u8::try_from(payload.len()).ok().filter(|len| (1..POP).contains(len))?;
         let mut frame = [0; 1 + MAX_ITEM];
@@ -44,12 +44,12 @@ impl Item {
         Some(Item { frame })
     }
 
-    /// The bytes that were pushed.
+    /// Returns the bytes that were pushed.
     pub fn payload(&self) -> &[u8] {
         &self.frame()[1..]
     }
 
-    /// The bytes that push it, which are also those of the response to a pop.
+    /// Returns the bytes that push it, which are also those of the response to a pop.
     pub fn frame(&self) -> &[u8] {
         &self.frame[..=usize::from(self.frame[0])]
     }
@@ -61,28 +61,28 @@ impl fmt::Debug for Item {
     }
 }
 
-/// What a client asks for.
+/// A request. There are no others, so a `match` may be exhaustive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Request<'a> {
-    /// Put an item of these bytes on the stack.
+    /// Puts an item of these bytes on the stack.
     Push(&'a [u8]),
-    /// Take the top item.
+    /// Takes the top item.
     Pop,
 }
 
-/// What the bytes of a client amount to so far.
+/// The meaning of a client's bytes so far. A `match` may be exhaustive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Parsed<'a> {
     /// The beginning of a request.
     Incomplete,
-    /// A whole request, and its length in bytes. Whatever follows it is ignored.
+    /// A complete request, and its length in bytes. Bytes behind it are ignored.
     Request(Request<'a>, usize),
-    /// A push of nothing, which is not a request.
+    /// A push of zero bytes, which is not a request.
     Empty,
 }
 
-/// Parses all that has come from a client, from its first byte on. It looks at the header and at
-/// the length only, however often it is called while the rest arrives.
+/// Parses all bytes of a client, from the first on. A call looks at the header and at the length only,
+/// however often it is repeated while the rest arrives.
 ///
 /// ```
 /// use pollstack::stack::wire::{Parsed, Request, parse};
@@ -109,7 +109,7 @@ mod tests {
     use proptest::prelude::*;
 
     proptest! {
-        /// Were this to fail, a request would be lost or changed by how the network cut it up.
+        /// Lost otherwise: requests that the network cuts into pieces.
         #[test]
         fn a_request_is_the_same_however_it_arrives(
             payload in prop::collection::vec(any::<u8>(), 1..=MAX_ITEM),
@@ -126,9 +126,9 @@ mod tests {
             }
         }
 
-        /// Were this to fail, some bytes would crash the server.
+        /// Lost otherwise: the server, to a client that sends the right bytes.
         #[test]
-        fn any_bytes_are_something(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+        fn parses_any_bytes(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
             match parse(&bytes) {
                 Parsed::Incomplete => prop_assert!(bytes.len() <= usize::from(*bytes.first().unwrap_or(&0))),
                 Parsed::Request(Request::Pop, len) => prop_assert!(bytes[0] >= 0x80 && len == 1),
@@ -138,7 +138,7 @@ mod tests {
         }
     }
 
-    /// Were this to fail, an item too long for its header would be cut or take the pop bit.
+    /// Lost otherwise: the end of an item that is too long for its header, or the pop bit.
     #[test]
     fn an_item_has_1_to_127_bytes() {
         assert!(Item::new(&[]).is_none());

@@ -21,7 +21,7 @@ fn without_descriptors_it_waits_for_a_close_or_a_short_time() {
         if kind == ErrorKind::Other {
             first.fin();
         } else {
-            world.pass(retry);
+            world.advance(retry);
             world.turn(&mut server);
         }
         world.settle(&mut server);
@@ -51,7 +51,7 @@ fn without_descriptors_who_lingers_goes_first() {
 fn an_aborted_connection_is_skipped() {
     let world = World::new();
     let mut server = serve(&world, Probe::once());
-    let mut modest = world.serve(Probe::once(), Limits { accepts: 1, ..Limits::default() }, 10, Overload::Defer);
+    let mut modest = world.serve(Probe::once(), Limits::default().accepts(1), 10, Overload::Defer);
     for server in [&mut server, &mut modest] {
         world.fail_accepts([ErrorKind::ConnectionAborted, ErrorKind::Interrupted, ErrorKind::NetworkDown]);
         let clients: Vec<Wire> = (0..5).map(|_| world.send(b"x")).collect();
@@ -72,7 +72,7 @@ fn an_error_that_stays_is_waited_out() {
     while client.received() != b"." {
         world.settle(&mut server);
         if let Some(retry) = server.timeout() {
-            world.pass(retry);
+            world.advance(retry);
             world.turn(&mut server);
         }
         waits += 1;
@@ -85,8 +85,8 @@ fn an_error_that_stays_is_waited_out() {
 #[test]
 fn every_address_of_a_listener_gets_its_share_of_the_places() {
     let world = World::new();
-    let mut server = EventLoop::on(Fake::of(&world), Probe::silent(), Limits::default());
-    let both = Listen::new("127.0.0.1:1".parse().unwrap()).and("127.0.0.1:2".parse().unwrap());
+    let mut server = EventLoop::with_net(Fake::of(&world), Probe::silent(), Limits::default());
+    let both = ListenerConfig::new("127.0.0.1:1".parse().unwrap()).address("127.0.0.1:2".parse().unwrap());
     server.listen(both.max_conns(2)).unwrap();
     let _holder = world.connect_to(0);
     world.settle(&mut server);
@@ -107,11 +107,11 @@ fn the_oldest_is_evicted_only_beyond_its_age() {
     let mut server = world.serve(Probe::silent(), Limits::default(), 2, evict);
     let oldest = world.connect();
     world.settle(&mut server);
-    world.pass(tick);
+    world.advance(tick);
     let second = world.connect();
     world.settle(&mut server);
     for (passes, rejected) in [(age - tick - tick, true), (tick, true), (tick, false)] {
-        world.pass(passes);
+        world.advance(passes);
         let newcomer = world.connect();
         world.settle(&mut server);
         assert_eq!(newcomer.received(), if rejected { &b"busy"[..] } else { b"" });
@@ -188,8 +188,8 @@ fn each_listener_counts_its_own_connections() {
 #[test]
 fn an_adopted_connection_is_admitted_as_a_newcomer_is() {
     let world = World::new();
-    let mut server = EventLoop::on(Fake::of(&world), Probe::once(), Limits::default());
-    let outgoing = server.listen(Listen::nowhere().max_conns(2).overload(busy())).unwrap();
+    let mut server = EventLoop::with_net(Fake::of(&world), Probe::once(), Limits::default());
+    let outgoing = server.listen(ListenerConfig::unbound().max_conns(2).overload(busy())).unwrap();
     assert_eq!(server.addresses(outgoing).unwrap(), []);
     let streams: Vec<Wire> = (0..3).map(|_| world.stream()).collect();
     for stream in &streams {
@@ -203,7 +203,7 @@ fn an_adopted_connection_is_admitted_as_a_newcomer_is() {
     world.settle(&mut server);
     assert_eq!(streams[0].received(), b".");
 
-    let few = server.listen(Listen::nowhere().max_conns(1)).unwrap();
+    let few = server.listen(ListenerConfig::unbound().max_conns(1)).unwrap();
     server.adopt(few, world.stream(), Peer::Unix).unwrap();
     let error = server.adopt(few, world.stream(), Peer::Unix).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::ResourceBusy, "nobody would ever be told of it");

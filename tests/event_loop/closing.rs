@@ -15,7 +15,7 @@ fn a_close_happens_once_and_counts_what_never_left() {
     client.fin();
     world.settle(&mut server);
     let id = server.service().ids[0];
-    server.with(|_, cx| {
+    server.call(|_, cx| {
         cx.abort(id);
         cx.finish(id);
     });
@@ -36,9 +36,9 @@ fn a_stale_id_reaches_nobody() {
     world.settle(&mut server);
     assert_eq!(second.key(), key, "the slot is used again");
     let stale = server.service().ids[0];
-    server.with(|_, cx| {
+    server.call(|_, cx| {
         assert_eq!(cx.send(stale, b"for the first"), Err(SendError::Gone));
-        assert_eq!(cx.room(stale), 0);
+        assert_eq!(cx.send_capacity(stale), 0);
         assert!(cx.peer(stale).is_none());
         cx.abort(stale);
         cx.finish(stale);
@@ -61,10 +61,10 @@ fn late_and_false_events_harm_nobody() {
     world.settle(&mut server);
     let all = Ready { readable: true, writable: true, read_closed: true, error: true, urgent: true };
     for _ in 0..3 {
-        world.rumour(Source::Connection(client.key()), all);
-        world.rumour(Source::Connection(client.key() + 7), all);
-        world.rumour(Source::Listener(0), all);
-        world.rumour(Source::Listener(99), all);
+        world.spurious_event(Source::Connection(client.key()), all);
+        world.spurious_event(Source::Connection(client.key() + 7), all);
+        world.spurious_event(Source::Listener(0), all);
+        world.spurious_event(Source::Listener(99), all);
         world.settle(&mut server);
     }
     client.send(b"hello");
@@ -82,7 +82,7 @@ fn callbacks_may_end_any_connection() {
     world.settle(&mut server);
     let ids = server.service().ids.clone();
     let all = ids.clone();
-    server.with(|probe, _| {
+    server.call(|probe, _| {
         probe.on_data = Box::new(move |cx, _, input| {
             all.iter().for_each(|id| cx.abort(*id));
             all.iter().for_each(|id| assert_eq!(cx.send(*id, b"x"), Err(SendError::Gone)));
@@ -126,14 +126,14 @@ fn lingering_is_bounded_in_time_bytes_and_number() {
         cx.finish_lingering(id);
         input.len()
     });
-    let limits = Limits { lingering: 3, ..Limits::default() };
+    let limits = Limits::default().lingering(3);
     let mut server = world.serve(probe, limits, 1, Overload::Defer);
     let linger = || world.send(b"x");
     let silent = linger();
     world.settle(&mut server);
     assert!(silent.ended() && !silent.closed(), "refuse lingers although all has been read");
     assert_eq!(server.timeout(), Some(limits.linger_time));
-    world.pass(limits.linger_time);
+    world.advance(limits.linger_time);
     world.settle(&mut server);
     assert!(silent.closed());
 
@@ -159,13 +159,13 @@ fn lingering_is_bounded_in_time_bytes_and_number() {
 fn nobody_lingers_for_a_peer_that_has_ended() {
     let world = World::new();
     let mut probe = Probe::silent();
-    probe.on_eof = Eof::Keep;
+    probe.on_eof = EofAction::Keep;
     let mut server = serve(&world, probe);
     let client = world.connect();
     client.send_and_fin(b"x");
     world.settle(&mut server);
     let id = server.service().ids[0];
-    server.with(|_, cx| {
+    server.call(|_, cx| {
         cx.send(id, b"late answer").unwrap();
         cx.finish_lingering(id);
     });
@@ -182,8 +182,8 @@ fn an_answer_cut_short_ends_in_a_reset() {
     world.settle(&mut server);
     let ids = server.service().ids.clone();
     cut.set_window(4);
-    server.with(|_, cx| ids.iter().for_each(|id| cx.send(*id, b"long answer").unwrap()));
-    server.with(|_, cx| ids.iter().for_each(|id| cx.abort(*id)));
+    server.call(|_, cx| ids.iter().for_each(|id| cx.send(*id, b"long answer").unwrap()));
+    server.call(|_, cx| ids.iter().for_each(|id| cx.abort(*id)));
     assert!(cut.was_reset() && !whole.was_reset());
     assert!(cut.closed() && whole.closed());
 }

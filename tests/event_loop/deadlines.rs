@@ -14,7 +14,7 @@ fn a_deadline_is_met_under_a_flood_of_newcomers() {
     assert_eq!(server.timeout(), Some(Duration::from_secs(2)));
     (0..5_000).for_each(|_| drop(world.send(b"x")));
     world.turn(&mut server);
-    world.pass(Duration::from_secs(2));
+    world.advance(Duration::from_secs(2));
     world.turn(&mut server);
     assert!(parked.closed());
     assert!(world.waiting() > 4_000, "while most of the flood still waits");
@@ -31,17 +31,17 @@ fn a_moved_deadline_wakes_at_its_new_time_only() {
     world.settle(&mut server);
     let (id, second) = (server.service().ids[0], Duration::from_secs(1));
     let mut set = |after: Option<Duration>| {
-        server.with(|_, cx| cx.set_deadline(id, after.map(|after| cx.now() + after)));
+        server.call(|_, cx| cx.set_deadline(id, after.map(|after| cx.now() + after)));
         server.timeout()
     };
     assert_eq!(set(Some(second)), Some(second));
     assert_eq!(set(Some(second * 10)), Some(second * 10));
     assert_eq!(set(None), None);
     assert_eq!(set(Some(second * 3)), Some(second * 3));
-    world.pass(second * 3 - Duration::from_nanos(1));
+    world.advance(second * 3 - Duration::from_nanos(1));
     world.turn(&mut server);
     assert!(!client.closed());
-    world.pass(Duration::from_nanos(1));
+    world.advance(Duration::from_nanos(1));
     world.turn(&mut server);
     assert_eq!(news(&server), ["#1 open", "#1 deadline", "#1 close Aborted unsent 0"]);
 }
@@ -56,16 +56,16 @@ fn a_deadline_in_the_past_starves_no_other() {
     let clients: Vec<Wire> = (0..5).map(|_| world.connect()).collect();
     world.settle(&mut server);
     let first = server.service().ids[0];
-    server.with(|probe, _| {
+    server.call(|probe, _| {
         probe.on_deadline =
             Box::new(move |cx, id| if id == first { cx.set_deadline(id, Some(cx.now())) } else { cx.abort(id) });
     });
-    world.pass(Duration::from_secs(1));
+    world.advance(Duration::from_secs(1));
     world.turn(&mut server);
     assert!(clients[1..].iter().all(Wire::closed), "the others fire in the same turn");
     let fired = |server: &EventLoop<Probe, Fake>| news(server).iter().filter(|line| **line == "#1 deadline").count();
     assert_eq!(fired(&server), 1);
-    world.pass(Duration::from_millis(1));
+    world.advance(Duration::from_millis(1));
     world.turn(&mut server);
     assert_eq!(fired(&server), 2, "and once a turn from then on");
 }
@@ -77,7 +77,7 @@ fn what_waits_is_offered_once_more_before_a_deadline_passes() {
     let (world, second) = (World::new(), Duration::from_secs(1));
     let mut probe = Probe::silent();
     probe.on_deadline = Box::new(move |cx, id| {
-        let passed = cx.last_taken(id).is_none_or(|at| at + second <= cx.now());
+        let passed = cx.last_write(id).is_none_or(|at| at + second <= cx.now());
         if passed { cx.abort(id) } else { cx.set_deadline(id, Some(cx.now() + second)) }
     });
     probe.on_drain = Box::new(|cx, id| cx.set_deadline(id, None));
@@ -86,7 +86,7 @@ fn what_waits_is_offered_once_more_before_a_deadline_passes() {
     world.settle(&mut server);
     [&slow, &dead, &quick].iter().for_each(|client| client.set_window_silently(0));
     let ids = server.service().ids.clone();
-    server.with(|_, cx| {
+    server.call(|_, cx| {
         for id in ids {
             cx.send(id, b"abc").unwrap();
             cx.set_deadline(id, Some(cx.now() + second));
@@ -94,16 +94,16 @@ fn what_waits_is_offered_once_more_before_a_deadline_passes() {
     });
     slow.set_window_silently(1);
     quick.set_window_silently(9);
-    world.pass(second);
+    world.advance(second);
     world.turn(&mut server);
     assert_eq!((slow.received(), quick.received()), (b"a".to_vec(), b"abc".to_vec()));
     assert!(dead.closed() && !slow.closed());
     let told = news(&server);
     assert_eq!(told[3..], ["#1 deadline", "#2 deadline", "#2 close Aborted unsent 3", "#3 drain"]);
     slow.set_window_silently(1);
-    world.pass(second);
+    world.advance(second);
     world.turn(&mut server);
-    world.pass(second);
+    world.advance(second);
     world.turn(&mut server);
     assert_eq!(slow.received(), b"b");
     assert!(slow.closed() && !quick.closed());
@@ -125,7 +125,7 @@ fn a_deadline_that_has_passed_is_not_put_off_by_setting_it_again() {
         client.send(b"x");
         world.settle(&mut server);
     }
-    world.pass(second);
+    world.advance(second);
     client.send(b"x");
     world.turn(&mut server);
     assert!(client.closed());

@@ -41,7 +41,7 @@ fn only_what_ends_a_stream_has_more_behind_it() {
         }
         input.len()
     });
-    probe.on_eof = Eof::Keep;
+    probe.on_eof = EofAction::Keep;
     let mut server = serve(&world, probe);
     let client = world.send(b"hello");
     world.settle(&mut server);
@@ -63,7 +63,7 @@ fn a_request_complete_earlier_is_served_before_a_newcomer() {
     // The loop's wait has returned; now both come, and the accept of that turn finds the second.
     early.send(b"early");
     let _late = world.send(b"late");
-    server.ready(Source::Listener(0), Ready { readable: true, ..Ready::default() });
+    server.notify(Source::Listener(0), Ready { readable: true, ..Ready::default() });
     server.turn();
     world.settle(&mut server);
     assert_eq!(server.service().log, ["#1 open", "#1 data 5 of 5", "#2 open", "#2 data 4 of 4"]);

@@ -14,7 +14,8 @@ mod stopping;
 use pollstack::net::{Interest, Peer, Ready, Source};
 use pollstack::stack::{StackService, wire};
 use pollstack::{
-    Cause, Closed, ConnId, Context, Eof, EventLoop, Limits, Listen, ListenerId, Overload, SendError, Service,
+    CloseReason, Closed, ConnId, Context, EofAction, EventLoop, Limits, ListenerConfig, ListenerId, Overload,
+    SendError, Service,
 };
 use std::io::ErrorKind;
 use std::io::Write;
@@ -32,7 +33,7 @@ struct Probe {
     on_data: OnData,
     on_drain: Then,
     on_deadline: Then,
-    on_eof: Eof,
+    on_eof: EofAction,
     deadline: Option<Duration>,
 }
 
@@ -44,7 +45,7 @@ impl Probe {
             on_data: Box::new(on_data),
             on_drain: Box::new(|_, _| {}),
             on_deadline: Box::new(|cx, id| cx.abort(id)),
-            on_eof: Eof::Finish,
+            on_eof: EofAction::Finish,
             deadline: None,
         }
     }
@@ -56,7 +57,7 @@ impl Probe {
 
     fn echo() -> Probe {
         let mut probe = Probe::new(|cx, id, input| {
-            let fits = input.len().min(cx.room(id));
+            let fits = input.len().min(cx.send_capacity(id));
             cx.send(id, &input[..fits]).unwrap();
             fits
         });
@@ -89,7 +90,7 @@ impl Service for Probe {
         taken
     }
 
-    fn on_eof(&mut self, _: &mut Context<'_>, id: ConnId, (): &mut ()) -> Eof {
+    fn on_eof(&mut self, _: &mut Context<'_>, id: ConnId, (): &mut ()) -> EofAction {
         self.log.push(format!("{id} eof"));
         self.on_eof
     }
@@ -106,14 +107,14 @@ impl Service for Probe {
 
     fn on_close(&mut self, cx: &mut Context<'_>, id: ConnId, (): (), closed: Closed) {
         assert!(!cx.is_open(id), "a closed connection is gone");
-        let cause = match closed.cause {
-            Cause::Failed(error) => format!("{:?}", error.kind()),
+        let cause = match closed.reason {
+            CloseReason::Failed(error) => format!("{:?}", error.kind()),
             cause => format!("{cause:?}"),
         };
         self.log.push(format!("{id} close {cause} unsent {}", closed.unsent));
     }
 
-    fn is_complete(&self, _: ListenerId, input: &[u8]) -> bool {
+    fn is_request_complete(&self, _: ListenerId, input: &[u8]) -> bool {
         input == b"x"
     }
 

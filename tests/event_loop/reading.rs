@@ -48,7 +48,7 @@ fn a_paused_connection_is_not_read_and_resumes_without_an_event() {
     assert_eq!(client.unread(), 1_000_000, "a paused connection is not read");
     for _ in 0..3 {
         let id = server.service().ids[0];
-        server.with(|_, cx| cx.resume(id));
+        server.call(|_, cx| cx.resume(id));
         world.settle(&mut server);
     }
     assert_eq!(server.service().log[1..4], ["#1 data 1 of 3", "#1 data 1 of 2", "#1 data 1 of 1"]);
@@ -176,7 +176,7 @@ fn an_end_waits_for_input_that_is_held_back() {
 #[test]
 fn a_full_input_with_nothing_but_the_end_behind_it_is_no_overflow() {
     let world = World::new();
-    let limits = Limits { input: 8, ..Limits::default() };
+    let limits = Limits::default().input(8);
     let mut server = world.serve(Probe::new(|_, _, _| 0), limits, 1, Overload::Defer);
     let client = world.connect();
     client.send_and_fin(b"12345678");
@@ -188,7 +188,7 @@ fn a_full_input_with_nothing_but_the_end_behind_it_is_no_overflow() {
 #[test]
 fn limits_of_zero_still_let_something_be_done() {
     let world = World::new();
-    let limits = Limits { input: 0, turn: 0, accepts: 0, lingering: 0, ..Limits::default() };
+    let limits = Limits::default().input(0).turn(0).accepts(0).lingering(0);
     let mut server = world.serve(Probe::once(), limits, 10, Overload::Defer);
     let clients = [world.send(b"x"), world.send(b"xyz")];
     world.settle(&mut server);

@@ -25,17 +25,17 @@ fn a_short_write_waits_for_room_and_goes_on() {
 #[test]
 fn send_takes_all_or_nothing_within_the_limit() {
     let world = World::new();
-    let limits = Limits { output: 10, ..Limits::default() };
+    let limits = Limits::default().output(10);
     let mut server = world.serve(Probe::silent(), limits, 10, Overload::Defer);
     let client = world.connect();
     world.settle(&mut server);
     client.set_window(0);
     let id = server.service().ids[0];
-    server.with(|_, cx| {
-        assert_eq!(cx.room(id), 10);
+    server.call(|_, cx| {
+        assert_eq!(cx.send_capacity(id), 10);
         assert_eq!(cx.send(id, b"123456789AB"), Err(SendError::Full));
         assert_eq!(cx.send(id, b"1234567890"), Ok(()));
-        assert_eq!(cx.room(id), 0);
+        assert_eq!(cx.send_capacity(id), 0);
         assert_eq!(cx.send(id, b"x"), Err(SendError::Full));
         assert_eq!(cx.send_shared(id, &Rc::from(&b"x"[..])), Err(SendError::Full));
         let file = Rc::new(tempfile::tempfile().unwrap());
@@ -59,7 +59,7 @@ fn bytes_shared_buffers_and_files_go_out_in_order() {
     file.write_all(b"0123456789").unwrap();
     let (file, shared, id) = (Rc::new(file), Rc::from(&b"<shared>"[..]), server.service().ids[0]);
     client.set_window(0);
-    server.with(|_, cx| {
+    server.call(|_, cx| {
         cx.send(id, b"head ").unwrap();
         cx.send_shared(id, &shared).unwrap();
         cx.send(id, b" body ").unwrap();
@@ -88,7 +88,7 @@ fn a_head_goes_out_with_the_file_behind_it() {
     file.write_all(b"0123456789").unwrap();
     let (file, id) = (Rc::new(file), server.service().ids[0]);
     world.calls();
-    server.with(|_, cx| {
+    server.call(|_, cx| {
         cx.send(id, b"head ").unwrap();
         cx.send_file(id, &file, 0, 10).unwrap();
         cx.send(id, b" tail").unwrap();
@@ -110,10 +110,10 @@ fn only_the_last_of_a_file_that_ends_its_stream_is_sent_with_the_end() {
     file.set_len(1_500_000).unwrap();
     let (file, id) = (Rc::new(file), server.service().ids[0]);
     world.calls();
-    server.with(|_, cx| cx.send_file(id, &file, 0, 1_500_000).unwrap());
+    server.call(|_, cx| cx.send_file(id, &file, 0, 1_500_000).unwrap());
     world.settle(&mut server);
     assert_eq!(world.calls(), ["send_file", "send_file"]);
-    server.with(|_, cx| {
+    server.call(|_, cx| {
         cx.send_file(id, &file, 0, 1_500_000).unwrap();
         cx.finish(id);
     });
@@ -135,7 +135,7 @@ fn a_file_that_ends_early_fails_the_connection() {
     let mut file = tempfile::tempfile().unwrap();
     file.write_all(b"short").unwrap();
     let (file, id) = (Rc::new(file), server.service().ids[0]);
-    server.with(|_, cx| cx.send_file(id, &file, 0, 100).unwrap());
+    server.call(|_, cx| cx.send_file(id, &file, 0, 100).unwrap());
     assert_eq!(news(&server), ["#1 open", "#1 close UnexpectedEof unsent 95"]);
 }
 
@@ -147,18 +147,18 @@ fn a_service_can_tell_when_the_kernel_last_took_something() {
     let client = world.connect();
     world.settle(&mut server);
     client.set_window(3);
-    let (id, second, start) = (server.service().ids[0], Duration::from_secs(1), server.with(|_, cx| cx.now()));
-    assert_eq!(server.with(|_, cx| cx.last_taken(id)), None, "nothing has been sent");
-    world.pass(second);
-    server.with(|_, cx| cx.send(id, b"abcdef").unwrap());
-    assert_eq!(server.with(|_, cx| cx.last_taken(id)), Some(start + second));
-    world.pass(second);
-    server.with(|_, cx| cx.send(id, b"ghi").unwrap());
-    assert_eq!(server.with(|_, cx| cx.last_taken(id)), Some(start + second), "it takes no more");
+    let (id, second, start) = (server.service().ids[0], Duration::from_secs(1), server.call(|_, cx| cx.now()));
+    assert_eq!(server.call(|_, cx| cx.last_write(id)), None, "nothing has been sent");
+    world.advance(second);
+    server.call(|_, cx| cx.send(id, b"abcdef").unwrap());
+    assert_eq!(server.call(|_, cx| cx.last_write(id)), Some(start + second));
+    world.advance(second);
+    server.call(|_, cx| cx.send(id, b"ghi").unwrap());
+    assert_eq!(server.call(|_, cx| cx.last_write(id)), Some(start + second), "it takes no more");
     client.set_window(1);
     world.settle(&mut server);
-    assert_eq!(server.with(|_, cx| cx.last_taken(id)), Some(start + second * 2), "one byte is something");
+    assert_eq!(server.call(|_, cx| cx.last_write(id)), Some(start + second * 2), "one byte is something");
     client.reset();
     world.settle(&mut server);
-    assert_eq!(server.with(|_, cx| cx.last_taken(id)), None, "it is gone");
+    assert_eq!(server.call(|_, cx| cx.last_write(id)), None, "it is gone");
 }

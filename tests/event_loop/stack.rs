@@ -56,7 +56,7 @@ fn a_parked_push_waits_until_the_popped_item_has_left() {
 #[test]
 fn an_item_that_has_no_room_in_the_output_stays() {
     let world = World::new();
-    let limits = Limits { output: 2, ..Limits::default() };
+    let limits = Limits::default().output(2);
     let mut server = world.serve(StackService::new(10), limits, 10, Overload::Defer);
     world.send(b"\x05hello");
     let pops = [world.send(b"\x80"), world.send(b"\x80")];

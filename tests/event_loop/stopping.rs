@@ -1,8 +1,8 @@
 //! The end of a loop.
 
 use super::*;
-use pollstack::BACKLOG;
-use pollstack::limits::ACCEPTS;
+use pollstack::DEFAULT_BACKLOG;
+use pollstack::limits::DEFAULT_ACCEPTS;
 
 /// Lost otherwise: requests under way at a stop, and those waiting in the backlog.
 #[test]
@@ -45,8 +45,8 @@ fn a_flood_does_not_hold_up_a_stop() {
     let mut server = serve(&world, Probe::once());
     server.stop(Duration::from_secs(5));
     // As many as a backlog may hold are let in, and no more.
-    for _ in 0..=BACKLOG as usize / ACCEPTS {
-        (0..2 * ACCEPTS).for_each(|_| drop(world.send(b"x")));
+    for _ in 0..=DEFAULT_BACKLOG as usize / DEFAULT_ACCEPTS {
+        (0..2 * DEFAULT_ACCEPTS).for_each(|_| drop(world.send(b"x")));
         world.turn(&mut server);
     }
     assert!(server.is_stopped());
@@ -65,7 +65,7 @@ fn who_lingers_holds_up_a_stop_for_a_moment_only() {
     world.settle(&mut server);
     let last = server.timeout().unwrap();
     assert!(last <= Duration::from_millis(250), "{last:?}");
-    world.pass(last);
+    world.advance(last);
     world.turn(&mut server);
     assert!(server.is_stopped());
 }
@@ -84,7 +84,7 @@ fn a_later_stop_can_only_be_sooner() {
     server.stop(Duration::from_secs(1));
     world.settle(&mut server);
     assert_eq!(server.timeout(), Some(Duration::from_secs(1)));
-    let listen = Listen::new("127.0.0.1:1".parse().unwrap());
+    let listen = ListenerConfig::new("127.0.0.1:1".parse().unwrap());
     assert_eq!(server.listen(listen).unwrap_err().kind(), ErrorKind::InvalidInput, "a loop that stops opens nothing");
 }
 
@@ -97,7 +97,7 @@ fn when_the_grace_is_over_the_rest_is_closed() {
     world.settle(&mut server);
     server.stop(Duration::from_secs(5));
     world.settle(&mut server);
-    world.pass(Duration::from_secs(5));
+    world.advance(Duration::from_secs(5));
     world.turn(&mut server);
     assert!(client.closed() && server.is_stopped());
     assert_eq!(news(&server), ["#1 open", "shutdown", "#1 close Shutdown unsent 0"]);
@@ -113,7 +113,7 @@ fn a_stop_that_waits_for_lingering_connections_only_is_due_at_once() {
     server.stop(Duration::from_secs(60));
     world.settle(&mut server);
     let id = server.service().ids[0];
-    server.with(|_, cx| cx.finish_lingering(id));
+    server.call(|_, cx| cx.finish_lingering(id));
     world.settle(&mut server);
     assert!(server.timeout().unwrap() <= Duration::from_millis(250));
 }

@@ -3,7 +3,7 @@
 use super::*;
 use pollstack::http::{BUSY, Headers, Outcome};
 use pollstack::sim::Client;
-use pollstack::{Eof, Overload, SendError};
+use pollstack::{EofAction, Overload, SendError};
 use std::io::Write;
 use std::rc::Rc;
 
@@ -18,16 +18,16 @@ struct Script {
     left: usize,
     /// How much it takes of what it is offered at a time.
     takes: Option<usize>,
-    eof: Option<Eof>,
+    eof: Option<EofAction>,
 }
 
 /// A streamed reply that is far larger than anything holds.
 const LARGE: usize = 10_000_000;
 
 impl Script {
-    fn fill(&mut self, http: &mut Exchanges<'_>, id: ExchangeId) {
+    fn fill(&mut self, http: &mut Responder<'_>, id: ExchangeId) {
         while self.left > 0 {
-            let n = self.left.min(1000).min(http.room(id));
+            let n = self.left.min(1000).min(http.send_capacity(id));
             if n == 0 {
                 return assert_eq!(http.send(id, b"x"), Err(SendError::Full));
             }
@@ -48,8 +48,8 @@ impl Handler for Script {
         }
     }
 
-    fn on_request(&mut self, http: &mut Exchanges<'_>, id: ExchangeId, request: &Request<'_>) {
-        let reply = http.reply(id, Status::OK);
+    fn on_request(&mut self, http: &mut Responder<'_>, id: ExchangeId, request: &Request<'_>) {
+        let reply = http.respond(id, Status::OK);
         match request.path() {
             "/hold" => self.held.push(id),
             "/stream" => reply.stream(None),
@@ -86,11 +86,11 @@ impl Handler for Script {
             "/prepared" => reply.headers(&Headers::new().with("A", "b").with("C", "d")).body(b"fine"),
             "/unprepared" => reply.headers(&Headers::new().with("A", "b\nC: d").with("E", "f")).body(b"never"),
             "/huge" => reply.header("X", "x".repeat(8192)).body(b"never"),
-            "/none" => http.reply(id, Status::NO_CONTENT).body(b"never"),
-            "/same" => http.reply(id, Status::NOT_MODIFIED).body(b"never"),
+            "/none" => http.respond(id, Status::NO_CONTENT).body(b"never"),
+            "/same" => http.respond(id, Status::NOT_MODIFIED).body(b"never"),
             "/twice" => {
                 reply.body(b"once");
-                http.reply(id, Status::OK).body(b"twice");
+                http.respond(id, Status::OK).body(b"twice");
                 assert!(!http.is_open(id));
             }
             "/deadline" => {
@@ -105,8 +105,8 @@ impl Handler for Script {
         }
     }
 
-    fn on_data(&mut self, http: &mut Exchanges<'_>, id: ExchangeId, data: &[u8]) -> usize {
-        let fits = data.len().min(self.takes.unwrap_or(usize::MAX)).min(http.room(id));
+    fn on_data(&mut self, http: &mut Responder<'_>, id: ExchangeId, data: &[u8]) -> usize {
+        let fits = data.len().min(self.takes.unwrap_or(usize::MAX)).min(http.send_capacity(id));
         http.send(id, &data[..fits].to_ascii_uppercase()).unwrap();
         if data.ends_with(b"!") {
             http.finish(id);
@@ -114,30 +114,30 @@ impl Handler for Script {
         fits
     }
 
-    fn on_data_end(&mut self, http: &mut Exchanges<'_>, id: ExchangeId) {
+    fn on_data_end(&mut self, http: &mut Responder<'_>, id: ExchangeId) {
         http.finish(id);
     }
 
-    fn on_room(&mut self, http: &mut Exchanges<'_>, id: ExchangeId) {
+    fn on_room(&mut self, http: &mut Responder<'_>, id: ExchangeId) {
         if self.left > 0 {
             self.fill(http, id);
         }
         http.resume(id);
     }
 
-    fn on_eof(&mut self, _: &mut Exchanges<'_>, _: ExchangeId) -> Eof {
+    fn on_eof(&mut self, _: &mut Responder<'_>, _: ExchangeId) -> EofAction {
         self.log.push("eof".to_owned());
-        self.eof.unwrap_or(Eof::Keep)
+        self.eof.unwrap_or(EofAction::Keep)
     }
 
-    fn on_close(&mut self, http: &mut Exchanges<'_>, id: ExchangeId, outcome: Outcome) {
+    fn on_close(&mut self, http: &mut Responder<'_>, id: ExchangeId, outcome: Outcome) {
         assert!(!http.is_open(id));
         self.log.push(format!("{outcome:?}"));
     }
 
-    fn on_shutdown(&mut self, http: &mut Exchanges<'_>) {
+    fn on_shutdown(&mut self, http: &mut Responder<'_>) {
         for id in self.held.drain(..) {
-            http.reply(id, Status::OK).body(b"goodbye");
+            http.respond(id, Status::OK).body(b"goodbye");
         }
     }
 }
@@ -175,11 +175,11 @@ fn log(server: &EventLoop<Http<Script>, Sim>) -> Vec<&str> {
 
 /// Lets the first held request be answered, from outside.
 fn release(server: &mut EventLoop<Http<Script>, Sim>, body: &[u8]) {
-    server.with(|http, cx| {
-        http.with(cx, |script, http| {
+    server.call(|http, cx| {
+        http.call(cx, |script, http| {
             let id = script.held.remove(0);
-            http.reply(id, Status::OK).body(body);
-            http.reply(id, Status::OK).body(b"an id that is over reaches nobody");
+            http.respond(id, Status::OK).body(body);
+            http.respond(id, Status::OK).body(b"an id that is over reaches nobody");
         })
     });
 }
@@ -225,7 +225,7 @@ fn a_handler_is_told_when_its_client_goes() {
     let (world, mut server, client) = play(&request("/hold"));
     client.abort();
     world.settle(&mut server);
-    assert_eq!(log(&server), ["Lost"]);
+    assert_eq!(log(&server), ["Aborted"]);
     release(&mut server, b"too late");
 
     let (world, mut server, client) = play(&request("/hold"));
@@ -238,11 +238,11 @@ fn a_handler_is_told_when_its_client_goes() {
     assert_eq!((log(&server), client.has_ended()), (vec!["eof", "Complete"], true));
 
     let (world, mut server, client) = play(b"");
-    server.with(|http, cx| http.with(cx, |script, _| script.eof = Some(Eof::Abort)));
+    server.call(|http, cx| http.call(cx, |script, _| script.eof = Some(EofAction::Abort)));
     client.send(&request("/hold"));
     client.end();
     world.settle(&mut server);
-    assert_eq!((log(&server), client.is_closed()), (vec!["eof", "Lost"], true));
+    assert_eq!((log(&server), client.is_closed()), (vec!["eof", "Aborted"], true));
 }
 
 /// Lost otherwise: memory, to whoever asks for much and reads slowly.
@@ -280,7 +280,7 @@ fn a_reply_of_the_wrong_length_ends_in_a_reset() {
     for path in ["/short", "/long"] {
         let (_, server, client) = play(&request(path));
         assert!(client.was_reset() && !client.has_ended(), "{path}");
-        assert_eq!(log(&server), ["Lost"]);
+        assert_eq!(log(&server), ["Aborted"]);
     }
 }
 
@@ -289,9 +289,9 @@ fn a_reply_of_the_wrong_length_ends_in_a_reset() {
 fn files_are_sent_with_their_length() {
     struct Files(Rc<std::fs::File>);
     impl Handler for Files {
-        fn on_request(&mut self, http: &mut Exchanges<'_>, id: ExchangeId, request: &Request<'_>) {
+        fn on_request(&mut self, http: &mut Responder<'_>, id: ExchangeId, request: &Request<'_>) {
             let (offset, len) = if request.path() == "/short" { (999_990, 20) } else { (10, 999_990) };
-            http.reply(id, Status::OK).file(&self.0, offset, len);
+            http.respond(id, Status::OK).file(&self.0, offset, len);
         }
     }
     let mut file = tempfile::tempfile().unwrap();
@@ -353,7 +353,7 @@ fn replies_without_content_have_none() {
 fn streamed_bodies_go_both_ways_at_the_pace_of_their_reader() {
     for takes in [None, Some(7000)] {
         let (world, mut server, client) = play(b"");
-        server.with(|http, cx| http.with(cx, |script, _| script.takes = takes));
+        server.call(|http, cx| http.call(cx, |script, _| script.takes = takes));
         client.send(b"PUT /stream HTTP/1.1\r\nHost: a\r\nContent-Length: 3000000\r\n\r\n");
         client.send(&vec![b'a'; 3_000_000]);
         client.send(GET);
@@ -382,19 +382,19 @@ fn a_chunk_can_wait_at_its_beginning() {
             Body::Stream
         }
 
-        fn on_request(&mut self, _: &mut Exchanges<'_>, id: ExchangeId, _: &Request<'_>) {
+        fn on_request(&mut self, _: &mut Responder<'_>, id: ExchangeId, _: &Request<'_>) {
             self.id = Some(id);
         }
 
-        fn on_data(&mut self, _: &mut Exchanges<'_>, _: ExchangeId, data: &[u8]) -> usize {
+        fn on_data(&mut self, _: &mut Responder<'_>, _: ExchangeId, data: &[u8]) -> usize {
             let n = usize::from(self.willing);
             self.body.extend(&data[..n]);
             self.willing = !self.willing;
             n
         }
 
-        fn on_data_end(&mut self, http: &mut Exchanges<'_>, id: ExchangeId) {
-            http.reply(id, Status::OK).body(&self.body);
+        fn on_data_end(&mut self, http: &mut Responder<'_>, id: ExchangeId) {
+            http.respond(id, Status::OK).body(&self.body);
         }
     }
 
@@ -405,7 +405,7 @@ fn a_chunk_can_wait_at_its_beginning() {
     for _ in 0..10 {
         world.settle(&mut server);
         server
-            .with(|http, cx| http.with(cx, |reluctant, http| reluctant.id.into_iter().for_each(|id| http.resume(id))));
+            .call(|http, cx| http.call(cx, |reluctant, http| reluctant.id.into_iter().for_each(|id| http.resume(id))));
     }
     assert_eq!(one(&client.read(), "PUT").text(), "abc");
 }
@@ -470,14 +470,14 @@ fn slow_requests_are_timed_out_by_the_clock() {
     let (world, mut server, client) = play(b"GET / HTTP/1.1\r\nHost: a\r\n");
     let step = limits.head_time / 4;
     for _ in 0..3 {
-        world.pass(step);
+        world.advance(step);
         client.send(b"a: b\r\n");
         world.settle(&mut server);
     }
-    world.pass(step - Duration::from_nanos(1));
+    world.advance(step - Duration::from_nanos(1));
     world.settle(&mut server);
     assert_eq!(client.read(), b"", "not a nanosecond early");
-    world.pass(Duration::from_nanos(1));
+    world.advance(Duration::from_nanos(1));
     world.settle(&mut server);
     let reply = one(&client.read(), "GET");
     assert_eq!((reply.status, reply.closes(), client.has_ended()), (408, true, true));
@@ -486,27 +486,27 @@ fn slow_requests_are_timed_out_by_the_clock() {
     let (world, mut server, client) = play(b"");
     let silence = limits.head_time / 8;
     let brief = Limits { read_time: silence, ..limits };
-    server.with(|http, _| http.set_limits(brief));
+    server.call(|http, _| http.set_limits(brief));
     client.send(b"GET / HTTP/1.1\r\n");
     world.settle(&mut server);
-    world.pass(silence - Duration::from_nanos(1));
+    world.advance(silence - Duration::from_nanos(1));
     client.send(b"Host: a\r\n");
     world.settle(&mut server);
-    world.pass(silence - Duration::from_nanos(1));
+    world.advance(silence - Duration::from_nanos(1));
     world.settle(&mut server);
     assert_eq!(client.read(), b"", "what has come counts");
-    world.pass(Duration::from_nanos(1));
+    world.advance(Duration::from_nanos(1));
     world.settle(&mut server);
     assert_eq!(one(&client.read(), "GET").status, 408);
 
     // The body: as long as something comes.
     let (world, mut server, client) = play(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n");
     for _ in 0..5 {
-        world.pass(limits.read_time - Duration::from_nanos(1));
+        world.advance(limits.read_time - Duration::from_nanos(1));
         client.send(b"x");
         world.settle(&mut server);
     }
-    world.pass(limits.read_time);
+    world.advance(limits.read_time);
     world.settle(&mut server);
     assert_eq!(one(&client.read(), "POST").status, 408);
 
@@ -514,10 +514,10 @@ fn slow_requests_are_timed_out_by_the_clock() {
     for bytes in [&b""[..], GET] {
         let (world, mut server, client) = play(bytes);
         client.read();
-        world.pass(limits.idle_time - Duration::from_nanos(1));
+        world.advance(limits.idle_time - Duration::from_nanos(1));
         world.settle(&mut server);
         assert!(!client.has_ended());
-        world.pass(Duration::from_nanos(1));
+        world.advance(Duration::from_nanos(1));
         world.settle(&mut server);
         assert_eq!((client.read(), client.has_ended()), (vec![], true));
     }
@@ -529,34 +529,34 @@ fn who_reads_nothing_is_given_up() {
     let stall = Limits::default().stall_time;
     let (world, mut server, client) = play(&request("/piece"));
     for _ in 0..3 {
-        world.pass(stall - Duration::from_nanos(1));
+        world.advance(stall - Duration::from_nanos(1));
         world.settle(&mut server);
         assert!(!client.read_at_most(1000).is_empty());
         world.settle(&mut server);
     }
     assert!(!client.is_closed());
     for _ in 0..2 {
-        world.pass(stall); // the kernel still had room for what was read last
+        world.advance(stall); // the kernel still had room for what was read last
         world.settle(&mut server);
     }
     assert!(client.was_reset(), "not a part for the whole");
-    assert_eq!(log(&server), ["Lost"]);
+    assert_eq!(log(&server), ["Aborted"]);
 }
 
 /// Lost otherwise: long polls that end in time; and nobody times out who only waits.
 #[test]
 fn a_handler_has_deadlines_of_its_own() {
     let (world, mut server, client) = play(&request("/deadline"));
-    world.pass(Duration::from_nanos(2_999_999_999));
+    world.advance(Duration::from_nanos(2_999_999_999));
     world.settle(&mut server);
     assert_eq!(client.read(), b"");
-    world.pass(Duration::from_nanos(1));
+    world.advance(Duration::from_nanos(1));
     world.settle(&mut server);
     assert_eq!(one(&client.read(), "GET").status, 503);
     assert!(!client.has_ended());
 
     let (world, mut server, client) = play(&request("/hold"));
-    world.pass(Duration::from_secs(100_000));
+    world.advance(Duration::from_secs(100_000));
     world.settle(&mut server);
     release(&mut server, b"at last");
     world.settle(&mut server);
@@ -615,14 +615,14 @@ fn a_body_has_to_come_in_time() {
         let (world, second) = (World::new(1), Duration::from_secs(1));
         let mut server = serve(&world, Script::default(), pollstack::Limits::default());
         let limits = Limits { body_time: second * 100, ..Limits::default() };
-        server.with(|http, _| http.set_limits(limits));
+        server.call(|http, _| http.set_limits(limits));
         let client = world.connect();
         client.send(format!("POST {path} HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n").as_bytes());
         for _ in 0..4 {
             world.settle(&mut server);
             client.read();
             assert!(!client.has_ended(), "{path}: there is time");
-            world.pass(second * 25);
+            world.advance(second * 25);
             client.send(b"x");
         }
         world.settle(&mut server);
@@ -649,8 +649,8 @@ fn a_stop_does_not_wait_for_a_body_that_is_read_past() {
 fn newcomers_beyond_the_capacity_read_a_page() {
     let world = World::new(1);
     let clock = Clock::new(world.now(), UNIX_EPOCH);
-    let mut server = EventLoop::on(world.net(), Http::new(Tell, clock), pollstack::Limits::default());
-    let listen = Listen::new("127.0.0.1:80".parse().unwrap());
+    let mut server = EventLoop::with_net(world.net(), Http::new(Tell, clock), pollstack::Limits::default());
+    let listen = ListenerConfig::new("127.0.0.1:80".parse().unwrap());
     server.listen(listen.max_conns(1).overload(Overload::Reject(BUSY.into()))).unwrap();
     let (_first, second) = (world.connect(), world.connect());
     second.send(GET);
@@ -664,7 +664,7 @@ fn newcomers_beyond_the_capacity_read_a_page() {
 fn the_date_is_that_of_the_reply() {
     let (world, mut server, client) = play(GET);
     assert_eq!(one(&client.read(), "GET").header("Date"), Some(DATE));
-    world.pass(Duration::from_secs(22));
+    world.advance(Duration::from_secs(22));
     client.send(GET);
     world.settle(&mut server);
     assert_eq!(one(&client.read(), "GET").header("Date"), Some("Sun, 06 Nov 1994 08:49:59 GMT"));
@@ -675,7 +675,7 @@ fn the_date_is_that_of_the_reply() {
 fn a_chunk_is_sent_whole_or_not_at_all() {
     for output in 9000..10100 {
         let world = World::new(1);
-        let mut server = serve(&world, Script::default(), pollstack::Limits { output, ..Default::default() });
+        let mut server = serve(&world, Script::default(), pollstack::Limits::default().output(output));
         let client = world.connect();
         client.send(b"GET /shares HTTP/1.1\r\nHost: a\r\n\r\n");
         world.settle(&mut server);

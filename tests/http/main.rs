@@ -7,11 +7,11 @@ mod refusals;
 mod rules;
 mod splits;
 
-use pollstack::http::{Body, Clock, ExchangeId, Exchanges, Handler, Http, Limits, Request, Status};
+use pollstack::http::{Body, Clock, ExchangeId, Handler, Http, Limits, Request, Responder, Status};
 use pollstack::sim::{Sim, World};
-use pollstack::{EventLoop, Listen};
+use pollstack::{EventLoop, ListenerConfig};
 use std::time::{Duration, UNIX_EPOCH};
-use test_support::replies::{Reply, one, replies};
+use test_support::replies::{Response, one, replies};
 use test_support::{Client, Server, example};
 
 /// What time it is on the wall when a simulated world begins.
@@ -25,8 +25,8 @@ fn start() -> Server {
 /// A handler in a simulated world.
 fn serve<H: Handler>(world: &World, handler: H, limits: pollstack::Limits) -> EventLoop<Http<H>, Sim> {
     let clock = Clock::new(world.now(), UNIX_EPOCH + Duration::from_secs(784_111_777));
-    let mut server = EventLoop::on(world.net(), Http::new(handler, clock), limits);
-    server.listen(Listen::new("127.0.0.1:80".parse().unwrap())).unwrap();
+    let mut server = EventLoop::with_net(world.net(), Http::new(handler, clock), limits);
+    server.listen(ListenerConfig::new("127.0.0.1:80".parse().unwrap())).unwrap();
     server
 }
 
@@ -34,9 +34,9 @@ fn serve<H: Handler>(world: &World, handler: H, limits: pollstack::Limits) -> Ev
 struct Tell;
 
 impl Handler for Tell {
-    fn on_request(&mut self, http: &mut Exchanges<'_>, id: ExchangeId, request: &Request<'_>) {
+    fn on_request(&mut self, http: &mut Responder<'_>, id: ExchangeId, request: &Request<'_>) {
         let text = [request.method().as_bytes(), b" ", request.target().as_bytes(), b" ", request.body()].concat();
-        http.reply(id, Status::OK).body(&text);
+        http.respond(id, Status::OK).body(&text);
     }
 }
 

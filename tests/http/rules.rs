@@ -4,7 +4,7 @@ use super::*;
 use std::io::Read;
 
 /// Reads until the replies to these methods are whole.
-fn read(client: &mut Client, methods: &[&str]) -> Vec<Reply> {
+fn read(client: &mut Client, methods: &[&str]) -> Vec<Response> {
     let (mut bytes, mut buffer) = (Vec::new(), [0; 4096]);
     loop {
         if let Some((replies, len)) = replies(&bytes, methods) {
@@ -18,7 +18,7 @@ fn read(client: &mut Client, methods: &[&str]) -> Vec<Reply> {
 }
 
 /// The one reply to `request`, behind which the connection is closed.
-fn last(server: &Server, request: &[u8]) -> Reply {
+fn last(server: &Server, request: &[u8]) -> Response {
     let method = std::str::from_utf8(request).unwrap_or("").split(' ').next().unwrap();
     one(&server.send(request).answer(), method)
 }
@@ -82,7 +82,7 @@ fn pipelined_requests_are_answered_in_order() {
         GET / HTTP/1.1\r\nHost: a\r\n\r\n",
     );
     let replies = read(&mut client, &["POST", "HEAD", "POST", "GET"]);
-    let bodies: Vec<&str> = replies.iter().map(Reply::text).collect();
+    let bodies: Vec<&str> = replies.iter().map(Response::text).collect();
     assert_eq!(bodies, ["one", "", "three", ""]);
     assert_eq!(replies[1].header("Content-Length"), Some("3"), "that of a GET");
 }

@@ -69,8 +69,8 @@ struct Moody {
 }
 
 impl Moody {
-    fn answer(&mut self, http: &mut Exchanges<'_>, id: ExchangeId, text: Vec<u8>) {
-        let reply = http.reply(id, Status::OK);
+    fn answer(&mut self, http: &mut Responder<'_>, id: ExchangeId, text: Vec<u8>) {
+        let reply = http.respond(id, Status::OK);
         match self.random.u8(..4) {
             0 => reply.shared(&text.into()),
             1 => reply.body(&text),
@@ -84,11 +84,11 @@ impl Moody {
         }
     }
 
-    fn pour(&mut self, http: &mut Exchanges<'_>, id: ExchangeId) {
+    fn pour(&mut self, http: &mut Responder<'_>, id: ExchangeId) {
         let Some(at) = self.streams.iter().position(|(other, _)| *other == id) else { return };
         let (_, rest) = &mut self.streams[at];
         while !rest.is_empty() {
-            let n = http.room(id).min(rest.len()).min(self.random.usize(1..40));
+            let n = http.send_capacity(id).min(rest.len()).min(self.random.usize(1..40));
             if n == 0 {
                 return;
             }
@@ -101,7 +101,7 @@ impl Moody {
 }
 
 impl Handler for Moody {
-    fn on_request(&mut self, http: &mut Exchanges<'_>, id: ExchangeId, request: &Request<'_>) {
+    fn on_request(&mut self, http: &mut Responder<'_>, id: ExchangeId, request: &Request<'_>) {
         let filler = "+".repeat(if request.path() == "/a" { 1000 } else { 0 });
         let line = format!("{} {} ", request.method(), request.target());
         let text = [line.as_bytes(), request.body(), filler.as_bytes()].concat();
@@ -115,7 +115,7 @@ impl Handler for Moody {
         }
     }
 
-    fn on_room(&mut self, http: &mut Exchanges<'_>, id: ExchangeId) {
+    fn on_room(&mut self, http: &mut Responder<'_>, id: ExchangeId) {
         self.pour(http, id);
     }
 }
@@ -149,9 +149,7 @@ fn pipelined_requests_are_answered_in_order_whatever_happens() {
         }
         world.set_faults(Faults::random(seed));
         let limits = match random.bool() {
-            true => {
-                pollstack::Limits { output: random.usize(300..2000), turn: random.usize(1..5000), ..Default::default() }
-            }
+            true => pollstack::Limits::default().output(random.usize(300..2000)).turn(random.usize(1..5000)),
             false => pollstack::Limits::default(),
         };
         let moody = Moody { random: random.fork(), held: Vec::new(), streams: Vec::new() };
@@ -176,8 +174,8 @@ fn pipelined_requests_are_answered_in_order_whatever_happens() {
                     }
                 }
                 1 => caller.heard.extend(caller.client.read_at_most(random.usize(1..5000))),
-                2 => server.with(|http, cx| {
-                    http.with(cx, |moody, http| {
+                2 => server.call(|http, cx| {
+                    http.call(cx, |moody, http| {
                         if let Some((id, text)) = moody.held.pop() {
                             moody.answer(http, id, text);
                         }

@@ -16,7 +16,7 @@ use clap::Parser;
 use pollstack::net::Address;
 use pollstack::server::{self, announce, duration};
 use pollstack::signals::{SIGINT, SIGQUIT, SIGTERM, StopSignals};
-use pollstack::{EventLoop, Limits, Listen, Overload, descriptors};
+use pollstack::{EventLoop, ListenerConfig, Overload, descriptors};
 use std::error::Error;
 use std::io::{self, Write};
 use std::net::Ipv4Addr;
@@ -36,11 +36,11 @@ const TURN_BYTES: usize = 1024 * 1024;
   (printf 'confirm-accio\\r\\nconfirm-accio-again\\r\\n\\r\\n'; cat FILE) | nc -N 127.0.0.1 5000"
 )]
 struct Options {
-    /// Listen on this port of all IPv4 interfaces; 0 takes a free one
+    /// ListenerConfig on this port of all IPv4 interfaces; 0 takes a free one
     #[arg(allow_negative_numbers = true)]
     port: u16,
 
-    /// Listen on IP:PORT, [IPV6]:PORT or unix:PATH, too; may be repeated
+    /// ListenerConfig on IP:PORT, [IPV6]:PORT or unix:PATH, too; may be repeated
     #[arg(long, value_name = "ADDR")]
     listen: Vec<Address>,
 
@@ -92,9 +92,9 @@ fn serve(options: &Options) -> Result<(), Box<dyn Error>> {
     let limits = descriptors::reserve(clients, files.saturating_add(options.listen.len()))
         .map_err(|error| format!("--parallel {clients}: {error}"))?;
     let accio = Accio::new(options.timeout, folder, options.digest, io::stdout());
-    let mut event_loop = EventLoop::with_limits(accio, Limits { turn: TURN_BYTES, ..limits })?;
-    let all_interfaces = Listen::new(Address::Tcp((Ipv4Addr::UNSPECIFIED, options.port).into()));
-    let listen = options.listen.iter().cloned().fold(all_interfaces, Listen::and);
+    let mut event_loop = EventLoop::with_limits(accio, limits.turn(TURN_BYTES))?;
+    let all_interfaces = ListenerConfig::new(Address::Tcp((Ipv4Addr::UNSPECIFIED, options.port).into()));
+    let listen = options.listen.iter().cloned().fold(all_interfaces, ListenerConfig::address);
     let listener = event_loop.listen(listen.max_conns(clients).overload(Overload::Defer))?;
     let signals = StopSignals::new(&event_loop, &[SIGINT, SIGQUIT, SIGTERM])?;
     announce(&event_loop.addresses(listener)?);

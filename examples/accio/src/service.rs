@@ -8,7 +8,7 @@
 //! ```
 
 use super::upload::{Folder, Received, Upload};
-use pollstack::{Closed, ConnId, Context, Eof, ListenerId, Service};
+use pollstack::{Closed, ConnId, Context, EofAction, ListenerId, Service};
 use std::collections::BTreeSet;
 use std::io::{self, Write};
 use std::time::Duration;
@@ -150,16 +150,16 @@ impl<W: Write> Service for Accio<W> {
     }
 
     /// The end of the stream is the end of the file, if that has begun.
-    fn on_eof(&mut self, _: &mut Context<'_>, _: ConnId, client: &mut Client) -> Eof {
+    fn on_eof(&mut self, _: &mut Context<'_>, _: ConnId, client: &mut Client) -> EofAction {
         if let Stage::Sending = client.stage {
             client.stage = Stage::Complete;
         }
-        Eof::Finish
+        EofAction::Finish
     }
 
     fn on_close(&mut self, _: &mut Context<'_>, id: ConnId, client: Client, closed: Closed) {
         self.greeted.remove(&id);
-        log::debug!("{id}: {:?}", closed.cause);
+        log::debug!("{id}: {:?}", closed.reason);
         let line = self.conclude(id, client).map_or_else(|| "ERROR".to_owned(), |received| received.to_string());
         let written = writeln!(self.results, "{line}").and_then(|()| self.results.flush());
         if let Err(error) = written {

@@ -17,7 +17,7 @@ use clap::Parser;
 use pollstack::net::Address;
 use pollstack::server::{self, announce, duration, positive};
 use pollstack::signals::{SIGINT, SIGTERM, StopSignals};
-use pollstack::{EventLoop, Listen, Overload, descriptors};
+use pollstack::{EventLoop, ListenerConfig, Overload, descriptors};
 use std::error::Error;
 use std::net::{IpAddr, SocketAddr};
 use std::process::ExitCode;
@@ -30,11 +30,11 @@ const STRANGERS: usize = 64;
 #[derive(Parser)]
 #[command(version, after_help = "Try it:\n  nc 127.0.0.1 5378    HELLO-FROM ann, LIST, SEND ann hello")]
 struct Options {
-    /// Listen on this IP address, or on unix:PATH
+    /// ListenerConfig on this IP address, or on unix:PATH
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1", value_parser = address)]
     address: Address,
 
-    /// Listen on this port; 0 takes a free one
+    /// ListenerConfig on this port; 0 takes a free one
     #[arg(long, default_value_t = 5378)]
     port: u16,
 
@@ -68,7 +68,7 @@ fn serve(options: &Options) -> Result<(), Box<dyn Error>> {
         Address::Tcp(address) => SocketAddr::new(address.ip(), options.port).into(),
         Address::Unix(_) => options.address.clone(),
     };
-    let listen = Listen::new(address).max_conns(conns).overload(Overload::Reject(protocol::BUSY.into()));
+    let listen = ListenerConfig::new(address).max_conns(conns).overload(Overload::Reject(protocol::BUSY.into()));
     let listener = event_loop.listen(listen)?;
     let signals = StopSignals::new(&event_loop, &[SIGINT, SIGTERM])?;
     server::print(["Server is on".to_owned()]);

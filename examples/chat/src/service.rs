@@ -4,7 +4,7 @@ use super::protocol::{
     self, BAD_DEST_USER, BAD_RQST_BODY, BAD_RQST_HDR, BUSY, Front, IN_USE, MAX_DELIVERY, MAX_LINE, MAX_NAME, MAX_REPLY,
     SEND_OK,
 };
-use pollstack::{Closed, ConnId, Context, Eof, Limits, ListenerId, SendError, Service};
+use pollstack::{Closed, ConnId, Context, EofAction, Limits, ListenerId, SendError, Service};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::mem;
 use std::rc::Rc;
@@ -83,14 +83,14 @@ impl Chat {
     /// The limits that the loop needs for it: a line has to fit the input, a message or the list
     /// of all users the output.
     pub fn limits(&self, limits: Limits) -> Limits {
-        Limits { input: MAX_LINE + 2, output: self.room, ..limits }
+        limits.input(MAX_LINE + 2).output(self.room)
     }
 
     /// Whether a client may ask for more: there is room for its answer, and the messages to it have
     /// gone out. Those wait for all its output to go, so it must not go on adding to that itself.
     fn may_ask(&self, cx: &Context<'_>, id: ConnId) -> bool {
         let client = &self.clients[&id];
-        client.unanswered.len() < MAX_UNANSWERED && client.deliveries.is_empty() && cx.room(id) >= ANSWERS
+        client.unanswered.len() < MAX_UNANSWERED && client.deliveries.is_empty() && cx.send_capacity(id) >= ANSWERS
     }
 
     /// Does what a line asks for.
@@ -198,7 +198,7 @@ impl Chat {
 
     /// Sends `parts` to a client, if `spare` bytes of room are left then.
     fn say(&mut self, cx: &mut Context<'_>, id: ConnId, parts: &[&[u8]], spare: usize) -> Result<(), SendError> {
-        let (room, len) = (cx.room(id), parts.iter().map(|part| part.len()).sum::<usize>());
+        let (room, len) = (cx.send_capacity(id), parts.iter().map(|part| part.len()).sum::<usize>());
         if !cx.is_open(id) {
             return Err(SendError::Gone);
         }
@@ -265,9 +265,9 @@ impl Service for Chat {
 
     /// A client that hangs up is logged out, once all that it has sent before is dealt with. It may
     /// still read the answers to that.
-    fn on_eof(&mut self, cx: &mut Context<'_>, id: ConnId, _: &mut usize) -> Eof {
+    fn on_eof(&mut self, cx: &mut Context<'_>, id: ConnId, _: &mut usize) -> EofAction {
         self.leave(cx, id);
-        Eof::Keep
+        EofAction::Keep
     }
 
     fn on_drain(&mut self, cx: &mut Context<'_>, id: ConnId, _: &mut usize) {
@@ -284,7 +284,7 @@ impl Service for Chat {
 
     /// Time is up for a client that has not logged in, or has taken nothing of what waits for it.
     fn on_deadline(&mut self, cx: &mut Context<'_>, id: ConnId, _: &mut usize) {
-        match cx.last_taken(id).and_then(|at| at.checked_add(self.timeout)) {
+        match cx.last_write(id).and_then(|at| at.checked_add(self.timeout)) {
             Some(deadline) if deadline > cx.now() => cx.set_deadline(id, Some(deadline)),
             _ => cx.abort(id),
         }
@@ -301,7 +301,7 @@ impl Service for Chat {
     }
 
     /// One who is turned away has sent a request, and waits for the answer.
-    fn is_complete(&self, _: ListenerId, input: &[u8]) -> bool {
+    fn is_request_complete(&self, _: ListenerId, input: &[u8]) -> bool {
         input.ends_with(b"\n")
     }
 

@@ -1,6 +1,7 @@
 //! A channel: the last messages, and who is to have the next.
 
 use super::message::Message;
+use super::start::{Gap, Start};
 use slab::Slab;
 use std::collections::VecDeque;
 
@@ -26,30 +27,6 @@ pub(crate) struct Member<S> {
     pub(crate) serial: u64,
     /// The id of the message that it is to have next.
     pub(crate) next: u64,
-}
-
-/// Where somebody begins to read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Start {
-    /// The id of the first message for them.
-    pub(crate) next: u64,
-    pub(crate) gap: Option<Gap>,
-}
-
-/// There may have been messages that are not held any more.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Gap {
-    /// The last one that the subscriber has.
-    pub(crate) after: u64,
-    /// The first one that it can have.
-    pub(crate) oldest: u64,
-}
-
-impl Gap {
-    /// The id to go on behind, so that a gap is told of once.
-    pub(crate) fn id(&self) -> u64 {
-        self.oldest.saturating_sub(1)
-    }
 }
 
 /// What is kept of messages.

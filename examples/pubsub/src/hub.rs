@@ -10,8 +10,9 @@
 //! id, so that the same holds for one that is born again. They stay below 2^53, which is as far as
 //! JavaScript counts, until the year 2255.
 
-use super::channel::{Channel, History, Member, Start};
+use super::channel::{Channel, History, Member};
 use super::message::Message;
+use super::start::Start;
 use slab::Slab;
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -301,7 +302,7 @@ impl Counts {
 
 #[cfg(test)]
 mod tests {
-    use super::super::channel::Gap;
+    use super::super::start::Gap;
     use super::*;
     use proptest::prelude::*;
 

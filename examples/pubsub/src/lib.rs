@@ -13,6 +13,7 @@ mod router;
 mod routes;
 mod service;
 mod sse;
+mod start;
 mod websocket;
 
 pub use channel::History;

@@ -17,7 +17,7 @@ use clap::Parser;
 use pollstack::http::{BUSY, Clock, Http};
 use pollstack::net::Address;
 use pollstack::server::{self, duration};
-use pollstack::{EventLoop, Limits, Listen, Overload, descriptors};
+use pollstack::{EventLoop, ListenerConfig, Overload, descriptors};
 use pubsub::{Config, Guard, History, HubLimits, Pubsub, limits};
 use std::error::Error;
 use std::num::NonZeroUsize;
@@ -41,7 +41,7 @@ Try it:
   curl -d message=hello http://127.0.0.1:8000/channels/lobby"
 )]
 struct Options {
-    /// Listen on IP:PORT, [IPV6]:PORT or unix:PATH; may be repeated
+    /// ListenerConfig on IP:PORT, [IPV6]:PORT or unix:PATH; may be repeated
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8000")]
     listen: Vec<Address>,
 
@@ -102,7 +102,7 @@ fn serve(options: &Options) -> Result<(), Box<dyn Error>> {
     let (now, time) = (Instant::now(), SystemTime::now());
     let base = time.duration_since(UNIX_EPOCH).map_or(1, |age| u64::try_from(age.as_micros()).unwrap_or(1).max(1));
     let pubsub = Http::new(Pubsub::new(config, guard, now, base)?, Clock::new(now, time)).server("pollstack");
-    let mut event_loop = EventLoop::with_limits(pubsub, Limits { output: config.backlog, ..reserved })?;
+    let mut event_loop = EventLoop::with_limits(pubsub, reserved.output(config.backlog))?;
     let listener = event_loop.listen(listen(options)?.max_conns(conns).overload(Overload::Reject(BUSY.into())))?;
     Ok(server::run(&mut event_loop, listener, options.grace)?)
 }
@@ -123,9 +123,9 @@ fn configure(options: &Options) -> Result<Config, String> {
 /// What the head of a reply has to fit into, and what stands around a short message.
 const MIN_BACKLOG: usize = 16 * 1024;
 
-fn listen(options: &Options) -> Result<Listen, &'static str> {
+fn listen(options: &Options) -> Result<ListenerConfig, &'static str> {
     let (first, rest) = options.listen.split_first().ok_or("--listen: there is no address")?;
-    Ok(rest.iter().cloned().fold(Listen::new(first.clone()), Listen::and))
+    Ok(rest.iter().cloned().fold(ListenerConfig::new(first.clone()), ListenerConfig::address))
 }
 
 /// An origin as browsers write it: no path, not even a slash.

@@ -1,7 +1,8 @@
 //! A message, and how it looks on each transport: made once, when the first subscriber needs it, and
 //! shared by all of them.
 
-use super::{poll, sse, websocket};
+use super::{sse, websocket};
+use serde_json::Value;
 use std::cell::OnceCell;
 use std::rc::Rc;
 
@@ -22,12 +23,12 @@ impl Message {
 
     /// As a server-sent event.
     pub(crate) fn event(&self) -> &Rc<[u8]> {
-        self.event.get_or_init(|| sse::event(self).into())
+        self.event.get_or_init(|| sse::event(self.id, &self.text).into())
     }
 
     /// As the only one in the answer to a long poll.
     pub(crate) fn array(&self) -> &Rc<[u8]> {
-        self.array.get_or_init(|| poll::array(self).into())
+        self.array.get_or_init(|| array(self.id, &self.text).into())
     }
 
     /// As one of several in such an answer.
@@ -40,4 +41,9 @@ impl Message {
     pub(crate) fn frame(&self) -> &Rc<[u8]> {
         self.frame.get_or_init(|| websocket::text_frame(self.json()).into())
     }
+}
+
+/// Returns a JSON array of one message.
+fn array(id: u64, text: &str) -> Vec<u8> {
+    format!(r#"[{{"id":{id},"data":{}}}]"#, Value::from(text)).into_bytes()
 }

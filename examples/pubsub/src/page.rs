@@ -5,7 +5,7 @@
 //! SHA-256 (Content Security Policy, level 3).
 
 use data_encoding::{BASE64, HEXLOWER};
-use pollstack::http::{ExchangeId, Exchanges, Headers, Request, Status};
+use pollstack::http::{ExchangeId, Headers, Request, Responder, Status};
 use sha2::{Digest, Sha256};
 use std::rc::Rc;
 
@@ -33,11 +33,11 @@ impl Page {
     }
 
     /// Answers a request for it.
-    pub(crate) fn reply(&self, http: &mut Exchanges<'_>, id: ExchangeId, request: &Request<'_>) {
+    pub(crate) fn reply(&self, http: &mut Responder<'_>, id: ExchangeId, request: &Request<'_>) {
         match self.is_known(request) {
-            true => http.reply(id, Status::NOT_MODIFIED).headers(&self.headers).empty(),
+            true => http.respond(id, Status::NOT_MODIFIED).headers(&self.headers).empty(),
             false => {
-                let reply = http.reply(id, Status::OK).headers(&self.headers);
+                let reply = http.respond(id, Status::OK).headers(&self.headers);
                 reply.header("Content-Type", "text/html; charset=utf-8").shared(&self.text);
             }
         }

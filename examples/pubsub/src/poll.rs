@@ -6,15 +6,9 @@
 //! for next; the header `Last-Event-ID` says the same, also in a `204`, for who has asked without
 //! `after`. An answer is bounded: there may be more behind it.
 
-use super::channel::Gap;
 use super::message::Message;
-use pollstack::http::{ExchangeId, Exchanges, Headers, Reply, Status};
-use serde_json::Value;
-
-/// An array of one message.
-pub(crate) fn array(message: &Message) -> Vec<u8> {
-    format!(r#"[{{"id":{},"data":{}}}]"#, message.id, Value::from(&*message.text)).into_bytes()
-}
+use super::start::Gap;
+use pollstack::http::{ExchangeId, Headers, Responder, Response, Status};
 
 /// What is said of a gap.
 pub(crate) fn gap(gap: Gap) -> String {
@@ -52,13 +46,13 @@ pub(crate) fn arrays<'a>(
 
 /// Begins an answer, behind which the client asks for what comes after `last`.
 pub(crate) fn reply<'a>(
-    http: &'a mut Exchanges<'_>,
+    http: &'a mut Responder<'_>,
     id: ExchangeId,
     status: Status,
     headers: Option<&Headers>,
     last: u64,
-) -> Reply<'a> {
-    let reply = http.reply(id, status).header("Cache-Control", "no-store").header("Last-Event-ID", last.to_string());
+) -> Response<'a> {
+    let reply = http.respond(id, status).header("Cache-Control", "no-store").header("Last-Event-ID", last.to_string());
     let reply = if status == Status::OK { reply.header("Content-Type", "application/json") } else { reply };
     match headers {
         Some(headers) => reply.headers(headers),

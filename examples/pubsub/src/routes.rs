@@ -1,24 +1,31 @@
 //! The table of handlers, and the handlers.
 
-use super::channel::Start;
+use super::guard::Guard;
 use super::hub::Busy;
 use super::limits;
 use super::name::Name;
 use super::poll;
 use super::publish;
 use super::router::{Failure, Parameters, Query, Router, parse};
-use super::service::{Pubsub, Transport};
+use super::service::{Config, Pubsub, Route, Transport};
 use super::sse;
+use super::start::Start;
 use super::websocket::{self, Socket, text_frame};
-use pollstack::http::{ExchangeId, Exchanges, Request, Status};
-use std::time::Duration;
+use pollstack::http::{ExchangeId, Request, Responder, Status};
+use std::time::{Duration, Instant};
 
-/// What serves one kind of request: it replies, at once or later, or says why not.
-pub(crate) type Route =
-    fn(&mut Pubsub, &mut Exchanges<'_>, ExchangeId, &Request<'_>, &Parameters<'_>) -> Result<(), Failure>;
+impl Pubsub {
+    /// Returns a server that begins at `start`, with channels that begin at the id `base`.
+    ///
+    /// # Errors
+    /// The router's, if two routes clash.
+    pub fn new(config: Config, guard: Guard, start: Instant, base: u64) -> Result<Self, matchit::InsertError> {
+        Ok(Pubsub::with_router(router()?, config, guard, start, base))
+    }
+}
 
-/// All that can be asked for.
-pub(crate) fn router() -> Result<Router<Route>, matchit::InsertError> {
+/// Returns the table of all requests that are served.
+fn router() -> Result<Router<Route>, matchit::InsertError> {
     Router::new(&[
         ("GET", "/", page as Route),
         ("HEAD", "/", page),
@@ -37,7 +44,7 @@ type Done = Result<(), Failure>;
 
 fn page(
     server: &mut Pubsub,
-    http: &mut Exchanges<'_>,
+    http: &mut Responder<'_>,
     id: ExchangeId,
     request: &Request<'_>,
     _: &Parameters<'_>,
@@ -46,7 +53,7 @@ fn page(
     Ok(())
 }
 
-fn stats(server: &mut Pubsub, http: &mut Exchanges<'_>, id: ExchangeId, _: &Request<'_>, _: &Parameters<'_>) -> Done {
+fn stats(server: &mut Pubsub, http: &mut Responder<'_>, id: ExchangeId, _: &Request<'_>, _: &Parameters<'_>) -> Done {
     let counts = server.hub.counts();
     let text = serde_json::json!({
         "channels": counts.channels,
@@ -55,7 +62,7 @@ fn stats(server: &mut Pubsub, http: &mut Exchanges<'_>, id: ExchangeId, _: &Requ
         "delivered": counts.delivered,
         "disconnected_slow": counts.disconnected_slow,
     });
-    let reply = http.reply(id, Status::OK).header("Content-Type", "application/json");
+    let reply = http.respond(id, Status::OK).header("Content-Type", "application/json");
     reply.header("Cache-Control", "no-store").body(text.to_string().as_bytes());
     Ok(())
 }
@@ -63,7 +70,7 @@ fn stats(server: &mut Pubsub, http: &mut Exchanges<'_>, id: ExchangeId, _: &Requ
 /// Publishes a message to a channel.
 fn publish(
     server: &mut Pubsub,
-    http: &mut Exchanges<'_>,
+    http: &mut Responder<'_>,
     id: ExchangeId,
     request: &Request<'_>,
     parameters: &Parameters<'_>,
@@ -73,7 +80,7 @@ fn publish(
     let message = publish::message(request, server.config.message)?;
     let published = server.publish(http, &name, &message)?;
     let text = format!(r#"{{"id":{},"subscribers":{}}}"#, published.id, published.subscribers);
-    let mut reply = http.reply(id, Status::OK).header("Content-Type", "application/json");
+    let mut reply = http.respond(id, Status::OK).header("Content-Type", "application/json");
     if let Some(headers) = server.guard.headers(server.guard.origin(request)) {
         reply = reply.headers(headers);
     }
@@ -84,13 +91,13 @@ fn publish(
 /// What a browser asks before it lets a page of another origin publish.
 fn preflight(
     server: &mut Pubsub,
-    http: &mut Exchanges<'_>,
+    http: &mut Responder<'_>,
     id: ExchangeId,
     request: &Request<'_>,
     _: &Parameters<'_>,
 ) -> Done {
     server.check_origin(request)?;
-    let mut reply = http.reply(id, Status::NO_CONTENT);
+    let mut reply = http.respond(id, Status::NO_CONTENT);
     if let Some(headers) = server.guard.headers(server.guard.origin(request)) {
         reply = reply
             .headers(headers)
@@ -105,7 +112,7 @@ fn preflight(
 /// Server-sent events.
 fn events(
     server: &mut Pubsub,
-    http: &mut Exchanges<'_>,
+    http: &mut Responder<'_>,
     id: ExchangeId,
     request: &Request<'_>,
     parameters: &Parameters<'_>,
@@ -113,7 +120,7 @@ fn events(
     let (name, start) = begin(server, request, parameters)?;
     server.subscribe(id, &name, start.next, Transport::Events)?;
     let mut reply = http
-        .reply(id, Status::OK)
+        .respond(id, Status::OK)
         .header("Content-Type", "text/event-stream")
         .header("Cache-Control", "no-store")
         .header("X-Accel-Buffering", "no");
@@ -128,7 +135,7 @@ fn events(
 /// A long poll.
 fn long_poll(
     server: &mut Pubsub,
-    http: &mut Exchanges<'_>,
+    http: &mut Responder<'_>,
     id: ExchangeId,
     request: &Request<'_>,
     parameters: &Parameters<'_>,
@@ -149,7 +156,7 @@ fn long_poll(
 /// A WebSocket.
 fn socket(
     server: &mut Pubsub,
-    http: &mut Exchanges<'_>,
+    http: &mut Responder<'_>,
     id: ExchangeId,
     request: &Request<'_>,
     parameters: &Parameters<'_>,
@@ -160,7 +167,7 @@ fn socket(
     let socket = Socket::new(server.config.message);
     server.subscribe(id, &name, start.next, Transport::Socket)?;
     server.attach(id, name, socket);
-    http.reply(id, Status::OK).header("Sec-WebSocket-Accept", accept).upgrade("websocket");
+    http.respond(id, Status::OK).header("Sec-WebSocket-Accept", accept).upgrade("websocket");
     let gap = start.gap.map(|gap| text_frame(poll::gap(gap).as_bytes()));
     server.open(http, id, &gap.unwrap_or_default());
     Ok(())

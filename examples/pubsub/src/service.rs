@@ -11,18 +11,21 @@ use super::name::Name;
 use super::page::Page;
 use super::poll;
 use super::publish;
-use super::router::{Failure, Router};
-use super::routes::{Route, router};
+use super::router::{Failure, Parameters, Router};
 use super::sse;
 use super::websocket::{Socket, close_frame};
 use super::{channel::History, hub};
-use pollstack::http::{Body, ExchangeId, Exchanges, Handler, Outcome, Request, Status};
-use pollstack::{Eof, SendError};
+use pollstack::http::{Body, ExchangeId, Handler, Outcome, Request, Responder, Status};
+use pollstack::{EofAction, SendError};
 use std::collections::HashMap;
 use std::mem;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 use tungstenite::protocol::frame::coding::CloseCode;
+
+/// The function that serves one kind of request: it responds, at once or later, or says why not.
+pub(crate) type Route =
+    fn(&mut Pubsub, &mut Responder<'_>, ExchangeId, &Request<'_>, &Parameters<'_>) -> Result<(), Failure>;
 
 /// The application: its channels, and who is subscribed to them.
 pub struct Pubsub {
@@ -74,21 +77,18 @@ struct Session {
 }
 
 impl Pubsub {
-    /// A server that begins now, with channels that begin at the id `base`.
-    ///
-    /// # Errors
-    /// The router's, if two routes clash.
-    pub fn new(config: Config, guard: Guard, start: Instant, base: u64) -> Result<Self, matchit::InsertError> {
-        Ok(Pubsub {
+    /// Returns a server with these routes.
+    pub(crate) fn with_router(router: Router<Route>, config: Config, guard: Guard, start: Instant, base: u64) -> Self {
+        Pubsub {
             hub: Hub::new(config.hub, base),
             guard,
             page: Page::new(),
             config,
             stopping: false,
-            router: Rc::new(router()?),
+            router: Rc::new(router),
             sessions: HashMap::new(),
             start,
-        })
+        }
     }
 
     /// What has happened so far, and what there is.
@@ -106,7 +106,7 @@ impl Pubsub {
     /// Publishes a message, and sends it to everybody.
     pub(crate) fn publish(
         &mut self,
-        http: &mut Exchanges<'_>,
+        http: &mut Responder<'_>,
         name: &Name,
         text: &str,
     ) -> Result<Published, hub::Busy> {
@@ -145,7 +145,7 @@ impl Pubsub {
     }
 
     /// Begins a stream, and sends what is held for it.
-    pub(crate) fn open(&mut self, http: &mut Exchanges<'_>, id: ExchangeId, opening: &[u8]) {
+    pub(crate) fn open(&mut self, http: &mut Responder<'_>, id: ExchangeId, opening: &[u8]) {
         if http.send(id, opening).is_err() {
             return http.abort(id);
         }
@@ -154,7 +154,7 @@ impl Pubsub {
     }
 
     /// Sends a subscriber what it has yet to have, as far as it has room.
-    fn advance(&mut self, http: &mut Exchanges<'_>, id: ExchangeId) {
+    fn advance(&mut self, http: &mut Responder<'_>, id: ExchangeId) {
         let Some(session) = self.sessions.get(&id) else { return };
         let guard = &self.guard;
         if self.hub.advance(session.seat, |who, message| deliver(http, guard, who, message)) == Progress::Lost {
@@ -176,7 +176,7 @@ impl Pubsub {
     }
 
     /// Answers a request that is not served.
-    fn refuse(&self, http: &mut Exchanges<'_>, id: ExchangeId, request: &Request<'_>, failure: Failure) {
+    fn refuse(&self, http: &mut Responder<'_>, id: ExchangeId, request: &Request<'_>, failure: Failure) {
         let (status, why, field) = match failure {
             Failure::Refused(status, why, field) => (status, why, field),
             Failure::Broken(error) => {
@@ -185,7 +185,7 @@ impl Pubsub {
             }
         };
         let mut reply = http
-            .reply(id, status)
+            .respond(id, status)
             .header("Content-Type", "text/plain; charset=utf-8")
             .header("X-Content-Type-Options", "nosniff");
         if let Some((name, value)) = field {
@@ -199,7 +199,7 @@ impl Pubsub {
 }
 
 /// Sends a message to a subscriber, in its form.
-fn deliver(http: &mut Exchanges<'_>, guard: &Guard, who: Subscriber, message: &Message) -> Delivery {
+fn deliver(http: &mut Responder<'_>, guard: &Guard, who: Subscriber, message: &Message) -> Delivery {
     let sent = match who.transport {
         Transport::Events => http.send_shared(who.id, message.event()),
         Transport::Socket => http.send_shared(who.id, message.frame()),
@@ -223,7 +223,7 @@ impl Handler for Pubsub {
         }
     }
 
-    fn on_request(&mut self, http: &mut Exchanges<'_>, id: ExchangeId, request: &Request<'_>) {
+    fn on_request(&mut self, http: &mut Responder<'_>, id: ExchangeId, request: &Request<'_>) {
         let router = Rc::clone(&self.router);
         let done = match self.guard.allows_host(request, http.peer(id).as_ref()) {
             false => Err(Failure::refused(Status::FORBIDDEN, "This server does not go by that name.")),
@@ -237,7 +237,7 @@ impl Handler for Pubsub {
     }
 
     /// A WebSocket speaks.
-    fn on_data(&mut self, http: &mut Exchanges<'_>, id: ExchangeId, data: &[u8]) -> usize {
+    fn on_data(&mut self, http: &mut Responder<'_>, id: ExchangeId, data: &[u8]) -> usize {
         let Some(session) = self.sessions.get_mut(&id) else { return data.len() };
         let Some((name, socket)) = session.socket.as_deref_mut() else { return data.len() };
         let heard = socket.hear(data);
@@ -257,11 +257,11 @@ impl Handler for Pubsub {
         data.len()
     }
 
-    fn on_room(&mut self, http: &mut Exchanges<'_>, id: ExchangeId) {
+    fn on_room(&mut self, http: &mut Responder<'_>, id: ExchangeId) {
         self.advance(http, id);
     }
 
-    fn on_deadline(&mut self, http: &mut Exchanges<'_>, id: ExchangeId) {
+    fn on_deadline(&mut self, http: &mut Responder<'_>, id: ExchangeId) {
         let next = self.next_heartbeat(http.now());
         let Some(session) = self.sessions.get_mut(&id) else { return http.abort(id) };
         let beat = match (session.transport, session.socket.as_deref_mut()) {
@@ -286,16 +286,16 @@ impl Handler for Pubsub {
         }
     }
 
-    fn on_eof(&mut self, _: &mut Exchanges<'_>, id: ExchangeId) -> Eof {
-        if self.sessions.contains_key(&id) { Eof::Finish } else { Eof::Keep }
+    fn on_eof(&mut self, _: &mut Responder<'_>, id: ExchangeId) -> EofAction {
+        if self.sessions.contains_key(&id) { EofAction::Finish } else { EofAction::Keep }
     }
 
-    fn on_close(&mut self, _: &mut Exchanges<'_>, id: ExchangeId, _: Outcome) {
+    fn on_close(&mut self, _: &mut Responder<'_>, id: ExchangeId, _: Outcome) {
         self.leave(id);
     }
 
     /// Subscribers are told when to come back, not all at once.
-    fn on_shutdown(&mut self, http: &mut Exchanges<'_>) {
+    fn on_shutdown(&mut self, http: &mut Responder<'_>) {
         self.stopping = true;
         for (id, session) in mem::take(&mut self.sessions) {
             self.hub.leave(session.seat);
@@ -304,11 +304,11 @@ impl Handler for Pubsub {
                 Transport::Events => drop(http.send(id, sse::farewell(retry).as_bytes())),
                 Transport::Socket => drop(http.send(id, &close_frame(CloseCode::Away, "the server stops"))),
                 Transport::Poll(origin) => {
-                    let mut reply = http.reply(id, Status::SERVICE_UNAVAILABLE);
+                    let mut reply = http.respond(id, Status::SERVICE_UNAVAILABLE);
                     if let Some(headers) = self.guard.headers(origin) {
                         reply = reply.headers(headers);
                     }
-                    reply.header("Retry-After", retry.div_ceil(1000).to_string()).page();
+                    reply.header("Retry-After", retry.div_ceil(1000).to_string()).error_page();
                     continue;
                 }
             }
@@ -331,7 +331,7 @@ mod tests {
     use super::*;
     use pollstack::http::{Clock, Http};
     use pollstack::sim::World;
-    use pollstack::{EventLoop, Listen};
+    use pollstack::{EventLoop, ListenerConfig};
     use std::time::UNIX_EPOCH;
 
     /// Lost otherwise: an answer to the client, and the server, when a handler fails.
@@ -342,8 +342,8 @@ mod tests {
         let broken: Route = |_, _, _, _, _| Err(std::io::Error::other("a disk, for example").into());
         pubsub.router = Rc::new(Router::new(&[("GET", "/broken", broken)]).unwrap());
         let http = Http::new(pubsub, Clock::new(world.now(), UNIX_EPOCH));
-        let mut server = EventLoop::on(world.net(), http, pollstack::Limits::default());
-        server.listen(Listen::new("127.0.0.1:80".parse().unwrap())).unwrap();
+        let mut server = EventLoop::with_net(world.net(), http, pollstack::Limits::default());
+        server.listen(ListenerConfig::new("127.0.0.1:80".parse().unwrap())).unwrap();
         let client = world.connect();
         for _ in 0..2 {
             client.send(b"GET /broken HTTP/1.1\r\nHost: a\r\n\r\n");

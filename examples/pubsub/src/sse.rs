@@ -10,8 +10,7 @@
 //! data: {"after":1790000000000007,"oldest":1790000000000042}
 //! ```
 
-use super::channel::{Gap, Start};
-use super::message::Message;
+use super::start::{Gap, Start};
 use std::fmt::Write;
 
 /// What keeps proxies from closing a silent stream: a comment.
@@ -19,10 +18,10 @@ pub(crate) const HEARTBEAT: &[u8] = b":\n\n";
 
 /// A message: a field for each of its lines, whose end may be LF, CR or both. So nothing in it can
 /// become another field, or another event.
-pub(crate) fn event(message: &Message) -> Vec<u8> {
-    let mut event = format!("id: {}\n", message.id);
-    event.reserve(message.text.len() + 16);
-    let mut rest = &*message.text;
+pub(crate) fn event(id: u64, text: &str) -> Vec<u8> {
+    let mut event = format!("id: {id}\n");
+    event.reserve(text.len() + 16);
+    let mut rest = text;
     loop {
         let end = rest.find(['\r', '\n']);
         event.extend(["data: ", &rest[..end.unwrap_or(rest.len())], "\n"]);

@@ -84,7 +84,7 @@ impl Socket {
 
 /// The value of `Sec-WebSocket-Accept`, if it is a handshake (RFC 6455, section 4.2.1).
 pub(crate) fn accept(request: &Request<'_>) -> Result<String, Failure> {
-    if !request.lists("Upgrade", "websocket") || !request.lists("Connection", "upgrade") {
+    if !request.has_token("Upgrade", "websocket") || !request.has_token("Connection", "upgrade") {
         return Err(Failure::bad("There is a WebSocket here: Upgrade and Connection do not ask for one."));
     }
     if request.header("Sec-WebSocket-Version") != Some(VERSION) {

@@ -5,10 +5,10 @@
 
 use accio::Accio;
 use chat::Chat;
-use pollstack::http::{Body, Clock, ExchangeId, Exchanges, Handler, Http, Request, Status};
+use pollstack::http::{Body, Clock, ExchangeId, Handler, Http, Request, Responder, Status};
 use pollstack::sim::{Faults, Sim, World};
 use pollstack::stack::StackService;
-use pollstack::{EventLoop, Limits, Listen, Overload, Service};
+use pollstack::{EventLoop, Limits, ListenerConfig, Overload, Service};
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
@@ -58,17 +58,17 @@ impl Handler for Tell {
         }
     }
 
-    fn on_request(&mut self, http: &mut Exchanges<'_>, id: ExchangeId, request: &Request<'_>) {
+    fn on_request(&mut self, http: &mut Responder<'_>, id: ExchangeId, request: &Request<'_>) {
         let line = format!("{} {} {:?}\n", request.method(), request.target(), request.host());
         self.heard.extend(line.bytes());
         for (name, value) in request.headers() {
             self.heard.extend([name.as_bytes(), b"=", value, b"\n"].concat());
         }
         self.heard.extend(request.body());
-        http.reply(id, Status::OK).body(line.as_bytes());
+        http.respond(id, Status::OK).body(line.as_bytes());
     }
 
-    fn on_data(&mut self, _: &mut Exchanges<'_>, _: ExchangeId, data: &[u8]) -> usize {
+    fn on_data(&mut self, _: &mut Responder<'_>, _: ExchangeId, data: &[u8]) -> usize {
         self.heard.extend(data);
         data.len()
     }
@@ -112,8 +112,8 @@ fn converse<S: Service>(
 ) -> Seen {
     let world = World::new(seed);
     world.set_faults(faults);
-    let mut server: EventLoop<S, Sim> = EventLoop::on(world.net(), service, limits);
-    let listen = Listen::new("127.0.0.1:1".parse().unwrap()).overload(Overload::Defer);
+    let mut server: EventLoop<S, Sim> = EventLoop::with_net(world.net(), service, limits);
+    let listen = ListenerConfig::new("127.0.0.1:1".parse().unwrap()).overload(Overload::Defer);
     server.listen(listen).unwrap();
     let (client, mut read) = (world.connect(), Vec::new());
     for piece in pieces {

@@ -1,6 +1,6 @@
 //! The access log, in the common format.
 
-use pollstack::http::{ExchangeId, Exchanges, Request, Status, Version};
+use pollstack::http::{ExchangeId, Request, Responder, Status, Version};
 use pollstack::net::Peer;
 use std::time::SystemTime;
 
@@ -8,7 +8,7 @@ use std::time::SystemTime;
 pub const TARGET: &str = "access";
 
 /// What is logged of a request, as far as it is known before the reply; `None` if nothing is logged.
-pub(crate) fn begin(http: &Exchanges<'_>, id: ExchangeId, request: &Request<'_>) -> Option<String> {
+pub(crate) fn begin(http: &Responder<'_>, id: ExchangeId, request: &Request<'_>) -> Option<String> {
     if !log::log_enabled!(target: TARGET, log::Level::Debug) {
         return None;
     }

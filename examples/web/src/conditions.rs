@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 /// What a request's conditions come to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Verdict {
+pub(crate) enum Decision {
     /// The content is to be sent, or a part of it.
     Send,
     /// The client has it.
@@ -29,19 +29,19 @@ impl<'a> Validators<'a> {
 
     /// Goes through the conditions of a GET or HEAD in the order of section 13.2.2. A date that is
     /// none is no condition.
-    pub(crate) fn judge(&self, request: &Request<'_>) -> Verdict {
+    pub(crate) fn judge(&self, request: &Request<'_>) -> Decision {
         if request.header("If-Match").is_some() {
             if !self.is_listed(request, "If-Match", strongly) {
-                return Verdict::Failed;
+                return Decision::Failed;
             }
         } else if date(request.header("If-Unmodified-Since")).is_some_and(|date| self.modified > date) {
-            return Verdict::Failed;
+            return Decision::Failed;
         }
         let same = match request.header("If-None-Match") {
             Some(_) => self.is_listed(request, "If-None-Match", weakly),
             None => date(request.header("If-Modified-Since")).is_some_and(|date| self.modified <= date),
         };
-        if same { Verdict::NotModified } else { Verdict::Send }
+        if same { Decision::NotModified } else { Decision::Send }
     }
 
     /// Whether a range may be sent: the client has a part of this, or has not said of what

@@ -18,7 +18,7 @@ use clap::Parser;
 use pollstack::http::{BUSY, Clock, Http};
 use pollstack::net::Address;
 use pollstack::server::{self, announce, duration};
-use pollstack::{EventLoop, Listen, Overload, descriptors};
+use pollstack::{EventLoop, ListenerConfig, Overload, descriptors};
 use std::error::Error;
 use std::io::Write;
 use std::net::Ipv4Addr;
@@ -44,11 +44,11 @@ SIGHUP has it read again. Try it:
   curl -i http://127.0.0.1:8080/"
 )]
 struct Options {
-    /// Listen on this port of all IPv4 interfaces; 0 takes a free one [default: 8080, unless there is --listen]
+    /// ListenerConfig on this port of all IPv4 interfaces; 0 takes a free one [default: 8080, unless there is --listen]
     #[arg(short, long)]
     port: Option<u16>,
 
-    /// Listen on IP:PORT, [IPV6]:PORT or unix:PATH; may be repeated
+    /// ListenerConfig on IP:PORT, [IPV6]:PORT or unix:PATH; may be repeated
     #[arg(long, value_name = "ADDR")]
     listen: Vec<Address>,
 
@@ -101,13 +101,15 @@ fn serve(options: &Options) -> Result<(), Box<dyn Error>> {
 }
 
 /// Where it listens: on a port of all interfaces, on the addresses it was given, or on both.
-fn listen(options: &Options) -> Listen {
+fn listen(options: &Options) -> ListenerConfig {
     let all_interfaces = |port| Address::Tcp((Ipv4Addr::UNSPECIFIED, port).into());
     match (options.port, options.listen.split_first()) {
-        (None, Some((first, rest))) => rest.iter().cloned().fold(Listen::new(first.clone()), Listen::and),
+        (None, Some((first, rest))) => {
+            rest.iter().cloned().fold(ListenerConfig::new(first.clone()), ListenerConfig::address)
+        }
         (port, _) => {
-            let first = Listen::new(all_interfaces(port.unwrap_or(PORT)));
-            options.listen.iter().cloned().fold(first, Listen::and)
+            let first = ListenerConfig::new(all_interfaces(port.unwrap_or(PORT)));
+            options.listen.iter().cloned().fold(first, ListenerConfig::address)
         }
     }
 }
@@ -117,10 +119,10 @@ fn reload(event_loop: &mut EventLoop<Http<Web>>, file: Option<&Path>) {
     match Config::load(file) {
         Err(error) => log::error!("{error}; the old configuration stays"),
         Ok(config) => {
-            event_loop.with(|http, cx| {
+            event_loop.call(|http, cx| {
                 http.set_limits(Web::limits(&config));
                 http.set_clock(Clock::new(cx.now(), SystemTime::now()));
-                http.with(cx, |web, _| web.configure(config));
+                http.call(cx, |web, _| web.configure(config));
             });
             log::info!("the configuration has been read again");
         }

@@ -3,14 +3,14 @@
 use super::access;
 use super::cache::Cache;
 use super::coding::Accepted;
-use super::conditions::{Validators, Verdict};
+use super::conditions::{Decision, Validators};
 use super::config::Config;
 use super::path::{Wanted, wanted};
 use super::range::Range;
 use super::resource::{Place, Resource};
 use super::variant::{Content, Variant};
 use pollstack::http::{
-    BODY_TIME, Body, ExchangeId, Exchanges, HEAD_TIME, Handler, Headers, Limits, Request, SKIP_BYTES, Status,
+    BODY_TIME, Body, ExchangeId, HEAD_TIME, Handler, Headers, Limits, Request, Responder, SKIP_BYTES, Status,
 };
 use std::io::{self, ErrorKind};
 use std::rc::Rc;
@@ -74,7 +74,7 @@ impl Web {
     }
 
     /// Answers, and returns how, and how many bytes of content were promised.
-    fn answer(&mut self, http: &mut Exchanges<'_>, id: ExchangeId, request: &Request<'_>) -> (Status, u64) {
+    fn answer(&mut self, http: &mut Responder<'_>, id: ExchangeId, request: &Request<'_>) -> (Status, u64) {
         match request.method() {
             "GET" | "HEAD" => {}
             other => return refuse(http, id, other),
@@ -83,7 +83,7 @@ impl Web {
             Target::File(resource) => self.send(http, id, request, &resource),
             Target::Folder => redirect(http, id, request),
             Target::Empty => {
-                let reply = http.reply(id, Status::OK).header("Content-Type", "text/html; charset=utf-8");
+                let reply = http.respond(id, Status::OK).header("Content-Type", "text/html; charset=utf-8");
                 reply.header("Cache-Control", "no-store").body(PLACEHOLDER.as_bytes());
                 (Status::OK, PLACEHOLDER.len() as u64)
             }
@@ -92,7 +92,7 @@ impl Web {
     }
 
     /// Finds what a path leads to, in the cache or beneath the root.
-    fn find(&mut self, http: &Exchanges<'_>, request: &Request<'_>) -> Target {
+    fn find(&mut self, http: &Responder<'_>, request: &Request<'_>) -> Target {
         let Config { hosts, media, .. } = &self.config;
         let Some((host, folder)) = hosts.find(request.host()) else { return Target::Nowhere(Status::NOT_FOUND) };
         let mut missing = Target::Nowhere(Status::NOT_FOUND);
@@ -125,7 +125,7 @@ impl Web {
     /// Sends a file, or what the request's conditions and its range make of it.
     fn send(
         &self,
-        http: &mut Exchanges<'_>,
+        http: &mut Responder<'_>,
         id: ExchangeId,
         request: &Request<'_>,
         resource: &Resource,
@@ -135,19 +135,19 @@ impl Web {
         let empty = Headers::new();
         let vary = if resource.varies() { &self.vary } else { &empty };
         match validators.judge(request) {
-            Verdict::Send => {}
-            Verdict::NotModified => {
-                http.reply(id, Status::NOT_MODIFIED).headers(&variant.unchanged).headers(vary).empty();
+            Decision::Send => {}
+            Decision::NotModified => {
+                http.respond(id, Status::NOT_MODIFIED).headers(&variant.unchanged).headers(vary).empty();
                 return (Status::NOT_MODIFIED, 0);
             }
-            Verdict::Failed => return page(http, id, Status::PRECONDITION_FAILED),
+            Decision::Failed => return page(http, id, Status::PRECONDITION_FAILED),
         }
         match range(request, &validators, variant, || http.time()) {
             Range::Whole => send_whole(http, id, variant, vary),
             Range::Part { offset, len } => send_part(http, id, variant, vary, offset, len),
             Range::Beyond => {
-                let reply = http.reply(id, Status::RANGE_NOT_SATISFIABLE);
-                reply.header("Content-Range", format!("bytes */{}", variant.len)).headers(vary).page();
+                let reply = http.respond(id, Status::RANGE_NOT_SATISFIABLE);
+                reply.header("Content-Range", format!("bytes */{}", variant.len)).headers(vary).error_page();
                 (Status::RANGE_NOT_SATISFIABLE, 0)
             }
         }
@@ -164,7 +164,7 @@ impl Handler for Web {
         }
     }
 
-    fn on_request(&mut self, http: &mut Exchanges<'_>, id: ExchangeId, request: &Request<'_>) {
+    fn on_request(&mut self, http: &mut Responder<'_>, id: ExchangeId, request: &Request<'_>) {
         let line = access::begin(http, id, request);
         let (status, bytes) = self.answer(http, id, request);
         if let Some(line) = line {
@@ -196,8 +196,8 @@ fn range(
     }
 }
 
-fn send_whole(http: &mut Exchanges<'_>, id: ExchangeId, variant: &Variant, vary: &Headers) -> (Status, u64) {
-    let reply = http.reply(id, Status::OK).headers(&variant.headers).headers(vary);
+fn send_whole(http: &mut Responder<'_>, id: ExchangeId, variant: &Variant, vary: &Headers) -> (Status, u64) {
+    let reply = http.respond(id, Status::OK).headers(&variant.headers).headers(vary);
     match variant.content() {
         Content::Memory(bytes) => reply.shared(bytes),
         Content::File(file) => reply.file(file, 0, variant.len),
@@ -206,7 +206,7 @@ fn send_whole(http: &mut Exchanges<'_>, id: ExchangeId, variant: &Variant, vary:
 }
 
 fn send_part(
-    http: &mut Exchanges<'_>,
+    http: &mut Responder<'_>,
     id: ExchangeId,
     variant: &Variant,
     vary: &Headers,
@@ -214,7 +214,7 @@ fn send_part(
     len: u64,
 ) -> (Status, u64) {
     let range = format!("bytes {offset}-{}/{}", offset + len - 1, variant.len);
-    let reply = http.reply(id, Status::PARTIAL_CONTENT).headers(&variant.headers).headers(vary);
+    let reply = http.respond(id, Status::PARTIAL_CONTENT).headers(&variant.headers).headers(vary);
     let reply = reply.header("Content-Range", range);
     match variant.content() {
         // It is small, so the numbers fit.
@@ -225,25 +225,25 @@ fn send_part(
 }
 
 /// A folder's links are relative to it only if there is a slash behind its name.
-fn redirect(http: &mut Exchanges<'_>, id: ExchangeId, request: &Request<'_>) -> (Status, u64) {
+fn redirect(http: &mut Responder<'_>, id: ExchangeId, request: &Request<'_>) -> (Status, u64) {
     // With two slashes in front it would lead to another host.
     let path = request.path().trim_start_matches('/');
     let query = request.query().map_or_else(String::new, |query| format!("?{query}"));
-    let reply = http.reply(id, Status::MOVED_PERMANENTLY);
-    reply.header("Location", format!("/{path}/{query}")).page();
+    let reply = http.respond(id, Status::MOVED_PERMANENTLY);
+    reply.header("Location", format!("/{path}/{query}")).error_page();
     (Status::MOVED_PERMANENTLY, 0)
 }
 
-fn refuse(http: &mut Exchanges<'_>, id: ExchangeId, method: &str) -> (Status, u64) {
+fn refuse(http: &mut Responder<'_>, id: ExchangeId, method: &str) -> (Status, u64) {
     if !OTHER_METHODS.contains(&method) {
         return page(http, id, Status::NOT_IMPLEMENTED);
     }
-    http.reply(id, Status::METHOD_NOT_ALLOWED).header("Allow", "GET, HEAD").page();
+    http.respond(id, Status::METHOD_NOT_ALLOWED).header("Allow", "GET, HEAD").error_page();
     (Status::METHOD_NOT_ALLOWED, 0)
 }
 
-fn page(http: &mut Exchanges<'_>, id: ExchangeId, status: Status) -> (Status, u64) {
-    http.reply(id, status).page();
+fn page(http: &mut Responder<'_>, id: ExchangeId, status: Status) -> (Status, u64) {
+    http.respond(id, status).error_page();
     (status, 0)
 }
 

@@ -2,7 +2,7 @@
 //! put the loop into situations that a real kernel hardly ever produces.
 
 use pollstack::net::{Address, Interest, Net, Peer, Ready, SocketOptions, Source};
-use pollstack::{EventLoop, Limits, Listen, ListenerId, Overload, Service};
+use pollstack::{EventLoop, Limits, ListenerConfig, ListenerId, Overload, Service};
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::fs::File;
@@ -67,7 +67,7 @@ impl World {
 
     /// A loop in this world with one listener.
     pub fn serve<S: Service>(&self, service: S, limits: Limits, max: usize, overload: Overload) -> EventLoop<S, Fake> {
-        let mut event_loop = EventLoop::on(Fake(self.clone()), service, limits);
+        let mut event_loop = EventLoop::with_net(Fake(self.clone()), service, limits);
         self.listen(&mut event_loop, max, overload);
         event_loop
     }
@@ -78,7 +78,7 @@ impl World {
         max: usize,
         overload: Overload,
     ) -> ListenerId {
-        let listen = Listen::new("127.0.0.1:1".parse().unwrap()).max_conns(max).overload(overload);
+        let listen = ListenerConfig::new("127.0.0.1:1".parse().unwrap()).max_conns(max).overload(overload);
         event_loop.listen(listen).unwrap()
     }
 
@@ -126,11 +126,11 @@ impl World {
     }
 
     /// Tells the loop something that need not be true.
-    pub fn rumour(&self, source: Source, ready: Ready) {
+    pub fn spurious_event(&self, source: Source, ready: Ready) {
         self.0.borrow_mut().events.push_back((source, ready));
     }
 
-    pub fn pass(&self, time: Duration) {
+    pub fn advance(&self, time: Duration) {
         self.0.borrow_mut().now += time;
     }
 
@@ -147,7 +147,7 @@ impl World {
     pub fn turn<S: Service>(&self, event_loop: &mut EventLoop<S, Fake>) {
         let events = std::mem::take(&mut self.0.borrow_mut().events);
         for (source, ready) in events {
-            event_loop.ready(source, ready);
+            event_loop.notify(source, ready);
         }
         event_loop.turn();
     }
@@ -251,7 +251,7 @@ impl Wire {
 
     fn edge(&self, ready: Ready) {
         if let Some((key, _)) = self.0.borrow().watched {
-            self.1.rumour(Source::Connection(key), ready);
+            self.1.spurious_event(Source::Connection(key), ready);
         }
     }
 
@@ -269,7 +269,7 @@ impl Net for Fake {
     type Listener = usize;
     type Stream = Wire;
 
-    const SHORT_MEANS_DRAINED: bool = true;
+    const SHORT_IO_EXHAUSTS: bool = true;
 
     fn listen(&mut self, _: &Address, _: &SocketOptions, index: usize) -> io::Result<usize> {
         self.0.0.borrow_mut().backlogs.push(VecDeque::new());
@@ -349,7 +349,7 @@ impl Net for Fake {
         result
     }
 
-    fn shut(&mut self, wire: &mut Wire) -> io::Result<()> {
+    fn shutdown_write(&mut self, wire: &mut Wire) -> io::Result<()> {
         self.0.called("shut");
         wire.0.borrow_mut().shut = true;
         Ok(())
@@ -369,7 +369,7 @@ impl Net for Fake {
         };
         drop(pipe);
         if ready != Ready::default() {
-            self.0.rumour(Source::Connection(key), ready);
+            self.0.spurious_event(Source::Connection(key), ready);
         }
         Ok(())
     }

@@ -1,6 +1,6 @@
 //! What the tests and the benchmarks share: the real servers as child processes, clients for them,
 //! strict readers of replies, a browser.
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::new_without_default)]
 
 #[cfg(unix)]
 pub mod browser;

@@ -2,13 +2,13 @@
 
 /// A response.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Reply {
+pub struct Response {
     pub status: u16,
     pub headers: Vec<(String, String)>,
     pub body: Vec<u8>,
 }
 
-impl Reply {
+impl Response {
     pub fn header(&self, name: &str) -> Option<&str> {
         let mut found = self.headers.iter().filter(|(other, _)| other.eq_ignore_ascii_case(name));
         let value = found.next().map(|(_, value)| value.as_str());
@@ -27,7 +27,7 @@ impl Reply {
 
 /// The replies to requests with these methods, and how many bytes they take. `None` if they are
 /// not complete.
-pub fn replies(mut bytes: &[u8], methods: &[&str]) -> Option<(Vec<Reply>, usize)> {
+pub fn replies(mut bytes: &[u8], methods: &[&str]) -> Option<(Vec<Response>, usize)> {
     let (mut replies, len) = (Vec::new(), bytes.len());
     for method in methods {
         loop {
@@ -43,14 +43,14 @@ pub fn replies(mut bytes: &[u8], methods: &[&str]) -> Option<(Vec<Reply>, usize)
 }
 
 /// The one reply that `bytes` are, and nothing else.
-pub fn one(bytes: &[u8], method: &str) -> Reply {
+pub fn one(bytes: &[u8], method: &str) -> Response {
     match replies(bytes, &[method]) {
         Some((mut replies, len)) if len == bytes.len() && replies.len() == 1 => replies.remove(0),
         other => panic!("one reply, not {other:?}: {}", bytes.escape_ascii()),
     }
 }
 
-fn reply<'a>(bytes: &'a [u8], method: &str) -> Option<(Reply, &'a [u8])> {
+fn reply<'a>(bytes: &'a [u8], method: &str) -> Option<(Response, &'a [u8])> {
     let end = memchr::memmem::find(bytes, b"\r\n\r\n")?;
     let head = std::str::from_utf8(&bytes[..end]).unwrap();
     let mut rest = &bytes[end + 4..];
@@ -58,7 +58,7 @@ fn reply<'a>(bytes: &'a [u8], method: &str) -> Option<(Reply, &'a [u8])> {
     let status = lines.next()?.strip_prefix("HTTP/1.1 ").expect("a status line").split(' ').next()?.parse().unwrap();
     let headers = lines.map(|line| line.split_once(": ").expect("a field"));
     let headers = headers.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
-    let mut reply = Reply { status, headers, body: Vec::new() };
+    let mut reply = Response { status, headers, body: Vec::new() };
     if method == "HEAD" || matches!(status, 100..200 | 204 | 304) {
         return Some((reply, rest));
     }

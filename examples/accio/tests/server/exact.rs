@@ -20,7 +20,7 @@ fn serve(clients: usize) -> (World, Server) {
 
 /// What the server has reported since the last time.
 fn results(server: &mut Server) -> String {
-    String::from_utf8(server.with(|accio, _| std::mem::take(&mut accio.results))).unwrap()
+    String::from_utf8(server.call(|accio, _| std::mem::take(&mut accio.results))).unwrap()
 }
 
 /// Lost otherwise: the tenth second. It is counted from the last byte, in every phase.
@@ -32,15 +32,15 @@ fn the_deadline_moves_with_every_byte() {
         let client = world.connect();
         world.settle(&mut server);
         for byte in &whole[..at] {
-            world.pass(TIMEOUT - NANOSECOND);
+            world.advance(TIMEOUT - NANOSECOND);
             client.send(&[*byte]);
             world.turn(&mut server);
             world.settle(&mut server);
         }
-        world.pass(TIMEOUT - NANOSECOND);
+        world.advance(TIMEOUT - NANOSECOND);
         world.turn(&mut server);
         assert!(!client.closed(), "{at} bytes, 10 s less a nanosecond");
-        world.pass(NANOSECOND);
+        world.advance(NANOSECOND);
         world.turn(&mut server);
         assert!(client.closed(), "{at} bytes, 10 s");
         assert_eq!(results(&mut server), "ERROR\n");

@@ -36,8 +36,8 @@ impl Room {
         self.world.settle(&mut self.server);
     }
 
-    fn pass(&mut self, time: Duration) {
-        self.world.pass(time);
+    fn advance(&mut self, time: Duration) {
+        self.world.advance(time);
         self.world.turn(&mut self.server);
         self.settle();
     }
@@ -85,7 +85,7 @@ fn a_recipient_who_goes_is_told_to_the_senders() {
             bob.reset();
             room.settle();
         } else {
-            room.pass(TIMEOUT);
+            room.advance(TIMEOUT);
             assert!(bob.was_reset(), "nobody may take a part for the whole");
         }
         assert_eq!(text(&ann), "SEND-OK\nBAD-DEST-USER\nBAD-DEST-USER\nDELIVERY carl after\n");
@@ -118,20 +118,20 @@ fn an_answer_that_is_known_early_waits_for_its_turn() {
 fn ten_seconds_without_taking_anything_are_too_long() {
     let mut room = Room::new();
     let (ann, bob) = (room.log_in("ann"), room.log_in("bob"));
-    room.pass(TIMEOUT * 100);
+    room.advance(TIMEOUT * 100);
     bob.set_window(0);
     ann.send(b"SEND bob hello\n");
     room.settle();
     for _ in 0..5 {
-        room.pass(TIMEOUT - NANOSECOND);
+        room.advance(TIMEOUT - NANOSECOND);
         assert!(!bob.closed());
         bob.set_window(1);
         room.settle();
     }
-    room.pass(TIMEOUT - NANOSECOND);
+    room.advance(TIMEOUT - NANOSECOND);
     assert!(!bob.closed());
     assert_eq!(text(&ann), "");
-    room.pass(NANOSECOND);
+    room.advance(NANOSECOND);
     assert!(bob.closed());
     assert_eq!(text(&ann), "BAD-DEST-USER\n");
     assert_eq!(room.server.timeout(), None, "nothing is left to wait for");
@@ -147,7 +147,7 @@ fn more_messages_do_not_give_more_time() {
         assert!(!bob.closed());
         ann.send(b"SEND bob hello\n");
         room.settle();
-        room.pass(TIMEOUT / 2);
+        room.advance(TIMEOUT / 2);
     }
     assert!(bob.closed());
 }
@@ -255,13 +255,13 @@ fn ten_seconds_without_a_login_are_too_long() {
     let mut room = Room::new();
     let (silent, slow) = (room.world.connect(), room.world.connect());
     room.settle();
-    room.pass(TIMEOUT - NANOSECOND);
+    room.advance(TIMEOUT - NANOSECOND);
     slow.send(b"HELLO-FROM slow\n");
     silent.send(b"HELLO-FROM silent");
     room.settle();
-    room.pass(NANOSECOND);
+    room.advance(NANOSECOND);
     assert!(silent.closed() && !slow.closed());
-    room.pass(TIMEOUT);
+    room.advance(TIMEOUT);
     assert!(!slow.closed());
 }
 

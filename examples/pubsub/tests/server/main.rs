@@ -13,7 +13,7 @@ mod streams;
 
 use events::{Event, Stream};
 use serde_json::{Value, json};
-use test_support::replies::{Reply, one};
+use test_support::replies::{Response, one};
 use test_support::{Client, Server, command, wait_until};
 
 /// The server on a free port.
@@ -32,13 +32,13 @@ fn request(method: &str, target: &str, headers: &[(&str, &str)], body: &[u8]) ->
     [head.as_bytes(), body].concat()
 }
 
-fn ask(server: &Server, method: &str, target: &str, headers: &[(&str, &str)], body: &[u8]) -> Reply {
+fn ask(server: &Server, method: &str, target: &str, headers: &[(&str, &str)], body: &[u8]) -> Response {
     let reply = one(&server.send(&request(method, target, headers, body)).answer(), method);
     assert!(reply.closes(), "as it was asked to");
     reply
 }
 
-fn get(server: &Server, target: &str) -> Reply {
+fn get(server: &Server, target: &str) -> Response {
     ask(server, "GET", target, &[], b"")
 }
 

@@ -3,7 +3,7 @@
 use super::events::{Parser, chunks};
 use pollstack::http::{Clock, Http};
 use pollstack::sim::{Client, Faults, Sim, World};
-use pollstack::{EventLoop, Limits, Listen};
+use pollstack::{EventLoop, Limits, ListenerConfig};
 use pubsub::{Config, Guard, Pubsub};
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -13,8 +13,8 @@ fn serve(world: &World, config: Config) -> EventLoop<Http<Pubsub>, Sim> {
     let guard = Guard::new(&[], &[], false);
     let pubsub = Pubsub::new(config, guard, world.now(), BASE).unwrap();
     let http = Http::new(pubsub, Clock::new(world.now(), UNIX_EPOCH));
-    let mut server = EventLoop::on(world.net(), http, Limits { output: config.backlog, ..Limits::default() });
-    server.listen(Listen::new("127.0.0.1:80".parse().unwrap())).unwrap();
+    let mut server = EventLoop::with_net(world.net(), http, Limits::default().output(config.backlog));
+    server.listen(ListenerConfig::new("127.0.0.1:80".parse().unwrap())).unwrap();
     server
 }
 
@@ -47,14 +47,14 @@ fn heartbeats_come_in_time_and_together() {
     let mut server = serve(&world, Config::default());
     let clients: Vec<Client> = (0..50)
         .map(|_| {
-            world.pass(Duration::from_millis(9));
+            world.advance(Duration::from_millis(9));
             get(&world, &mut server, "/channels/c/events", "")
         })
         .collect();
     clients.iter().for_each(|client| drop(client.read()));
     let mut turns = 0;
     for _ in 0..600 {
-        world.pass(Duration::from_millis(100));
+        world.advance(Duration::from_millis(100));
         turns += world.settle(&mut server);
     }
     for client in &clients {
@@ -72,10 +72,10 @@ fn a_long_poll_ends_when_it_said() {
     let mut server = serve(&world, Config::default());
     for (query, seconds) in [("?timeout=5", 5), ("", 30), ("?timeout=1000", 60), ("?after=999999", 30)] {
         let client = get(&world, &mut server, &format!("/channels/c/poll{query}"), "");
-        world.pass(Duration::from_secs(seconds) - Duration::from_nanos(1));
+        world.advance(Duration::from_secs(seconds) - Duration::from_nanos(1));
         world.settle(&mut server);
         assert_eq!(client.read(), b"", "{query}");
-        world.pass(Duration::from_nanos(1));
+        world.advance(Duration::from_nanos(1));
         world.settle(&mut server);
         let reply = String::from_utf8(client.read()).unwrap();
         assert!(reply.starts_with("HTTP/1.1 204 ") && reply.contains("\r\nLast-Event-ID: 999999\r\n"), "{reply}");
@@ -97,7 +97,7 @@ fn a_websocket_that_does_not_pong_is_closed() {
     let clients = [dead, alive].map(|_| get(&world, &mut server, "/channels/c/ws", fields));
     clients.iter().for_each(|client| assert!(client.read().starts_with(b"HTTP/1.1 101 ")));
     for _ in 0..10 {
-        world.pass(Duration::from_secs(8));
+        world.advance(Duration::from_secs(8));
         world.settle(&mut server);
         clients[alive].send(&[0x8a, 0x80, 0, 0, 0, 0]);
         world.settle(&mut server);
@@ -168,7 +168,7 @@ fn nothing_is_lost_unsaid_in_a_network_that_fails() {
         }
         world.set_faults(Faults::default());
         for _ in 0..2000 {
-            world.pass(Duration::from_millis(200));
+            world.advance(Duration::from_millis(200));
             world.settle(&mut server);
             publisher.read();
             readers.iter_mut().for_each(|reader| reader.read(&world, usize::MAX));
@@ -180,7 +180,7 @@ fn nothing_is_lost_unsaid_in_a_network_that_fails() {
             assert_eq!(reader.last + 1, BASE + published, "seed {seed}");
             gaps += reader.gaps;
         }
-        slow += server.with(|http, _| http.handler().counts().disconnected_slow);
+        slow += server.call(|http, _| http.handler().counts().disconnected_slow);
     }
     assert!(gaps > 0 && slow > 0, "{gaps} gaps, and {slow} who did not read");
 }

@@ -5,7 +5,7 @@ use super::report::{Check, Report, require};
 use accio::Accio;
 use fastrand::Rng;
 use pollstack::sim::{Client, Entry, Event, Fault, Faults, Sim, World};
-use pollstack::{EventLoop, Limits, Listen, Overload};
+use pollstack::{EventLoop, Limits, ListenerConfig, Overload};
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -22,8 +22,8 @@ pub(super) fn run(seed: u64, world: &World, report: &mut Report) -> Check {
     let honest = [Fault::WouldBlock, Fault::FreshWouldBlock].iter().all(|fault| faults.one_in(*fault) == 0);
     let parallel = random.usize(1..4);
     let accio = Accio::new(TIMEOUT, None, false, Vec::new());
-    let mut server = EventLoop::on(world.net(), accio, Limits::default());
-    server.listen(Listen::new("127.0.0.1:1".parse()?).max_conns(parallel).overload(Overload::Defer))?;
+    let mut server = EventLoop::with_net(world.net(), accio, Limits::default());
+    server.listen(ListenerConfig::new("127.0.0.1:1".parse()?).max_conns(parallel).overload(Overload::Defer))?;
     let (world, expected, clients) = (world.clone(), VecDeque::new(), Vec::new());
     let mut play = Play { world, random, server, parallel, expected, clients, turned: None, honest };
     for _ in 0..play.random.usize(20..300) {
@@ -126,7 +126,7 @@ impl Play {
             1 => until.saturating_sub(Duration::from_nanos(1)),
             _ => Duration::from_millis(self.random.u64(..4000)),
         };
-        self.world.pass(time);
+        self.world.advance(time);
     }
 
     /// The host is suspended between a wait and the turn; some clients go on sending meanwhile.
@@ -138,7 +138,7 @@ impl Play {
             for client in clients[first..].iter_mut().take(6) {
                 client.send(random.usize(..1000));
             }
-            world.pass(time);
+            world.advance(time);
         });
         self.turned = Some(self.world.elapsed());
     }
@@ -147,7 +147,7 @@ impl Play {
         for entry in report.listen(&self.world) {
             self.hear(entry)?;
         }
-        let text = String::from_utf8(self.server.with(|accio, _| std::mem::take(&mut accio.results)))?;
+        let text = String::from_utf8(self.server.call(|accio, _| std::mem::take(&mut accio.results)))?;
         for line in text.lines() {
             let expected = self.expected.pop_front();
             require(expected.as_deref() == Some(line), || format!("it reports {line}, not {expected:?}"))?;
@@ -197,7 +197,7 @@ impl Play {
     /// Everybody goes on to the end.
     fn end(mut self, report: &mut Report) -> Check {
         self.world.set_faults(Faults::default());
-        self.world.pass(Duration::from_secs(1));
+        self.world.advance(Duration::from_secs(1));
         self.clients.iter_mut().for_each(|client| {
             client.send(usize::MAX);
             client.client.end();
@@ -206,7 +206,7 @@ impl Play {
             self.world.settle(&mut self.server);
             self.clients.iter().for_each(|client| drop(client.client.read()));
             self.check(report)?;
-            self.world.pass(TIMEOUT); // for those who wait for room to be told that there is some
+            self.world.advance(TIMEOUT); // for those who wait for room to be told that there is some
         }
         let waiting = self.clients.iter().filter(|client| client.stage != Stage::Over).count();
         require(waiting == 0, || format!("{waiting} are not served"))

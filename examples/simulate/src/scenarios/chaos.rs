@@ -4,7 +4,9 @@
 use super::report::{Check, Report, require};
 use fastrand::Rng;
 use pollstack::sim::{Client, Faults, Sim, World};
-use pollstack::{Cause, Closed, ConnId, Context, Eof, EventLoop, Limits, Listen, ListenerId, Overload, Service};
+use pollstack::{
+    CloseReason, Closed, ConnId, Context, EofAction, EventLoop, Limits, ListenerConfig, ListenerId, Overload, Service,
+};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -20,7 +22,7 @@ pub(super) fn run(seed: u64, world: &World, report: &mut Report) -> Check {
         0 => Limits::default(),
         _ => {
             let (input, output, turn) = (random.usize(1..100), random.usize(1..300), random.usize(1..5000));
-            Limits { input, output, turn, accepts: 2, lingering: 3, ..Limits::default() }
+            Limits::default().input(input).output(output).turn(turn).accepts(2).lingering(3)
         }
     };
     let overload = match random.u8(..3) {
@@ -30,9 +32,9 @@ pub(super) fn run(seed: u64, world: &World, report: &mut Report) -> Check {
     };
     let service = Anything { random: random.fork(), input: limits.input, ..Anything::default() };
     let defers = matches!(overload, Overload::Defer);
-    let mut server = EventLoop::on(world.net(), service, limits);
+    let mut server = EventLoop::with_net(world.net(), service, limits);
     let max_conns = random.usize(1..8);
-    server.listen(Listen::new("127.0.0.1:1".parse()?).max_conns(max_conns).overload(overload))?;
+    server.listen(ListenerConfig::new("127.0.0.1:1".parse()?).max_conns(max_conns).overload(overload))?;
     let mut play = Play {
         world: world.clone(),
         random,
@@ -102,7 +104,7 @@ impl Anything {
         let state = self.open.get_mut(&id);
         let (promised, exists) = (state.as_ref().is_some_and(|s| !s.finished && !s.aborted), state.is_some());
         self.claim(is_open == promised, "a connection is open when it should not be, or the other way round");
-        self.claim(exists || cx.room(id) == 0 && cx.peer(id).is_none(), "somebody gone is not");
+        self.claim(exists || cx.send_capacity(id) == 0 && cx.peer(id).is_none(), "somebody gone is not");
         let Some(state) = self.open.get_mut(&id) else {
             // Nothing of this reaches anybody.
             let _ = cx.send(id, b"nobody");
@@ -186,14 +188,14 @@ impl Service for Anything {
         taken
     }
 
-    fn on_eof(&mut self, cx: &mut Context<'_>, id: ConnId, _: &mut Number) -> Eof {
+    fn on_eof(&mut self, cx: &mut Context<'_>, id: ConnId, _: &mut Number) -> EofAction {
         let first = self.open.get_mut(&id).is_some_and(|state| !std::mem::replace(&mut state.ended, true));
         self.claim(first, "the end is told twice");
         self.acts(cx, Some(id));
-        let eof = [Eof::Keep, Eof::Finish, Eof::Abort][self.random.usize(..3)];
+        let eof = [EofAction::Keep, EofAction::Finish, EofAction::Abort][self.random.usize(..3)];
         let Some(state) = self.open.get_mut(&id) else { return eof };
-        state.finished |= eof == Eof::Finish;
-        state.aborted |= eof == Eof::Abort;
+        state.finished |= eof == EofAction::Finish;
+        state.aborted |= eof == EofAction::Abort;
         eof
     }
 
@@ -212,9 +214,9 @@ impl Service for Anything {
     fn on_close(&mut self, cx: &mut Context<'_>, id: ConnId, _: Number, closed: Closed) {
         let Some(state) = self.open.remove(&id) else { return self.claim(false, "a close is told twice") };
         self.claim(!cx.is_open(id) && closed.unsent <= state.sent, "more was not sent than was sent");
-        let asked = match closed.cause {
-            Cause::Finished => state.finished && closed.unsent == 0,
-            Cause::Aborted => state.aborted,
+        let asked = match closed.reason {
+            CloseReason::Finished => state.finished && closed.unsent == 0,
+            CloseReason::Aborted => state.aborted,
             _ => true,
         };
         self.claim(asked, "a connection is closed for a reason that is not true");
@@ -255,7 +257,7 @@ impl Play {
             35..40 => self.any(|client, _, _| client.mark()),
             40..45 => self.soon(Client::end),
             45..50 => self.soon(Client::abort),
-            50..54 => self.server.with(|service, cx| service.acts(cx, None)),
+            50..54 => self.server.call(|service, cx| service.acts(cx, None)),
             54..58 => self.pass_time(),
             58..61 => self.stall(),
             _ => self.world.turn(&mut self.server),
@@ -270,7 +272,7 @@ impl Play {
         let bytes = self.clients[client].read_at_most(n);
         let right = bytes == count(self.moved[client].1, bytes.len());
         self.moved[client].1 += bytes.len() as u64;
-        self.server.with(|service, _| service.claim(right, "a client reads what was not sent to it"));
+        self.server.call(|service, _| service.claim(right, "a client reads what was not sent to it"));
     }
 
     /// A client does something, in the middle of a turn perhaps.
@@ -292,17 +294,17 @@ impl Play {
     /// The host is suspended between a wait and the turn.
     fn stall(&mut self) {
         let (time, world) = (Duration::from_millis(self.random.u64(..2000)), self.world.clone());
-        self.world.turn_after(&mut self.server, || world.pass(time));
+        self.world.turn_after(&mut self.server, || world.advance(time));
     }
 
     /// Deadlines that have passed are met in the next turn, however busy that is.
     fn pass_time(&mut self) {
-        self.world.pass(Duration::from_millis(self.random.u64(..2000)));
+        self.world.advance(Duration::from_millis(self.random.u64(..2000)));
         self.world.turn(&mut self.server);
         let now = self.world.now();
         let missed = self.server.service().open.values().any(|state| state.deadline.is_some_and(|at| at < now));
         if missed {
-            self.server.with(|service, _| service.claim(false, "a deadline is missed"));
+            self.server.call(|service, _| service.claim(false, "a deadline is missed"));
         }
     }
 
@@ -339,7 +341,7 @@ impl Play {
         self.server.stop(Duration::from_secs(1));
         for _ in 0..=accepts {
             self.settle(report)?;
-            self.world.pass(Duration::from_millis(100));
+            self.world.advance(Duration::from_millis(100));
         }
         let forgotten = self.clients.iter().filter(|client| !client.is_accepted() && !client.was_lost());
         let forgotten = forgotten.filter(|_| !self.defers).map(Client::number).next();
@@ -349,8 +351,8 @@ impl Play {
     /// All goes well from here on, everybody goes, and nothing is left.
     fn end(mut self, report: &mut Report) -> Check {
         self.world.set_faults(Faults::default());
-        self.world.pass(Duration::from_secs(1));
-        self.server.with(|service, cx| {
+        self.world.advance(Duration::from_secs(1));
+        self.server.call(|service, cx| {
             service.calm = true;
             service.open.iter_mut().for_each(|(id, state)| {
                 cx.resume(*id);
@@ -366,7 +368,7 @@ impl Play {
         self.clients.iter().for_each(Client::end);
         for _ in 0..3 {
             self.settle(report)?;
-            self.world.pass(Duration::from_secs(5));
+            self.world.advance(Duration::from_secs(5));
         }
         require(self.server.is_stopped(), || format!("it does not stop: {:?}", self.server.stats()))?;
         require(self.server.service().open.is_empty(), || "a close is not told".to_owned())

@@ -7,7 +7,7 @@ use chat::Chat;
 use chat::protocol::BUSY;
 use fastrand::Rng;
 use pollstack::sim::{Client, Entry, Event, Fault, Faults, Sim, World};
-use pollstack::{EventLoop, Limits, Listen, Overload};
+use pollstack::{EventLoop, Limits, ListenerConfig, Overload};
 use std::collections::HashSet;
 use std::io::ErrorKind;
 use std::time::Duration;
@@ -24,8 +24,8 @@ pub(super) fn run(seed: u64, world: &World, report: &mut Report) -> Check {
     world.set_faults(faults);
     let chat = Chat::new(random.usize(1..8), TIMEOUT);
     let limits = chat.limits(Limits::default());
-    let mut server = EventLoop::on(world.net(), chat, limits);
-    let listen = Listen::new("127.0.0.1:1".parse()?).max_conns(12).overload(Overload::Reject(BUSY.into()));
+    let mut server = EventLoop::with_net(world.net(), chat, limits);
+    let listen = ListenerConfig::new("127.0.0.1:1".parse()?).max_conns(12).overload(Overload::Reject(BUSY.into()));
     server.listen(listen)?;
     let big = [0, 0, 1, 7][random.usize(..4)];
     let honest =
@@ -164,7 +164,7 @@ impl Play {
             1 => self.server.timeout().unwrap_or_default().saturating_sub(Duration::from_nanos(1)),
             _ => Duration::from_millis(self.random.u64(..3000)),
         };
-        self.world.pass(time);
+        self.world.advance(time);
     }
 
     fn check(&mut self, report: &mut Report) -> Check {
@@ -264,7 +264,7 @@ impl Play {
             user.reads = true;
             user.client.read();
         });
-        self.world.pass(Duration::from_secs(1));
+        self.world.advance(Duration::from_secs(1));
         loop {
             self.world.settle(&mut self.server);
             let read: usize = self.users.iter().map(|user| user.client.read().len()).sum();

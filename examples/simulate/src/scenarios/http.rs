@@ -3,9 +3,9 @@
 
 use super::report::{Check, Report, require};
 use fastrand::Rng;
-use pollstack::http::{Body, Clock, ExchangeId, Exchanges, Handler, Http, Limits, Outcome, Request, Status};
+use pollstack::http::{Body, Clock, ExchangeId, Handler, Http, Limits, Outcome, Request, Responder, Status};
 use pollstack::sim::{Client, Entry, Event, Fault, Faults, Sim, World};
-use pollstack::{EventLoop, Listen};
+use pollstack::{EventLoop, ListenerConfig};
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant, UNIX_EPOCH};
 use test_support::replies;
@@ -33,14 +33,14 @@ pub(super) fn run(seed: u64, world: &World, report: &mut Report) -> Check {
     let limits = match random.bool() {
         true => {
             let (output, turn) = (random.usize(600..2000), random.usize(1..5000));
-            pollstack::Limits { output, turn, ..Default::default() }
+            pollstack::Limits::default().output(output).turn(turn)
         }
         false => pollstack::Limits::default(),
     };
     let moody = Moody { random: random.fork(), ..Moody::default() };
     let clock = Clock::new(world.now(), UNIX_EPOCH);
-    let mut server = EventLoop::on(world.net(), Http::new(moody, clock).limits(LIMITS), limits);
-    server.listen(Listen::new("127.0.0.1:1".parse()?))?;
+    let mut server = EventLoop::with_net(world.net(), Http::new(moody, clock).limits(LIMITS), limits);
+    server.listen(ListenerConfig::new("127.0.0.1:1".parse()?))?;
     let promised = faults.one_in(Fault::NoDescriptors) == 0;
     let mut play = Play { world: world.clone(), random, server, callers: Vec::new(), turned: false, promised };
     for _ in 0..play.random.usize(20..300) {
@@ -80,7 +80,7 @@ impl Handler for Moody {
         }
     }
 
-    fn on_request(&mut self, http: &mut Exchanges<'_>, id: ExchangeId, request: &Request<'_>) {
+    fn on_request(&mut self, http: &mut Responder<'_>, id: ExchangeId, request: &Request<'_>) {
         let line = format!("{} {} ", request.method(), request.target());
         let text = [line.as_bytes(), filler(request.target()).as_bytes(), request.body()].concat();
         let mut job = Job { text: text.into(), ..Job::default() };
@@ -98,7 +98,7 @@ impl Handler for Moody {
         }
     }
 
-    fn on_data(&mut self, _: &mut Exchanges<'_>, id: ExchangeId, data: &[u8]) -> usize {
+    fn on_data(&mut self, _: &mut Responder<'_>, id: ExchangeId, data: &[u8]) -> usize {
         let n = if self.random.u8(..3) == 0 { 0 } else { self.random.usize(..=data.len()) };
         match self.jobs.get_mut(&id) {
             Some(job) => job.text.extend(&data[..n]),
@@ -107,7 +107,7 @@ impl Handler for Moody {
         n
     }
 
-    fn on_data_end(&mut self, http: &mut Exchanges<'_>, id: ExchangeId) {
+    fn on_data_end(&mut self, http: &mut Responder<'_>, id: ExchangeId) {
         let whole = self.jobs.get_mut(&id).map(|job| std::mem::replace(&mut job.whole, true));
         self.claim(whole == Some(false), "the end of a body that had none");
         if self.random.bool() {
@@ -115,21 +115,21 @@ impl Handler for Moody {
         }
     }
 
-    fn on_room(&mut self, http: &mut Exchanges<'_>, id: ExchangeId) {
+    fn on_room(&mut self, http: &mut Responder<'_>, id: ExchangeId) {
         self.pour(http, id);
     }
 
-    fn on_deadline(&mut self, http: &mut Exchanges<'_>, id: ExchangeId) {
+    fn on_deadline(&mut self, http: &mut Responder<'_>, id: ExchangeId) {
         let deadline = self.jobs.get_mut(&id).and_then(|job| job.deadline.take());
         self.claim(deadline.is_some_and(|at| at <= http.now()), "a deadline that is none");
         self.answer(http, id);
     }
 
-    fn on_close(&mut self, _: &mut Exchanges<'_>, id: ExchangeId, outcome: Outcome) {
+    fn on_close(&mut self, _: &mut Responder<'_>, id: ExchangeId, outcome: Outcome) {
         let job = self.jobs.remove(&id);
         self.claim(job.is_some(), "an exchange is closed twice");
         let left = job.is_some_and(|job| !job.text.is_empty());
-        self.claim(outcome == Outcome::Lost || !left, "a reply is complete, and some of it is left");
+        self.claim(outcome == Outcome::Aborted || !left, "a reply is complete, and some of it is left");
     }
 }
 
@@ -140,10 +140,10 @@ impl Moody {
         }
     }
 
-    fn answer(&mut self, http: &mut Exchanges<'_>, id: ExchangeId) {
+    fn answer(&mut self, http: &mut Responder<'_>, id: ExchangeId) {
         let Some(job) = self.jobs.get_mut(&id).filter(|job| job.whole && !job.streaming) else { return };
         let text = Vec::from_iter(job.text.iter().copied());
-        let reply = http.reply(id, Status::OK);
+        let reply = http.respond(id, Status::OK);
         match self.random.u8(..4) {
             n @ 0..2 => {
                 job.text.clear();
@@ -158,10 +158,10 @@ impl Moody {
     }
 
     /// Sends some of a stream, as much as there is room for, and its end behind the last of it.
-    fn pour(&mut self, http: &mut Exchanges<'_>, id: ExchangeId) {
+    fn pour(&mut self, http: &mut Responder<'_>, id: ExchangeId) {
         let Some(job) = self.jobs.get_mut(&id).filter(|job| job.streaming) else { return };
         while !job.text.is_empty() {
-            let n = http.room(id).min(job.text.len()).min(self.random.usize(1..40));
+            let n = http.send_capacity(id).min(job.text.len()).min(self.random.usize(1..40));
             if n == 0 {
                 return;
             }
@@ -174,14 +174,14 @@ impl Moody {
     }
 
     /// Goes on with one of those who wait.
-    fn stir(&mut self, http: &mut Exchanges<'_>) {
+    fn stir(&mut self, http: &mut Responder<'_>) {
         if !self.jobs.is_empty() {
             let n = self.random.usize(..self.jobs.len());
             self.go_on(http, n);
         }
     }
 
-    fn go_on(&mut self, http: &mut Exchanges<'_>, n: usize) {
+    fn go_on(&mut self, http: &mut Responder<'_>, n: usize) {
         let Some((id, job)) = self.jobs.iter().nth(n) else { return };
         let (id, whole) = (*id, job.whole);
         if whole {
@@ -273,7 +273,7 @@ impl Play {
                 let text = random.usize(1..20);
                 caller.stray(&self.world, random.usize(..10), text);
             }
-            (73..80, Some(_)) => self.server.with(|http, cx| http.with(cx, Moody::stir)),
+            (73..80, Some(_)) => self.server.call(|http, cx| http.call(cx, Moody::stir)),
             _ => {
                 self.world.turn(&mut self.server);
                 self.turned = true;
@@ -284,7 +284,7 @@ impl Play {
     fn pass_time(&mut self) {
         self.world.settle(&mut self.server);
         let until = self.server.timeout().unwrap_or_default();
-        self.world.pass(match self.random.u8(..4) {
+        self.world.advance(match self.random.u8(..4) {
             0 => until,
             1 => until.saturating_sub(Duration::from_nanos(1)),
             _ => Duration::from_millis(self.random.u64(..2000)),
@@ -308,7 +308,7 @@ impl Play {
     /// Everybody says and reads the rest, and all that waits is answered.
     fn end(mut self, report: &mut Report) -> Check {
         self.world.set_faults(Faults::default());
-        self.world.pass(Duration::from_millis(100)); // so that nobody waits for descriptors any more
+        self.world.advance(Duration::from_millis(100)); // so that nobody waits for descriptors any more
         if self.random.bool() {
             self.callers.iter_mut().for_each(Caller::give_up);
         }
@@ -318,8 +318,8 @@ impl Play {
             self.callers.iter_mut().for_each(|caller| caller.read(usize::MAX));
             self.check(report)?;
             let waiting = self.server.service().handler().jobs.len();
-            let stir = |moody: &mut Moody, http: &mut Exchanges<'_>| (0..waiting).for_each(|n| moody.go_on(http, n));
-            self.server.with(|http, cx| http.with(cx, stir));
+            let stir = |moody: &mut Moody, http: &mut Responder<'_>| (0..waiting).for_each(|n| moody.go_on(http, n));
+            self.server.call(|http, cx| http.call(cx, stir));
             if waiting == 0 && !self.world.has_work(&mut self.server) && self.callers.iter().all(Caller::is_done) {
                 break;
             }
@@ -328,7 +328,7 @@ impl Play {
         let undone = self.callers.iter().find(|caller| !caller.is_done()).map(|caller| caller.client.number());
         let jobs = &self.server.service().handler().jobs;
         require(undone.is_none(), || format!("client {undone:?} is not answered; {jobs:?}"))?;
-        self.world.pass(Duration::from_secs(10)); // longer than the server waits for anything
+        self.world.advance(Duration::from_secs(10)); // longer than the server waits for anything
         while self.world.has_work(&mut self.server) {
             self.world.settle(&mut self.server);
             self.callers.iter_mut().for_each(|caller| caller.read(usize::MAX));

@@ -10,7 +10,7 @@ use super::report::{Check, Report, require};
 use fastrand::Rng;
 use pollstack::sim::{Client, Event, Fault, Faults, Sim, World};
 use pollstack::stack::{StackService, wire};
-use pollstack::{EventLoop, Limits, Listen, Overload};
+use pollstack::{EventLoop, Limits, ListenerConfig, Overload};
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -37,9 +37,9 @@ pub(crate) fn run(seed: u64, world: &World, report: &mut Report) -> Check {
         _ => Faults::with_accepts(seed),
     };
     world.set_faults(faults);
-    let mut server = EventLoop::on(world.net(), StackService::new(capacity), Limits::default());
+    let mut server = EventLoop::with_net(world.net(), StackService::new(capacity), Limits::default());
     let overload = Overload::EvictOldest { after: EVICT_AFTER, otherwise: wire::BUSY.into() };
-    let listen = Listen::new("127.0.0.1:1".parse()?).max_conns(max_clients).overload(overload);
+    let listen = ListenerConfig::new("127.0.0.1:1".parse()?).max_conns(max_clients).overload(overload);
     server.listen(listen)?;
     let promised = faults.one_in(Fault::NoDescriptors) == 0;
     let delays = [
@@ -232,7 +232,7 @@ impl Play {
             (5, _) => self.server.timeout().unwrap_or(NANOSECOND),
             _ => Duration::from_millis(self.random.u64(..2000)),
         };
-        self.world.pass(time);
+        self.world.advance(time);
     }
 
     /// Compares what the server has done with what the model says.
@@ -283,12 +283,12 @@ impl Play {
     /// Everybody reads, nothing goes wrong any more, the stack is emptied, and everybody goes.
     fn end(mut self, report: &mut Report) -> Check {
         self.world.set_faults(Faults::default());
-        self.world.pass(Duration::from_secs(1)); // no descriptors: the loop tries again soon
+        self.world.advance(Duration::from_secs(1)); // no descriptors: the loop tries again soon
         self.settle(report)?;
         self.model.is_at_rest()?;
         let unread = self.actors.iter().find(|actor| actor.is_whole() && self.model.is_reading(actor.number()));
         require(unread.is_none(), || format!("client {:?} is not read at rest", unread.map(Actor::number)))?;
-        self.world.pass(Limits::default().linger_time);
+        self.world.advance(Limits::default().linger_time);
         self.settle(report)?;
         let lingering = self.server.stats().lingering;
         require(lingering == 0, || format!("{lingering} linger longer than they may"))?;
@@ -297,7 +297,7 @@ impl Play {
             if self.model.items() == 0 && pushes == 0 {
                 break;
             }
-            self.world.pass(EVICT_AFTER + NANOSECOND); // so that there is a place for one more
+            self.world.advance(EVICT_AFTER + NANOSECOND); // so that there is a place for one more
             let request = if pops > 0 { push(self.actors.len(), 3) } else { vec![0x80] };
             let world = self.world.clone();
             self.come(request, true).send(&world, None, usize::MAX);

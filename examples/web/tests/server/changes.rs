@@ -5,7 +5,7 @@ use std::io::Read;
 use std::time::Instant;
 
 /// Waits until `target` is answered so, and returns how long that took.
-fn seen(site: &Site, target: &str, is: impl Fn(&Reply) -> bool) -> Duration {
+fn seen(site: &Site, target: &str, is: impl Fn(&Response) -> bool) -> Duration {
     let start = Instant::now();
     wait_until("the change is seen", || Some(site.get(target)).filter(|reply| is(reply)));
     start.elapsed()

@@ -15,7 +15,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
-use test_support::replies::{Reply, one, replies};
+use test_support::replies::{Response, one, replies};
 use test_support::{Client, Server, command, run, wait_until};
 
 /// When the files that a site begins with were changed last.
@@ -79,18 +79,18 @@ impl Site {
     }
 
     /// The reply to one request.
-    fn ask(&self, method: &str, target: &str, headers: &[(&str, &str)]) -> Reply {
+    fn ask(&self, method: &str, target: &str, headers: &[(&str, &str)]) -> Response {
         let mut client = self.server.send(&request(method, target, headers));
         let reply = one(&client.answer(), method);
         assert!(reply.closes(), "as it was asked to");
         reply
     }
 
-    fn get(&self, target: &str) -> Reply {
+    fn get(&self, target: &str) -> Response {
         self.ask("GET", target, &[])
     }
 
-    fn get_with(&self, target: &str, headers: &[(&str, &str)]) -> Reply {
+    fn get_with(&self, target: &str, headers: &[(&str, &str)]) -> Response {
         self.ask("GET", target, headers)
     }
 }

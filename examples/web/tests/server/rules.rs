@@ -22,7 +22,7 @@ fn a_file_comes_with_all_that_is_said_of_it() {
 
     let head = site.ask("HEAD", "/page.html", &[]);
     assert_eq!((head.status, &head.body[..]), (200, &b""[..]));
-    let without_date = |reply: &Reply| {
+    let without_date = |reply: &Response| {
         let fields = reply.headers.iter().filter(|(name, _)| name != "Date");
         fields.cloned().collect::<Vec<_>>()
     };

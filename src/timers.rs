@@ -1,10 +1,10 @@
 //! One deadline per connection, the soonest first.
 //!
-//! Deadlines are moved far more often than they pass: a transfer pushes its own ahead with every
-//! read. So the heap holds, for a connection, a time *no later* than its deadline. Moving a
-//! deadline later touches nothing but one word; when the old time comes up, the entry is put
-//! back at the new one. [`Deadlines::soonest`] does so before it answers, so a loop that sleeps
-//! until then never wakes for a deadline that was moved or cleared.
+//! Deadlines are moved far more often than they pass: a transfer moves its own with every read. So the
+//! heap holds, for each connection, a time *no later* than its deadline. Moving a deadline later
+//! writes one word; when the old time comes up, the entry is put back at the new one.
+//! [`Deadlines::soonest`] does so before it answers, so a loop that sleeps until then never wakes for
+//! a deadline that was moved or cleared.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -13,7 +13,7 @@ use std::time::Instant;
 /// Below this many entries the heap is not worth tidying.
 const TIDY_ABOVE: usize = 64;
 
-/// The deadlines of the connections of a loop, by slab key.
+/// The deadlines of the connections of a loop, by key.
 #[derive(Debug, Default)]
 pub(crate) struct Deadlines {
     heap: BinaryHeap<Reverse<(Instant, usize)>>,
@@ -51,12 +51,12 @@ impl Deadlines {
         }
     }
 
-    /// The deadline of `key`.
+    /// Returns the deadline of `key`.
     pub(crate) fn get(&self, key: usize) -> Option<Instant> {
         self.timers.get(key)?.deadline
     }
 
-    /// The soonest deadline of all.
+    /// Returns the soonest deadline of all.
     pub(crate) fn soonest(&mut self) -> Option<Instant> {
         while let Some(&Reverse((at, key))) = self.heap.peek() {
             let timer = self.timers[key];
@@ -72,13 +72,13 @@ impl Deadlines {
         None
     }
 
-    /// The connection whose deadline passed first, at or before `now`.
+    /// Returns the connection whose deadline passed first, at or before `now`.
     pub(crate) fn first_passed(&mut self, now: Instant) -> Option<usize> {
         self.soonest().filter(|at| *at <= now)?;
         self.heap.peek().map(|&Reverse((_, key))| key)
     }
 
-    /// Clears the deadline of `key` if it has passed, at or before `now`; whether it has.
+    /// Clears the deadline of `key` if it has passed, at or before `now`. Returns whether it has.
     pub(crate) fn take_passed(&mut self, key: usize, now: Instant) -> bool {
         let passed = self.timers.get(key).and_then(|timer| timer.deadline).is_some_and(|at| at <= now);
         if passed {
@@ -87,8 +87,8 @@ impl Deadlines {
         passed
     }
 
-    /// Deadlines moved *earlier* leave void entries behind; they may not outnumber the live ones
-    /// by more than a factor, whatever a service does.
+    /// Removes the void entries that deadlines leave behind when they are moved *earlier*, before they
+    /// outnumber the live ones two to one.
     fn tidy(&mut self) {
         if self.heap.len() <= TIDY_ABOVE.max(2 * self.set) {
             return;

@@ -1,0 +1,163 @@
+//! The effects that a protocol may ask of the loop.
+
+use crate::connection::Connection;
+use crate::connections::Connections;
+use crate::id::{ConnId, SendError};
+use crate::net::Peer;
+use std::fs::File;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+/// Effects on any connection, at any time: send, finish, abort, pause, set a deadline, stop.
+///
+/// A context makes no system call and calls nothing back. It records effects, and the loop carries
+/// them out when the callback has returned, so no callback ever runs inside another. An effect on a
+/// connection that has gone does nothing.
+#[derive(Debug)]
+pub struct Context<'a> {
+    connections: &'a mut Connections,
+}
+
+impl<'a> Context<'a> {
+    pub(crate) fn new(connections: &'a mut Connections) -> Self {
+        Context { connections }
+    }
+
+    /// Lends the same context for a shorter time, to a layer that keeps it in a context of its own.
+    pub fn reborrow(&mut self) -> Context<'_> {
+        Context { connections: self.connections }
+    }
+
+    /// Returns the time at which this turn of the loop began.
+    pub fn now(&self) -> Instant {
+        self.connections.now
+    }
+
+    /// Sends a copy of `bytes`: all of them, or none.
+    ///
+    /// # Errors
+    /// [`Full`](SendError::Full) if they are more than the [`send_capacity`](Self::send_capacity),
+    /// [`Gone`](SendError::Gone) if the connection cannot be sent to any more.
+    pub fn send(&mut self, id: ConnId, bytes: &[u8]) -> Result<(), SendError> {
+        self.connections.send(id, bytes.len(), |output| output.push_bytes(bytes))
+    }
+
+    /// Sends `bytes` without a copy: the same buffer can go to any number of connections. It
+    /// counts in full against the [`send_capacity`](Self::send_capacity) of each.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send).
+    pub fn send_shared(&mut self, id: ConnId, bytes: &Rc<[u8]>) -> Result<(), SendError> {
+        self.connections.send(id, bytes.len(), |output| output.push_shared(bytes))
+    }
+
+    /// Sends `len` bytes of `file` from `offset`, by `sendfile` where the system has it. A file counts
+    /// a few bytes against the [`send_capacity`](Self::send_capacity). If it turns out to be
+    /// shorter, the connection fails with a reset, so that the peer cannot take a part for the whole.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send).
+    pub fn send_file(&mut self, id: ConnId, file: &Rc<File>, offset: u64, len: u64) -> Result<(), SendError> {
+        self.connections.send(id, usize::from(len > 0), |output| output.push_file(file, offset, len))
+    }
+
+    /// Returns how many bytes can be sent now: [`Limits::output`](crate::Limits::output) less what
+    /// the kernel has not taken yet; 0 if the connection has gone.
+    pub fn send_capacity(&self, id: ConnId) -> usize {
+        self.connections.open(id).map_or(0, |connection| connection.send_capacity(&self.connections.limits))
+    }
+
+    /// Returns when the kernel last took bytes of the connection's output; `None` if it never has.
+    ///
+    /// A peer that does not read shows here. A slow reader may, too: kernels tell of room only when a
+    /// third of their buffer is free. The loop tries to write once more before a
+    /// [deadline](Self::set_deadline) passes.
+    pub fn last_write(&self, id: ConnId) -> Option<Instant> {
+        self.connections.get(id).and_then(|connection| connection.last_write)
+    }
+
+    /// Returns whether the connection can still be sent to.
+    pub fn is_open(&self, id: ConnId) -> bool {
+        self.connections.open(id).is_some()
+    }
+
+    /// Returns the address of the peer; `None` if the connection has gone.
+    pub fn peer(&self, id: ConnId) -> Option<Peer> {
+        self.connections.open(id).map(|connection| connection.peer)
+    }
+
+    /// Closes the connection once everything sent has gone out. Call it when the peer's last message
+    /// is complete: input is not delivered any more.
+    ///
+    /// The loop sends the FIN with the last of the output, before the close. The close lingers, as
+    /// after [`finish_lingering`](Self::finish_lingering), if the peer has sent more than was taken,
+    /// or was sent more than leaves the machine at once: a close over unread input makes the kernel
+    /// send a reset, which destroys what it still holds.
+    ///
+    /// A peer that does not read keeps its place until it does. A [deadline](Self::set_deadline) stays
+    /// in force and can end that.
+    pub fn finish(&mut self, id: ConnId) {
+        self.connections.change(id, Connection::finish);
+    }
+
+    /// Closes as [`finish`](Self::finish) does, for a peer that may still be sending. After the last
+    /// answer and the FIN, the loop reads and drops what still comes, up to
+    /// [`Limits::linger_time`](crate::Limits::linger_time) and
+    /// [`Limits::linger_bytes`](crate::Limits::linger_bytes). The service sees the connection
+    /// closed, and its place is free, as soon as the answer has gone out.
+    pub fn finish_lingering(&mut self, id: ConnId) {
+        self.connections.change(id, |connection| {
+            connection.finish();
+            connection.goes_on = true;
+        });
+    }
+
+    /// Closes the connection at once. Output that has not gone out is lost, and counted in
+    /// [`Closed::unsent`](crate::Closed::unsent). If any is, the peer's stream ends in a reset where
+    /// streams have one (TCP), so that the peer cannot take a part for the whole.
+    pub fn abort(&mut self, id: ConnId) {
+        self.connections.change(id, Connection::abort);
+    }
+
+    /// Reads and drops what the peer sends from here on, and what is left of its input. Only its end
+    /// is still told, before anything that other connections have sent by then is offered.
+    ///
+    /// This is for a peer that has asked for something and waits: once it has hung up, it must not be
+    /// given what other connections bring.
+    pub fn ignore_input(&mut self, id: ConnId) {
+        self.connections.change(id, Connection::ignore_input);
+    }
+
+    /// Stops reading from the connection, which holds its peer back.
+    pub fn pause(&mut self, id: ConnId) {
+        self.connections.change(id, |connection| connection.paused = true);
+    }
+
+    /// Goes on reading, and offers again what input is left. Do not call it from
+    /// [`Service::on_data`](crate::Service::on_data) for the connection that the call is about: the
+    /// loop would offer the same input for ever.
+    pub fn resume(&mut self, id: ConnId) {
+        self.connections.change(id, |connection| {
+            connection.paused = false;
+            connection.reoffer = true;
+        });
+    }
+
+    /// Sets, moves or clears the connection's deadline. When it passes, the loop calls
+    /// [`Service::on_deadline`](crate::Service::on_deadline), once. A time that has passed already
+    /// counts from the next turn on; a deadline that was due in this turn stays due.
+    pub fn set_deadline(&mut self, id: ConnId, deadline: Option<Instant>) {
+        if self.connections.get(id).is_some() {
+            let next_turn = self.now() + Duration::from_nanos(1);
+            // A deadline that is about to be met is not put off by setting it again.
+            let before = self.connections.deadlines.get(id.key()).unwrap_or(next_turn);
+            let deadline = deadline.map(|at| at.max(next_turn.min(before)));
+            self.connections.deadlines.set(id.key(), deadline);
+        }
+    }
+
+    /// Stops the loop, as [`EventLoop::stop`](crate::EventLoop::stop) does.
+    pub fn stop(&mut self, grace: Duration) {
+        self.connections.ask_to_stop(grace);
+    }
+}

@@ -1,0 +1,202 @@
+//! The effects that a handler may ask for: responses, for any request that has not been answered, at any
+//! time.
+
+use super::connection::{Coding, Connection, Progress};
+use super::exchange::{Core, ExchangeId, send_shared};
+use super::response::Response;
+use super::status::Status;
+use crate::context::Context;
+use crate::id::{ListenerId, SendError};
+use crate::net::Peer;
+use crate::output::INSERT_BYTES as SHARED_BYTES;
+use std::rc::Rc;
+use std::time::{Duration, Instant, SystemTime};
+
+/// The cost of a chunk beside its bytes: its size in hexadecimal, two line ends, and what the output
+/// adds for a shared buffer. A chunk that is begun has to be sent whole.
+const CHUNK_BYTES: usize = 16 + 2 + 2 + SHARED_BYTES;
+
+/// The end of a chunked body.
+const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
+
+/// All exchanges of a server.
+///
+/// Nothing here calls the handler back: what it has to be told of comes when its callback has
+/// returned. All of it is harmless for an exchange that is over.
+#[derive(Debug)]
+pub struct Responder<'a> {
+    pub(super) cx: Context<'a>,
+    pub(super) core: &'a mut Core,
+}
+
+impl Responder<'_> {
+    /// The time at which this turn of the loop began.
+    pub fn now(&self) -> Instant {
+        self.cx.now()
+    }
+
+    /// Returns the wall-clock time, by the server's [`Clock`](super::Clock).
+    pub fn time(&self) -> SystemTime {
+        self.core.head.clock().time(self.now())
+    }
+
+    /// Begins a reply. Nothing of it is sent before its content is given.
+    pub fn respond(&mut self, id: ExchangeId, status: Status) -> Response<'_> {
+        Response::new(self.cx.reborrow(), self.core, id, status)
+    }
+
+    /// Whether the exchange is not over.
+    pub fn is_open(&self, id: ExchangeId) -> bool {
+        self.core.find(id).is_some_and(|connection| self.cx.is_open(connection.id))
+    }
+
+    /// Returns the address of the peer.
+    pub fn peer(&self, id: ExchangeId) -> Option<Peer> {
+        self.core.find(id).and_then(|connection| self.cx.peer(connection.id))
+    }
+
+    /// The listener through which the request came.
+    pub fn listener(&self, id: ExchangeId) -> Option<ListenerId> {
+        self.core.find(id).map(|connection| connection.listener)
+    }
+
+    /// How many bytes can be sent now in one piece; 0 if no reply is being streamed.
+    pub fn send_capacity(&self, id: ExchangeId) -> usize {
+        let Some(connection) = self.core.find(id) else { return 0 };
+        let room = self.cx.send_capacity(connection.id);
+        match connection.reply {
+            Progress::Stream(Coding::Chunked) => room.saturating_sub(CHUNK_BYTES + LAST_CHUNK.len()),
+            Progress::Stream(_) => room,
+            Progress::None | Progress::Rest(..) => 0,
+        }
+    }
+
+    /// Sends a copy of `bytes`, all of them or none, as content of a reply that is being
+    /// [streamed](Response::stream), or to a connection that has been [upgraded](Response::upgrade).
+    ///
+    /// # Errors
+    /// [`Full`](SendError::Full) if they are more than [`send_capacity`](Self::send_capacity) is left, and
+    /// [`Handler::on_room`](super::Handler::on_room) tells when there is; [`Gone`](SendError::Gone)
+    /// if the exchange is over, or if more than was promised is sent, which aborts the
+    /// connection.
+    pub fn send(&mut self, id: ExchangeId, bytes: &[u8]) -> Result<(), SendError> {
+        self.send_with(id, bytes.len(), |cx, connection| cx.send(connection.id, bytes))
+    }
+
+    /// Sends `bytes` without a copy: the same buffer can go to any number of exchanges.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send).
+    pub fn send_shared(&mut self, id: ExchangeId, bytes: &Rc<[u8]>) -> Result<(), SendError> {
+        self.send_with(id, bytes.len(), |cx, connection| send_shared(cx, connection, bytes))
+    }
+
+    /// Ends a reply that is being streamed, or a connection that has been upgraded. A reply that
+    /// falls short of the length it has promised ends in a reset, so that no client takes it for
+    /// whole. A request without a reply is answered `204`.
+    pub fn finish(&mut self, id: ExchangeId) {
+        let Some(connection) = self.core.find(id) else { return };
+        let conn = connection.id;
+        match connection.reply {
+            Progress::Stream(Coding::Length(1..)) => {
+                log::error!("{conn}: a reply was finished before its end");
+                return self.cx.abort(conn);
+            }
+            Progress::Stream(Coding::Chunked) if self.cx.send(conn, LAST_CHUNK).is_err() => {
+                return self.cx.abort(conn); // a part of the room is kept for it
+            }
+            Progress::Stream(coding) => self.core.sent(id.key, coding == Coding::Chunked),
+            Progress::None => return self.respond(id, Status::NO_CONTENT).empty(),
+            Progress::Rest(..) => return,
+        }
+        self.core.complete(&mut self.cx, id.key);
+    }
+
+    /// Ends an exchange without the rest of its reply, and its connection with it, at once: in a
+    /// reset if something was on its way.
+    pub fn abort(&mut self, id: ExchangeId) {
+        if let Some(connection) = self.core.find(id) {
+            self.cx.abort(connection.id);
+        }
+    }
+
+    /// Goes on offering [data](super::Handler::on_data) of which not all was taken. Within the
+    /// callback that offers it, this does nothing.
+    pub fn resume(&mut self, id: ExchangeId) {
+        let Some(connection) = self.core.find_mut(id) else { return };
+        if connection.paused && !connection.serving {
+            connection.paused = false;
+            connection.since = self.cx.now();
+            self.cx.resume(connection.id);
+            self.core.arm(&mut self.cx, id.key);
+        }
+    }
+
+    /// Sets, moves or clears the deadline of an exchange. When it passes,
+    /// [`Handler::on_deadline`](super::Handler::on_deadline) is called, once. The end of the
+    /// exchange clears it.
+    pub fn set_deadline(&mut self, id: ExchangeId, deadline: Option<Instant>) {
+        if let Some(connection) = self.core.find_mut(id) {
+            connection.deadline = deadline;
+            self.core.arm(&mut self.cx, id.key);
+        }
+    }
+
+    /// Stops the loop, as [`EventLoop::stop`](crate::EventLoop::stop) does.
+    pub fn stop(&mut self, grace: Duration) {
+        self.cx.stop(grace);
+    }
+
+    /// Ends an exchange whose deadline has passed.
+    pub(super) fn give_up(&mut self, id: ExchangeId) {
+        match self.core.find(id) {
+            Some(connection) if connection.is_unanswered() => {
+                self.respond(id, Status::SERVICE_UNAVAILABLE).error_page()
+            }
+            _ => self.abort(id),
+        }
+    }
+
+    /// Sends `len` bytes of content with `push`, framed as they have to be.
+    fn send_with(
+        &mut self,
+        id: ExchangeId,
+        len: usize,
+        push: impl FnOnce(&mut Context<'_>, &Connection) -> Result<(), SendError>,
+    ) -> Result<(), SendError> {
+        let room = self.send_capacity(id);
+        let Some(connection) = self.core.find_mut(id) else { return Err(SendError::Gone) };
+        let conn = connection.id;
+        let Progress::Stream(coding) = &mut connection.reply else { return Err(SendError::Gone) };
+        if !self.cx.is_open(conn) {
+            return Err(SendError::Gone);
+        }
+        match coding {
+            Coding::Dropped => return Ok(()),
+            _ if len == 0 => return Ok(()), // an empty chunk would be the end
+            _ if len > room => return Err(SendError::Full),
+            Coding::ToTheEnd => push(&mut self.cx, connection)?,
+            Coding::Length(left) => match left.checked_sub(len as u64) {
+                Some(rest) => {
+                    *left = rest;
+                    push(&mut self.cx, connection)?;
+                }
+                None => {
+                    log::error!("{conn}: more of a reply was sent than it has promised");
+                    self.cx.abort(conn);
+                    return Err(SendError::Gone);
+                }
+            },
+            Coding::Chunked => {
+                self.cx.send(conn, self.core.head.chunk(len))?;
+                if let Some(connection) = self.core.connections.get(id.key) {
+                    push(&mut self.cx, connection)?;
+                }
+                self.cx.send(conn, b"\r\n")?;
+            }
+        }
+        self.core.sent(id.key, true);
+        self.core.arm(&mut self.cx, id.key);
+        Ok(())
+    }
+}

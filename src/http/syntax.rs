@@ -1,0 +1,18 @@
+//! The grammar that requests and responses share.
+
+/// Returns the items of a list (RFC 9110, section 5.6.1).
+pub(super) fn list(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii).filter(|item| !item.is_empty())
+}
+
+/// Returns whether `text` may be a method or the name of a field (RFC 9110, section 5.6.2).
+pub(super) fn is_token(text: &str) -> bool {
+    let special = |byte| b"!#$%&'*+-.^_`|~".contains(&byte);
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || special(byte))
+}
+
+/// Returns whether `value` may be the value of a field: no line breaks and no other controls but the
+/// tab (RFC 9110, section 5.5).
+pub(super) fn is_value(value: &[u8]) -> bool {
+    value.iter().all(|byte| matches!(byte, b'\t' | b' '..=b'~' | 0x80..))
+}

@@ -1,0 +1,274 @@
+//! A listener: its configuration, its sockets, the connections that it has admitted, and what becomes
+//! of the one too many.
+
+use crate::net::{Address, SocketOptions};
+use crate::queue::{Place, Queue};
+use std::borrow::Cow;
+use std::time::{Duration, Instant};
+
+/// How many connections may wait in the kernel to be accepted, per address.
+///
+/// A flood of short connections arrives in bursts. A connection that overflows this queue costs its
+/// client a retransmission, one second or more, or worse: with SYN cookies Linux may accept it after
+/// dropping its first bytes, and what follows is taken for the beginning. A server cannot see that; a
+/// queue that does not overflow prevents it. The kernel caps the number (on Linux,
+/// `net.core.somaxconn`, 4096 by default).
+pub const DEFAULT_BACKLOG: u32 = 4096;
+
+/// The silence after which a TCP peer is asked whether it is still there. A peer whose machine has
+/// vanished is closed within two minutes; the questions cost a silent peer a packet a minute.
+pub const DEFAULT_KEEPALIVE: Duration = Duration::from_secs(60);
+
+/// How many connections a listener admits. They fit the usual descriptor limit of 1024 and leave as
+/// many descriptors for what a service opens itself.
+pub const DEFAULT_MAX_CONNS: usize = 512;
+
+/// How to listen: addresses whose connections are admitted and counted together, and what happens to
+/// the one too many.
+///
+/// ```
+/// use pollstack::{ListenerConfig, Overload};
+/// use std::time::Duration;
+///
+/// let config = ListenerConfig::new("127.0.0.1:0".parse()?)
+///     .address("[::1]:0".parse()?)
+///     .max_conns(100)
+///     .overload(Overload::EvictOldest { after: Duration::from_secs(10), otherwise: vec![0xFF].into() });
+/// # Ok::<(), pollstack::net::ParseAddressError>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct ListenerConfig {
+    pub(crate) addresses: Vec<Address>,
+    pub(crate) socket: SocketOptions,
+    pub(crate) max_conns: usize,
+    pub(crate) overload: Overload,
+}
+
+impl ListenerConfig {
+    /// Listens on `address` with [`DEFAULT_BACKLOG`], [`DEFAULT_KEEPALIVE`], [`DEFAULT_MAX_CONNS`] and
+    /// [`Overload::Defer`].
+    pub fn new(address: Address) -> Self {
+        ListenerConfig::unbound().address(address)
+    }
+
+    /// Listens on no address: for connections that come by
+    /// [`EventLoop::adopt`](crate::EventLoop::adopt).
+    pub fn unbound() -> Self {
+        let socket = SocketOptions { backlog: DEFAULT_BACKLOG, keepalive: Some(DEFAULT_KEEPALIVE) };
+        ListenerConfig { addresses: Vec::new(), socket, max_conns: DEFAULT_MAX_CONNS, overload: Overload::Defer }
+    }
+
+    /// Listens on one more address. Its connections count with the others.
+    pub fn address(mut self, address: Address) -> Self {
+        self.addresses.push(address);
+        self
+    }
+
+    /// Sets how many connections may wait in the kernel, per address.
+    pub fn backlog(mut self, backlog: u32) -> Self {
+        self.socket.backlog = backlog;
+        self
+    }
+
+    /// Sets the silence, in whole seconds, after which TCP peers are asked whether they are still
+    /// there ([`DEFAULT_KEEPALIVE`]); with `None` they are never asked.
+    ///
+    /// A peer that has vanished is asked six times. Its connection fails with a timeout after less
+    /// than twice this time. Keepalive costs no system call.
+    pub fn keepalive(mut self, silence: Option<Duration>) -> Self {
+        self.socket.keepalive = silence;
+        self
+    }
+
+    /// Sets how many connections may be open at the same time, over all addresses.
+    pub fn max_conns(mut self, max_conns: usize) -> Self {
+        self.max_conns = max_conns;
+        self
+    }
+
+    /// Sets what happens to the one too many.
+    pub fn overload(mut self, overload: Overload) -> Self {
+        self.overload = overload;
+        self
+    }
+}
+
+/// The policy of a full listener for a new connection. Policies may be added.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Overload {
+    /// Closes the oldest connection if it is older than `after`, strictly and counted from its
+    /// accept. Otherwise the new client reads `otherwise` and the end of the stream.
+    EvictOldest {
+        /// The age up to which a connection is safe.
+        after: Duration,
+        /// The bytes that a client reads if no connection is old enough to be evicted for it.
+        otherwise: Cow<'static, [u8]>,
+    },
+    /// The new client reads these bytes and the end of the stream.
+    Reject(Cow<'static, [u8]>),
+    /// Accepts no connection until another one closes. New clients wait in the backlog.
+    Defer,
+}
+
+/// A listener of a loop.
+#[derive(Debug)]
+pub(crate) struct Listener<Socket> {
+    pub(crate) sockets: Vec<ListeningSocket<Socket>>,
+    pub(crate) backlog: u32,
+    capacity: usize,
+    overload: Overload,
+    /// The connections that count, by key, in the order of their accept.
+    admitted: Queue<(usize, Instant)>,
+    /// How many have been accepted and not been decided about.
+    pending: usize,
+}
+
+/// One of a listener's sockets.
+#[derive(Debug)]
+pub(crate) struct ListeningSocket<Socket> {
+    pub(crate) socket: Socket,
+    /// Connections may be waiting. Cleared only by `WouldBlock`.
+    pub(crate) ready: bool,
+    /// How many connections in a row were lost in the backlog.
+    pub(crate) lost: usize,
+}
+
+/// The decision about a new connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Decision {
+    Admit,
+    /// Admit it in the place of the connection with this key.
+    Evict(usize),
+    Reject,
+}
+
+impl<Socket> Listener<Socket> {
+    /// Makes a listener that has no sockets yet.
+    pub(crate) fn new(config: &ListenerConfig) -> Self {
+        Listener {
+            sockets: Vec::new(),
+            backlog: config.socket.backlog,
+            capacity: config.max_conns,
+            overload: config.overload.clone(),
+            admitted: Queue::new(),
+            pending: 0,
+        }
+    }
+
+    pub(crate) fn add_socket(&mut self, socket: Socket) {
+        self.sockets.push(ListeningSocket { socket, ready: false, lost: 0 });
+    }
+
+    /// Counts a connection that has been accepted. [`decide`](Self::decide) must follow.
+    pub(crate) fn count_pending(&mut self) {
+        self.pending += 1;
+    }
+
+    /// Decides about a new connection at `now`. The oldest connection is the head of a queue in the
+    /// order of accept, so this costs the same with ten connections and with a hundred thousand.
+    pub(crate) fn decide(&mut self, now: Instant) -> Decision {
+        self.pending = self.pending.saturating_sub(1);
+        if self.admitted.len() < self.capacity {
+            return Decision::Admit;
+        }
+        match (&self.overload, self.admitted.front()) {
+            (Overload::EvictOldest { after, .. }, Some(&(oldest, accepted_at)))
+                if now.saturating_duration_since(accepted_at) > *after =>
+            {
+                Decision::Evict(oldest)
+            }
+            _ => Decision::Reject,
+        }
+    }
+
+    /// Returns whether connections should be taken from the backlog at all.
+    pub(crate) fn may_accept(&self) -> bool {
+        self.admitted.len() + self.pending < self.capacity || !matches!(self.overload, Overload::Defer)
+    }
+
+    /// Returns what a rejected client reads.
+    pub(crate) fn rejection(&self) -> &[u8] {
+        match &self.overload {
+            Overload::EvictOldest { otherwise: bytes, .. } | Overload::Reject(bytes) => bytes,
+            Overload::Defer => &[],
+        }
+    }
+
+    /// Counts a connection that is admitted.
+    pub(crate) fn enter(&mut self, key: usize, accepted_at: Instant) -> Place {
+        self.admitted.push_back((key, accepted_at))
+    }
+
+    /// Counts a connection no more.
+    pub(crate) fn leave(&mut self, place: Place) {
+        self.admitted.remove(place);
+    }
+
+    /// Returns how many connections count.
+    pub(crate) fn len(&self) -> usize {
+        self.admitted.len()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.admitted.is_empty()
+    }
+
+    pub(crate) fn capacity(&self) -> usize {
+        self.capacity
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(10);
+    const TICK: Duration = Duration::from_nanos(1);
+
+    fn stack(max_conns: usize) -> Listener<()> {
+        let evict = Overload::EvictOldest { after: LIMIT, otherwise: vec![0xFF].into() };
+        Listener::<()>::new(&ListenerConfig::new("127.0.0.1:0".parse().unwrap()).max_conns(max_conns).overload(evict))
+    }
+
+    /// Lost otherwise: a client's last moment. At exactly the limit no connection is evicted.
+    #[test]
+    fn evicts_only_the_strictly_older() {
+        let (start, mut listener) = (Instant::now(), stack(1));
+        listener.enter(7, start);
+        assert_eq!(listener.decide(start + LIMIT - TICK), Decision::Reject);
+        assert_eq!(listener.decide(start + LIMIT), Decision::Reject);
+        assert_eq!(listener.decide(start + LIMIT + TICK), Decision::Evict(7));
+    }
+
+    /// Lost otherwise: a connection that need not go, or a younger one than the oldest.
+    #[test]
+    fn evicts_only_the_oldest_and_only_when_full() {
+        let (start, mut listener) = (Instant::now(), stack(3));
+        let first = listener.enter(1, start);
+        listener.enter(2, start + TICK);
+        let later = start + LIMIT * 3;
+        assert_eq!(listener.decide(later), Decision::Admit, "room is left, whatever the age");
+        listener.enter(3, later);
+        assert_eq!(listener.decide(later), Decision::Evict(1));
+        listener.leave(first);
+        assert_eq!(listener.decide(later), Decision::Admit, "a closed connection counts no longer");
+        listener.enter(4, later);
+        assert_eq!(listener.decide(later), Decision::Evict(2));
+    }
+
+    /// Lost otherwise: clients that a deferring listener accepts and cannot serve.
+    #[test]
+    fn defers_at_capacity_and_not_below() {
+        let mut listener = Listener::<()>::new(&ListenerConfig::new("127.0.0.1:0".parse().unwrap()).max_conns(1));
+        assert!(listener.may_accept());
+        listener.count_pending();
+        assert!(!listener.may_accept(), "the pending connection takes the place");
+        assert_eq!(listener.decide(Instant::now()), Decision::Admit);
+        let place = listener.enter(0, Instant::now());
+        assert!(!listener.may_accept());
+        listener.leave(place);
+        assert!(listener.may_accept());
+        assert!(stack(0).may_accept(), "the other policies accept, to say no");
+    }
+}

@@ -1,0 +1,166 @@
+//! The loop on a poll of mio: one of its own, which `run` waits on, or another that it is embedded in.
+
+use crate::event_loop::EventLoop;
+use crate::limits::Limits;
+use crate::net::{Handle, Mio, OwnPoll, RESERVED_TOKENS, WAKE};
+use crate::service::Service;
+use mio::event::{self, Event};
+use mio::{Events, Poll, Registry};
+use std::io::{self, ErrorKind};
+use std::ops::Range;
+use std::time::Duration;
+
+/// How many events one wait may bring.
+const EVENTS: usize = 1024;
+
+impl<S: Service> EventLoop<S, Mio> {
+    /// Makes a loop with a poll of its own and the default [`Limits`].
+    ///
+    /// # Errors
+    /// The system's, if it has no descriptor to spare.
+    pub fn new(service: S) -> io::Result<Self> {
+        Self::with_limits(service, Limits::default())
+    }
+
+    /// Makes a loop with a poll of its own.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn with_limits(service: S, limits: Limits) -> io::Result<Self> {
+        Ok(Self::with_net(Mio::new()?, service, limits))
+    }
+
+    /// Makes a loop that lives in another poll. It takes all its tokens from `tokens`: 64 are for
+    /// listening sockets, and the rest has to be enough for the capacities of all listeners, for
+    /// [`Limits::lingering`] and for one more.
+    ///
+    /// The caller waits no longer than [`timeout`](Self::timeout), hands over
+    /// [events](Self::handle_event), waits again while there may be [more](Self::batches), and calls
+    /// [`turn`](Self::turn):
+    ///
+    /// ```
+    /// # use pollstack::{ConnId, Context, EventLoop, Limits, ListenerId, Service};
+    /// # use std::time::Duration;
+    /// # struct Idle;
+    /// # impl Service for Idle {
+    /// #     type Conn = ();
+    /// #     fn on_open(&mut self, _: &mut Context<'_>, _: ConnId, _: ListenerId) {}
+    /// #     fn on_data(&mut self, _: &mut Context<'_>, _: ConnId, _: &mut (), input: &[u8]) -> usize { input.len() }
+    /// # }
+    /// let mut poll = mio::Poll::new()?;
+    /// let mut events = mio::Events::with_capacity(256);
+    /// let mut server = EventLoop::embedded(Idle, Limits::default(), poll.registry(), 1000..5000)?;
+    /// # server.stop(Duration::ZERO);
+    /// while !server.is_stopped() {
+    ///     let mut timeout = server.timeout();
+    ///     for _ in 0..server.batches(256) {
+    ///         poll.poll(&mut events, timeout)?;
+    ///         for event in &events {
+    ///             if !server.handle_event(event) {
+    ///                 // the event of a source of our own
+    ///             }
+    ///         }
+    ///         if events.iter().count() < 256 {
+    ///             break;
+    ///         }
+    ///         timeout = Some(Duration::ZERO);
+    ///     }
+    ///     server.turn();
+    /// }
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// The system's, if the registry cannot be cloned.
+    pub fn embedded(service: S, limits: Limits, registry: &Registry, tokens: Range<usize>) -> io::Result<Self> {
+        Ok(Self::with_net(Mio::embedded(registry, tokens)?, service, limits))
+    }
+
+    /// Runs until the loop has [stopped](Self::is_stopped).
+    ///
+    /// # Errors
+    /// The system's, if it fails to wait; `InvalidInput` for a loop that is
+    /// [embedded](Self::embedded): drive it with [`turn`](Self::turn).
+    pub fn run(&mut self) -> io::Result<()> {
+        self.run_with(|_, _| {})
+    }
+
+    /// Runs as [`run`](Self::run) does, and hands the events that are not the loop's to `foreign`: for
+    /// a tool with event sources of its own in the same poll. See [`register`](Self::register).
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    pub fn run_with(&mut self, mut foreign: impl FnMut(&mut Self, &Event)) -> io::Result<()> {
+        let OwnPoll { poll, handle } = self.net.own.as_mut().ok_or_else(embedded)?;
+        let (mut poll, handle) = (poll.take().ok_or_else(embedded)?, handle.clone());
+        let result = self.drive(&mut poll, &handle, &mut foreign);
+        if let Some(own) = &mut self.net.own {
+            own.poll = Some(poll);
+        }
+        result
+    }
+
+    fn drive(
+        &mut self,
+        poll: &mut Poll,
+        handle: &Handle,
+        foreign: &mut impl FnMut(&mut Self, &Event),
+    ) -> io::Result<()> {
+        let mut events = Events::with_capacity(EVENTS);
+        'turns: while !self.is_stopped() {
+            let mut timeout = self.timeout();
+            for _ in 0..self.batches(EVENTS) {
+                match poll.poll(&mut events, timeout) {
+                    Err(error) if error.kind() == ErrorKind::Interrupted => continue 'turns,
+                    result => result?,
+                }
+                for event in &events {
+                    if event.token() == WAKE {
+                        if let Some(grace) = handle.take_stop() {
+                            self.stop(grace);
+                        }
+                    } else if !self.handle_event(event) {
+                        foreign(self, event);
+                    }
+                }
+                if events.iter().count() < EVENTS {
+                    break;
+                }
+                timeout = Some(Duration::ZERO);
+            }
+            self.turn();
+        }
+        Ok(())
+    }
+
+    /// Registers an event source beside the loop, for [`run_with`](Self::run_with).
+    ///
+    /// # Errors
+    /// The system's; `InvalidInput` for a token that is not below [`RESERVED_TOKENS`].
+    pub fn register(&self, source: &mut impl event::Source, token: usize) -> io::Result<()> {
+        if token >= RESERVED_TOKENS {
+            let text = format!("token {token} is the loop's; use one below {RESERVED_TOKENS}");
+            return Err(io::Error::new(ErrorKind::InvalidInput, text));
+        }
+        self.net.register(source, token)
+    }
+
+    /// Returns a handle that stops the loop from another thread.
+    ///
+    /// # Errors
+    /// `InvalidInput` for a loop that is [embedded](Self::embedded): wake its poll and call
+    /// [`stop`](Self::stop).
+    pub fn handle(&self) -> io::Result<Handle> {
+        self.net.own.as_ref().map(|own| own.handle.clone()).ok_or_else(embedded)
+    }
+
+    /// Takes note of an event of the poll. Returns whether it is the loop's.
+    pub fn handle_event(&mut self, event: &Event) -> bool {
+        let known = self.net.translate(event);
+        known.inspect(|(source, ready)| self.notify(*source, *ready)).is_some()
+    }
+}
+
+fn embedded() -> io::Error {
+    io::Error::new(ErrorKind::InvalidInput, "the event loop is embedded: drive it with `turn`, not `run`")
+}
