@@ -33,7 +33,7 @@
 //!     client.send(b"whatever happens, this comes back");
 //!     client.end();
 //!     world.settle(&mut server);
-//!     assert_eq!(client.read(), b"whatever happens, this comes back", "seed {seed}: {}", world.story());
+//!     assert_eq!(client.read(), b"whatever happens, this comes back", "seed {seed}: {}", world.trace());
 //!     assert!(client.has_ended());
 //! }
 //! # Ok::<(), Box<dyn std::error::Error>>(())
@@ -57,11 +57,14 @@ pub use self::net::{Listener, Sim, Stream};
 
 use self::wire::{Buffers, Flavour, Wire};
 use crate::event_loop::EventLoop;
+use crate::limits::Limits;
+use crate::listener::ListenerConfig;
 use crate::net::{Ready, Source};
 use crate::service::Service;
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::fmt;
+use std::io::{self, ErrorKind};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -91,8 +94,8 @@ struct State {
     random: fastrand::Rng,
     faults: Faults,
     fired: [u64; Fault::ALL.len()],
-    /// How many accepts more will find no descriptor.
-    exhausted: usize,
+    /// The errors of the next accepts.
+    accept_errors: VecDeque<ErrorKind>,
     listeners: Vec<Backlog>,
     wires: Vec<Wire>,
     /// The sources with an edge that the loop has not been told of, in that order.
@@ -101,6 +104,8 @@ struct State {
     buffers: Buffers,
     /// How many calls the server has made, and what clients do when it has made so many.
     calls: usize,
+    /// The names of the calls, if they are recorded.
+    recorded: Option<Vec<&'static str>>,
     actions: Vec<(usize, Action)>,
     /// How often the loop has waited.
     waits: usize,
@@ -128,6 +133,7 @@ struct Backlog {
 enum Edge {
     Listener(usize),
     Wire(usize),
+    Reported(Source, Ready),
 }
 
 impl World {
@@ -140,13 +146,14 @@ impl World {
             random: fastrand::Rng::with_seed(seed),
             faults: Faults::default(),
             fired: [0; Fault::ALL.len()],
-            exhausted: 0,
+            accept_errors: VecDeque::new(),
             listeners: Vec::new(),
             wires: Vec::new(),
             edges: VecDeque::new(),
             flavour: Flavour::Tcp,
             buffers: Buffers { receive: RECEIVE_BUFFER, send: SEND_BUFFER, window: WINDOW },
             calls: 0,
+            recorded: None,
             actions: Vec::new(),
             waits: 0,
             log: Vec::new(),
@@ -163,12 +170,13 @@ impl World {
     pub fn set_faults(&self, faults: Faults) {
         let mut state = self.0.borrow_mut();
         state.faults = faults;
-        state.exhausted = 0;
+        state.accept_errors.clear();
     }
 
-    /// Has the next `accepts` accepts find no descriptor.
-    pub fn exhaust(&self, accepts: usize) {
-        self.0.borrow_mut().exhausted = accepts;
+    /// Has the next accepts fail, while connections wait. An error of kind
+    /// [`Other`](ErrorKind::Other) is that of a process that has no descriptor left.
+    pub fn fail_accepts(&self, errors: impl IntoIterator<Item = ErrorKind>) {
+        self.0.borrow_mut().accept_errors.extend(errors);
     }
 
     /// How often each kind of fault has been made.
@@ -197,6 +205,12 @@ impl World {
     /// How many calls the server has made.
     pub fn calls(&self) -> usize {
         self.0.borrow().calls
+    }
+
+    /// Takes the calls that the server has made since the last time, by the names of the functions of
+    /// [`Net`](crate::net::Net), waits apart. The first time, recording begins.
+    pub fn take_calls(&self) -> Vec<&'static str> {
+        self.0.borrow_mut().recorded.replace(Vec::new()).unwrap_or_default()
     }
 
     /// Has a client, or the clock, do something before the server's next call but `calls`, be it in
@@ -238,9 +252,26 @@ impl World {
         self.0.borrow_mut().now += time;
     }
 
+    /// Makes a loop in this world that serves one listener.
+    ///
+    /// # Panics
+    /// If the limits do not fit the network, see [`EventLoop::listen`].
+    pub fn serve<S: Service>(&self, service: S, limits: Limits, listener: ListenerConfig) -> EventLoop<S, Sim> {
+        let mut event_loop = EventLoop::with_net(self.net(), service, limits);
+        event_loop.listen(listener).unwrap_or_else(|error| panic!("cannot serve: {error}"));
+        event_loop
+    }
+
     /// A client connects to the first listener.
     pub fn connect(&self) -> Client {
         self.connect_to(0)
+    }
+
+    /// A client connects to the first listener, and sends.
+    pub fn send(&self, bytes: &[u8]) -> Client {
+        let client = self.connect();
+        client.send(bytes);
+        client
     }
 
     /// A client connects to a listening socket, counted over all
@@ -248,10 +279,7 @@ impl World {
     /// is refused: it has been reset.
     pub fn connect_to(&self, listener: usize) -> Client {
         let mut state = self.0.borrow_mut();
-        let number = state.wires.len();
-        let wire = Wire::new(state.flavour, state.buffers);
-        state.wires.push(wire);
-        state.log(number, Event::Connected);
+        let number = state.wire();
         match state.listeners.get_mut(listener).filter(|backlog| backlog.open) {
             Some(backlog) => {
                 backlog.waiting.push_back(number);
@@ -260,6 +288,22 @@ impl World {
             None => state.wires[number].refuse(),
         }
         Client { world: self.clone(), number }
+    }
+
+    /// Makes a connection that goes through no listener, for [`EventLoop::adopt`].
+    pub fn stream(&self) -> (Client, Stream) {
+        let number = self.0.borrow_mut().wire();
+        (Client { world: self.clone(), number }, Stream::new(number))
+    }
+
+    /// Returns how many connections wait to be accepted.
+    pub fn waiting(&self) -> usize {
+        self.0.borrow().listeners.iter().map(|backlog| backlog.waiting.len()).sum()
+    }
+
+    /// Has the next wait report an event, which need not be true.
+    pub fn report(&self, source: Source, ready: Ready) {
+        self.0.borrow_mut().edges.push_back(Edge::Reported(source, ready));
     }
 
     /// Waits, hands over what has happened, and has one turn of the loop.
@@ -316,7 +360,7 @@ impl World {
     }
 
     /// Returns the events since the log was last taken, a line each.
-    pub fn story(&self) -> String {
+    pub fn trace(&self) -> String {
         self.0.borrow().log.iter().map(|entry| format!("{entry}\n")).collect()
     }
 }
@@ -324,6 +368,14 @@ impl World {
 impl State {
     fn log(&mut self, client: usize, event: Event) {
         self.log.push(Entry { at: self.now - self.start, waits: self.waits, client, event });
+    }
+
+    /// Makes a connection. Returns its number.
+    fn wire(&mut self) -> usize {
+        let number = self.wires.len();
+        self.wires.push(Wire::new(self.flavour, self.buffers));
+        self.log(number, Event::Connected);
+        number
     }
 
     /// Whether a fault is to be made now.
@@ -336,14 +388,13 @@ impl State {
         fires
     }
 
-    /// Whether an accept finds no descriptor; if it begins, that goes on for a few.
-    fn runs_out(&mut self) -> bool {
-        if self.exhausted == 0 && self.fault(Fault::NoDescriptors) {
-            self.exhausted = self.random.usize(1..6);
+    /// Returns the error of an accept. Once there is no descriptor left, a few accepts fail in a row.
+    fn accept_error(&mut self) -> Option<io::Error> {
+        if self.accept_errors.is_empty() && self.fault(Fault::NoDescriptors) {
+            let accepts = self.random.usize(1..6);
+            self.accept_errors.extend(std::iter::repeat_n(ErrorKind::Other, accepts)); // EMFILE has no kind of its own
         }
-        let runs_out = self.exhausted > 0;
-        self.exhausted -= usize::from(runs_out);
-        runs_out
+        self.accept_errors.pop_front().map(io::Error::from)
     }
 
     /// Some of `n`, at least one, and less than all if there are more.
@@ -397,6 +448,7 @@ impl State {
                 readable.then_some((Source::Listener(listener), Ready { readable, ..Ready::default() }))
             }
             Edge::Wire(number) => self.wires[number].event(),
+            Edge::Reported(source, ready) => Some((source, ready)),
         }
     }
 

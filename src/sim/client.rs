@@ -2,6 +2,7 @@
 
 use super::wire::{Change, Wire};
 use super::{Event, World};
+use crate::net::Interest;
 
 /// A client's end of a connection. Bytes that it does not [read](Client::read) stay in the server's way.
 #[derive(Clone, Debug)]
@@ -50,6 +51,35 @@ impl Client {
             state.wire_edge(self.number);
         }
         bytes
+    }
+
+    /// Moves the wire by hand: from here on the server's socket takes `bytes` more, whose place is not
+    /// limited otherwise. The server is told of the room.
+    pub fn set_room(&self, bytes: usize) {
+        let mut state = self.world.0.borrow_mut();
+        if state.wires[self.number].set_room(bytes) == Change::Edge {
+            state.wire_edge(self.number);
+        }
+    }
+
+    /// Does the same, and the server is not told: a kernel tells of room only when there is much of it.
+    pub fn set_room_silently(&self, bytes: usize) {
+        self.world.0.borrow_mut().wires[self.number].set_room(bytes);
+    }
+
+    /// Has signals interrupt the next `calls` of the server on this connection.
+    pub fn interrupt(&self, calls: usize) {
+        self.world.0.borrow_mut().wires[self.number].interrupt(calls);
+    }
+
+    /// Returns the key under which the server watches the connection, if it does.
+    pub fn key(&self) -> Option<usize> {
+        self.world.0.borrow().wires[self.number].key()
+    }
+
+    /// Returns the events for which the server watches the connection, if it does.
+    pub fn interest(&self) -> Option<Interest> {
+        self.world.0.borrow().wires[self.number].interest()
     }
 
     /// Whether the server has ended the stream, and all has been read.

@@ -24,6 +24,12 @@ pub struct Stream {
     number: usize,
 }
 
+impl Stream {
+    pub(super) fn new(number: usize) -> Stream {
+        Stream { number }
+    }
+}
+
 impl Sim {
     pub(super) fn new(world: World) -> Sim {
         Sim(world)
@@ -33,16 +39,20 @@ impl Sim {
         self.0.0.borrow_mut()
     }
 
-    /// A call is made: clients may have acted since the last.
-    fn called(&self) -> RefMut<'_, State> {
+    /// Makes the call `name`. Clients may have acted since the last.
+    fn called(&self, name: &'static str) -> RefMut<'_, State> {
         self.0.step();
-        self.state()
+        let mut state = self.state();
+        if let Some(recorded) = &mut state.recorded {
+            recorded.push(name);
+        }
+        state
     }
 
-    /// The faults of calls on a stream. A call that is told to wait has an edge to wait for.
-    fn call(&self, number: usize) -> io::Result<RefMut<'_, State>> {
-        let mut state = self.called();
-        if state.fault(Fault::Interrupted) {
+    /// Makes the faults of calls on a stream. A call that is told to wait has an edge to wait for.
+    fn call(&self, name: &'static str, number: usize) -> io::Result<RefMut<'_, State>> {
+        let mut state = self.called(name);
+        if state.wires[number].is_interrupted() || state.fault(Fault::Interrupted) {
             state.log(number, Event::Interrupted);
             return Err(ErrorKind::Interrupted.into());
         }
@@ -55,9 +65,9 @@ impl Sim {
         Ok(state)
     }
 
-    /// Writes what there is room for of `bytes`.
-    fn take(&self, number: usize, bytes: &[u8], more: bool) -> io::Result<usize> {
-        let mut state = match self.call(number) {
+    /// Makes the call `name`, which writes what there is room for of `bytes`.
+    fn take(&self, name: &'static str, number: usize, bytes: &[u8], more: bool) -> io::Result<usize> {
+        let mut state = match self.call(name, number) {
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
                 self.state().wires[number].wait_for_room();
                 return Err(error);
@@ -105,15 +115,15 @@ impl Net for Sim {
     }
 
     fn accept(&mut self, listener: &mut Listener) -> io::Result<(Stream, Peer)> {
-        let mut state = self.called();
+        let mut state = self.called("accept");
         if state.listeners[listener.index].waiting.is_empty() {
             return Err(ErrorKind::WouldBlock.into());
         }
         if state.fault(Fault::Interrupted) {
             return Err(ErrorKind::Interrupted.into());
         }
-        if state.runs_out() {
-            return Err(io::Error::other("no descriptors")); // EMFILE has no kind of its own
+        if let Some(error) = state.accept_error() {
+            return Err(error);
         }
         let Some(number) = state.listeners[listener.index].waiting.pop_front() else {
             return Err(ErrorKind::WouldBlock.into());
@@ -134,7 +144,7 @@ impl Net for Sim {
 
     fn read(&mut self, stream: &mut Stream, buffer: &mut [u8]) -> io::Result<usize> {
         let number = stream.number;
-        let mut state = self.call(number)?;
+        let mut state = self.call("read", number)?;
         let readable = state.wires[number].readable();
         let mut n = match readable {
             Err(error) => {
@@ -159,38 +169,45 @@ impl Net for Sim {
 
     fn write(&mut self, stream: &mut Stream, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         let bytes: Vec<u8> = slices.iter().flat_map(|slice| slice.iter().copied()).collect();
-        self.take(stream.number, &bytes, false)
+        self.take("write", stream.number, &bytes, false)
     }
 
     fn write_more(&mut self, stream: &mut Stream, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         let bytes: Vec<u8> = slices.iter().flat_map(|slice| slice.iter().copied()).collect();
-        self.take(stream.number, &bytes, true)
+        self.take("write_more", stream.number, &bytes, true)
     }
 
     fn send_file(&mut self, stream: &mut Stream, file: &File, offset: u64, len: usize) -> io::Result<usize> {
         let bytes = read_file(file, offset, len)?;
-        if bytes.is_empty() { Ok(0) } else { self.take(stream.number, &bytes, false) }
+        if bytes.is_empty() { Ok(0) } else { self.take("send_file", stream.number, &bytes, false) }
     }
 
     fn send_file_end(&mut self, stream: &mut Stream, file: &File, offset: u64, len: usize) -> io::Result<usize> {
         let bytes = read_file(file, offset, len)?;
-        if bytes.is_empty() { Ok(0) } else { self.take(stream.number, &bytes, true) }
+        if bytes.is_empty() { Ok(0) } else { self.take("send_file_end", stream.number, &bytes, true) }
     }
 
     fn shutdown_write(&mut self, stream: &mut Stream) -> io::Result<()> {
-        let mut state = self.called();
+        let mut state = self.called("shutdown_write");
         let result = state.wires[stream.number].shutdown_write();
         let event = result.as_ref().map_or_else(|error| Event::Failed(error.kind()), |()| Event::Shut);
         state.log(stream.number, event);
         result
     }
 
-    fn watch(&mut self, stream: &mut Stream, key: usize, _: Option<Interest>, interest: Interest) -> io::Result<()> {
-        let mut state = self.called();
+    fn watch(
+        &mut self,
+        stream: &mut Stream,
+        key: usize,
+        before: Option<Interest>,
+        interest: Interest,
+    ) -> io::Result<()> {
+        let mut state = self.called("watch");
         if state.fault(Fault::WatchFails) {
             state.log(stream.number, Event::Failed(ErrorKind::OutOfMemory));
             return Err(ErrorKind::OutOfMemory.into());
         }
+        assert_eq!(state.wires[stream.number].interest(), before, "the loop knows what it watches");
         if state.wires[stream.number].watch(key, interest) {
             state.wire_edge(stream.number);
         }
@@ -198,20 +215,20 @@ impl Net for Sim {
     }
 
     fn take_error(&mut self, stream: &mut Stream) -> Option<io::Error> {
-        let mut state = self.called();
+        let mut state = self.called("take_error");
         let error = state.wires[stream.number].take_error()?;
         state.log(stream.number, Event::Failed(error.kind()));
         Some(error)
     }
 
     fn close(&mut self, stream: Stream) {
-        let mut state = self.called();
+        let mut state = self.called("close");
         state.log(stream.number, Event::Closed);
         state.wires[stream.number].close(false);
     }
 
     fn reset(&mut self, stream: Stream) {
-        let mut state = self.called();
+        let mut state = self.called("reset");
         state.log(stream.number, Event::Reset);
         state.wires[stream.number].close(true);
     }

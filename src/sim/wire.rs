@@ -29,6 +29,11 @@ pub(super) struct Wire {
     /// In the client's receive buffer: nothing but the client takes it out again.
     inbox: VecDeque<u8>,
     window: usize,
+    /// How many bytes more the server's socket takes, if that is decided by hand. They are in the inbox
+    /// at once.
+    room: Option<usize>,
+    /// How many of the next calls a signal interrupts.
+    interruptions: usize,
     /// A write has come back short: the next room is an edge.
     wants_room: bool,
     /// The client has ended its half; that arrives behind all it has sent.
@@ -104,6 +109,8 @@ impl Wire {
             corked: 0,
             inbox: VecDeque::new(),
             window: buffers.window,
+            room: None,
+            interruptions: 0,
             wants_room: false,
             ended: false,
             client: End::Open,
@@ -228,6 +235,19 @@ impl Wire {
         self.arriving.len() + self.received.len()
     }
 
+    /// Sets the room by hand.
+    pub(super) fn set_room(&mut self, bytes: usize) -> Change {
+        self.room = Some(bytes);
+        self.transmit();
+        let edge = bytes > 0;
+        self.wants_room &= !edge;
+        edge.into()
+    }
+
+    pub(super) fn interrupt(&mut self, calls: usize) {
+        self.interruptions = calls;
+    }
+
     // ---- the server's side ---------------------------------------------------------------------
 
     pub(super) fn lose(&mut self) {
@@ -270,7 +290,11 @@ impl Wire {
         if self.client == End::Reset {
             return Err(ErrorKind::BrokenPipe.into());
         }
-        Ok(self.send_buffer - self.held().min(self.send_buffer))
+        Ok(self.room.unwrap_or(self.free()))
+    }
+
+    fn free(&self) -> usize {
+        self.send_buffer - self.held().min(self.send_buffer)
     }
 
     /// Returns the bytes that count against the send buffer.
@@ -285,6 +309,7 @@ impl Wire {
     /// write that finds no room for all of its bytes keeps none back.
     pub(super) fn write(&mut self, bytes: &[u8], wanted: usize, more: bool) {
         self.buffered.extend(bytes);
+        self.room = self.room.map(|room| room - bytes.len());
         self.wants_room = bytes.len() < wanted;
         let keeps = more && !self.wants_room && self.flavour == Flavour::Tcp;
         self.corked = if keeps { (self.corked + bytes.len()).min(SEGMENT) } else { 0 };
@@ -294,8 +319,8 @@ impl Wire {
     /// Sends what the client has a window for.
     fn transmit(&mut self) {
         let window = match self.flavour {
-            Flavour::Tcp => self.window - self.inbox.len().min(self.window),
-            Flavour::Unix => usize::MAX,
+            Flavour::Tcp if self.room.is_none() => self.window - self.inbox.len().min(self.window),
+            _ => usize::MAX,
         };
         let n = window.min(self.buffered.len() - self.corked);
         self.inbox.extend(self.buffered.drain(..n));
@@ -308,10 +333,10 @@ impl Wire {
     /// Linux tells of room when a third of a TCP socket's buffer is free, and when three quarters of a
     /// Unix socket's are.
     pub(super) fn has_room(&self) -> bool {
-        let free = self.send_buffer - self.held().min(self.send_buffer);
-        match self.flavour {
-            Flavour::Tcp => free >= self.send_buffer.div_ceil(3),
-            Flavour::Unix => free >= (3 * self.send_buffer).div_ceil(4),
+        match (self.room, self.flavour) {
+            (Some(room), _) => room > 0,
+            (None, Flavour::Tcp) => self.free() >= self.send_buffer.div_ceil(3),
+            (None, Flavour::Unix) => self.free() >= (3 * self.send_buffer).div_ceil(4),
         }
     }
 
@@ -352,6 +377,21 @@ impl Wire {
         self.watched = Some((key, interest));
         self.wants_room |= interest == Interest::ReadWrite && !self.has_room();
         self.ready() != Ready::default()
+    }
+
+    /// Uses one of the interruptions up.
+    pub(super) fn is_interrupted(&mut self) -> bool {
+        let interrupted = self.interruptions > 0;
+        self.interruptions -= usize::from(interrupted);
+        interrupted
+    }
+
+    pub(super) fn key(&self) -> Option<usize> {
+        self.watched.map(|(key, _)| key)
+    }
+
+    pub(super) fn interest(&self) -> Option<Interest> {
+        self.watched.map(|(_, interest)| interest)
     }
 
     pub(super) fn is_watched(&self) -> bool {

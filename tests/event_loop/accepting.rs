@@ -6,7 +6,7 @@ use super::*;
 /// never does) when the system has no descriptor left.
 #[test]
 fn without_descriptors_it_waits_for_a_close_or_a_short_time() {
-    let world = World::new();
+    let world = World::new(0);
     let mut server = serve(&world, Probe::silent());
     let (first, second) = (world.connect(), world.connect());
     world.settle(&mut server);
@@ -19,7 +19,7 @@ fn without_descriptors_it_waits_for_a_close_or_a_short_time() {
         let retry = server.timeout().expect("a time to try again, as nothing may ever close");
         assert!(retry > Duration::ZERO && retry <= Duration::from_millis(100));
         if kind == ErrorKind::Other {
-            first.fin();
+            first.end();
         } else {
             world.advance(retry);
             world.turn(&mut server);
@@ -28,13 +28,13 @@ fn without_descriptors_it_waits_for_a_close_or_a_short_time() {
         assert_eq!(client.unread(), 0, "accepted without a new edge of the listener");
         assert_eq!(server.timeout(), None);
     }
-    assert!(!second.closed(), "nobody was closed for it");
+    assert!(!second.is_closed(), "nobody was closed for it");
 }
 
 /// Lost otherwise: newcomers, turned away for the sake of connections that are already over.
 #[test]
 fn without_descriptors_who_lingers_goes_first() {
-    let world = World::new();
+    let world = World::new(0);
     let mut server = serve(&world, Probe::once());
     let lingering = world.send(&[b'x'; 70_000]);
     world.settle(&mut server);
@@ -42,21 +42,21 @@ fn without_descriptors_who_lingers_goes_first() {
     world.fail_accepts([ErrorKind::Other]);
     let client = world.send(b"x");
     world.settle(&mut server);
-    assert!(lingering.closed());
-    assert_eq!(client.received(), b".");
+    assert!(lingering.is_closed());
+    assert_eq!(client.read(), b".");
 }
 
 /// Lost otherwise: those behind a connection that was lost in the backlog.
 #[test]
 fn an_aborted_connection_is_skipped() {
-    let world = World::new();
+    let world = World::new(0);
     let mut server = serve(&world, Probe::once());
-    let mut modest = world.serve(Probe::once(), Limits::default().accepts(1), 10, Overload::Defer);
+    let mut modest = world.serve(Probe::once(), Limits::default().accepts(1), listener(10, Overload::Defer));
     for server in [&mut server, &mut modest] {
         world.fail_accepts([ErrorKind::ConnectionAborted, ErrorKind::Interrupted, ErrorKind::NetworkDown]);
-        let clients: Vec<Wire> = (0..5).map(|_| world.send(b"x")).collect();
+        let clients: Vec<Client> = (0..5).map(|_| world.send(b"x")).collect();
         world.settle(server);
-        assert!(clients.iter().all(|client| client.received() == b"."));
+        assert!(clients.iter().all(|client| client.read() == b"."));
         assert_eq!(server.timeout(), None, "without a pause");
     }
 }
@@ -64,12 +64,12 @@ fn an_aborted_connection_is_skipped() {
 /// Lost otherwise: the processor, to an accept that is refused every time and uses nothing up.
 #[test]
 fn an_error_that_stays_is_waited_out() {
-    let world = World::new();
+    let world = World::new(0);
     let mut server = serve(&world, Probe::once());
     world.fail_accepts([ErrorKind::PermissionDenied; 1_000]);
     let client = world.send(b"x");
     let mut waits = 0;
-    while client.received() != b"." {
+    while client.read() != b"." {
         world.settle(&mut server);
         if let Some(retry) = server.timeout() {
             world.advance(retry);
@@ -84,8 +84,8 @@ fn an_error_that_stays_is_waited_out() {
 /// Lost otherwise: half of the addresses of a server that is full.
 #[test]
 fn every_address_of_a_listener_gets_its_share_of_the_places() {
-    let world = World::new();
-    let mut server = EventLoop::with_net(Fake::of(&world), Probe::silent(), Limits::default());
+    let world = World::new(0);
+    let mut server = EventLoop::with_net(world.net(), Probe::silent(), Limits::default());
     let both = ListenerConfig::new("127.0.0.1:1".parse().unwrap()).address("127.0.0.1:2".parse().unwrap());
     server.listen(both.max_conns(2)).unwrap();
     let _holder = world.connect_to(0);
@@ -93,7 +93,7 @@ fn every_address_of_a_listener_gets_its_share_of_the_places() {
     let queues = [0, 1].map(|door| (0..50).map(|_| world.connect_to(door)).collect::<Vec<_>>());
     for _ in 0..40 {
         world.settle(&mut server);
-        queues.iter().flatten().filter(|client| client.is_accepted() && !client.closed()).for_each(Wire::fin);
+        queues.iter().flatten().filter(|client| client.is_accepted() && !client.is_closed()).for_each(Client::end);
     }
     let served = queues.map(|queue| queue.iter().filter(|client| client.is_accepted()).count());
     assert!(served[0].abs_diff(served[1]) <= 1, "{served:?}");
@@ -102,9 +102,9 @@ fn every_address_of_a_listener_gets_its_share_of_the_places() {
 /// Lost otherwise: a client evicted a moment too early, or a newcomer turned away too late.
 #[test]
 fn the_oldest_is_evicted_only_beyond_its_age() {
-    let (world, age, tick) = (World::new(), Duration::from_secs(10), Duration::from_nanos(1));
+    let (world, age, tick) = (World::new(0), Duration::from_secs(10), Duration::from_nanos(1));
     let evict = Overload::EvictOldest { after: age, otherwise: b"busy".into() };
-    let mut server = world.serve(Probe::silent(), Limits::default(), 2, evict);
+    let mut server = world.serve(Probe::silent(), Limits::default(), listener(2, evict));
     let oldest = world.connect();
     world.settle(&mut server);
     world.advance(tick);
@@ -114,10 +114,10 @@ fn the_oldest_is_evicted_only_beyond_its_age() {
         world.advance(passes);
         let newcomer = world.connect();
         world.settle(&mut server);
-        assert_eq!(newcomer.received(), if rejected { &b"busy"[..] } else { b"" });
-        assert_eq!(oldest.closed(), !rejected);
+        assert_eq!(newcomer.read(), if rejected { &b"busy"[..] } else { b"" });
+        assert_eq!(oldest.is_closed(), !rejected);
     }
-    assert!(!second.closed());
+    assert!(!second.is_closed());
     assert_eq!(news(&server).last().unwrap(), &"#5 open");
     assert!(news(&server).contains(&"#1 close Evicted unsent 0"));
 }
@@ -125,31 +125,31 @@ fn the_oldest_is_evicted_only_beyond_its_age() {
 /// Lost otherwise: a rejected client's reply, or more system calls than a flood of them is worth.
 #[test]
 fn a_rejection_costs_five_calls_or_lingers() {
-    let world = World::new();
-    let mut server = world.serve(Probe::silent(), Limits::default(), 1, busy());
+    let world = World::new(0);
+    let mut server = world.serve(Probe::silent(), Limits::default(), listener(1, busy()));
     let _holder = world.connect();
     world.settle(&mut server);
-    world.calls();
+    world.take_calls();
     let ready = world.send(b"x");
     world.settle(&mut server);
-    assert_eq!(world.calls(), ["accept", "accept", "read", "write more", "shut", "close"]);
+    assert_eq!(world.take_calls(), ["accept", "accept", "read", "write_more", "shutdown_write", "close"]);
     let part = world.send(b"the first part");
     world.settle(&mut server);
-    assert_eq!(world.calls(), ["accept", "accept", "read", "write more", "shut", "watch"]);
-    part.fin();
+    assert_eq!(world.take_calls(), ["accept", "accept", "read", "write_more", "shutdown_write", "watch"]);
+    part.end();
     world.settle(&mut server);
-    assert_eq!(world.calls(), ["read", "close"]);
+    assert_eq!(world.take_calls(), ["read", "close"]);
     let late = world.connect();
     world.settle(&mut server);
-    assert_eq!(world.calls(), ["accept", "accept", "read", "write more", "shut", "watch"]);
+    assert_eq!(world.take_calls(), ["accept", "accept", "read", "write_more", "shutdown_write", "watch"]);
     assert_eq!(server.stats().open, 1, "who lingers is no client");
     late.send(b"x");
-    late.fin();
+    late.end();
     world.settle(&mut server);
-    assert_eq!(world.calls(), ["read", "read", "close"]);
+    assert_eq!(world.take_calls(), ["read", "read", "close"]);
     for client in [&ready, &part, &late] {
-        assert_eq!(client.received(), b"busy");
-        assert!(client.ended() && client.closed());
+        assert_eq!(client.read(), b"busy");
+        assert!(client.has_ended() && client.is_closed());
     }
     assert_eq!(server.stats().rejected, 3);
     assert_eq!(news(&server), ["#1 open"], "the service never hears of them");
@@ -158,61 +158,61 @@ fn a_rejection_costs_five_calls_or_lingers() {
 /// Lost otherwise: clients that a server which serves one at a time would have to refuse.
 #[test]
 fn a_deferring_listener_accepts_when_a_place_is_free() {
-    let world = World::new();
-    let mut server = world.serve(Probe::once(), Limits::default(), 1, Overload::Defer);
-    let clients: Vec<Wire> = (0..11).map(|_| world.connect()).collect();
+    let world = World::new(0);
+    let mut server = world.serve(Probe::once(), Limits::default(), listener(1, Overload::Defer));
+    let clients: Vec<Client> = (0..11).map(|_| world.connect()).collect();
     world.settle(&mut server);
     for (n, client) in clients.iter().enumerate() {
         assert_eq!(world.waiting(), 10 - n, "one at a time");
         client.send(b"x");
         world.settle(&mut server);
-        assert_eq!(client.received(), b".");
+        assert_eq!(client.read(), b".");
     }
 }
 
 /// Lost otherwise: the operator's way in, while the service's own listener is full.
 #[test]
 fn each_listener_counts_its_own_connections() {
-    let world = World::new();
-    let mut server = world.serve(Probe::silent(), Limits::default(), 1, busy());
-    world.listen(&mut server, 1, busy());
+    let world = World::new(0);
+    let mut server = world.serve(Probe::silent(), Limits::default(), listener(1, busy()));
+    server.listen(listener(1, busy())).unwrap();
     let (first, _) = (world.connect_to(0), world.connect_to(0));
     let second = world.connect_to(1);
     world.settle(&mut server);
     assert_eq!((server.stats().open, server.stats().rejected), (2, 1));
-    assert!(!first.closed() && !second.closed());
+    assert!(!first.is_closed() && !second.is_closed());
 }
 
 /// Lost otherwise: connections that were made from here, inherited or handed over; and the bound
 /// on them.
 #[test]
 fn an_adopted_connection_is_admitted_as_a_newcomer_is() {
-    let world = World::new();
-    let mut server = EventLoop::with_net(Fake::of(&world), Probe::once(), Limits::default());
+    let world = World::new(0);
+    let mut server = EventLoop::with_net(world.net(), Probe::once(), Limits::default());
     let outgoing = server.listen(ListenerConfig::unbound().max_conns(2).overload(busy())).unwrap();
     assert_eq!(server.addresses(outgoing).unwrap(), []);
-    let streams: Vec<Wire> = (0..3).map(|_| world.stream()).collect();
-    for stream in &streams {
-        server.adopt(outgoing, stream.clone(), Peer::Unix).unwrap();
+    let (clients, streams): (Vec<Client>, Vec<Stream>) = (0..3).map(|_| world.stream()).unzip();
+    for stream in streams {
+        server.adopt(outgoing, stream, Peer::Unix).unwrap();
     }
     assert_eq!(server.timeout(), Some(Duration::ZERO));
     world.settle(&mut server);
-    assert_eq!(streams[2].received(), b"busy");
+    assert_eq!(clients[2].read(), b"busy");
     assert_eq!((server.stats().open, server.stats().rejected), (2, 1));
-    streams[0].send(b"x");
+    clients[0].send(b"x");
     world.settle(&mut server);
-    assert_eq!(streams[0].received(), b".");
+    assert_eq!(clients[0].read(), b".");
 
     let few = server.listen(ListenerConfig::unbound().max_conns(1)).unwrap();
-    server.adopt(few, world.stream(), Peer::Unix).unwrap();
-    let error = server.adopt(few, world.stream(), Peer::Unix).unwrap_err();
+    server.adopt(few, world.stream().1, Peer::Unix).unwrap();
+    let error = server.adopt(few, world.stream().1, Peer::Unix).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::ResourceBusy, "nobody would ever be told of it");
     world.settle(&mut server);
     assert_eq!(server.stats().open, 2);
 
     server.stop(Duration::ZERO);
     world.settle(&mut server);
-    assert!(streams[1].closed());
-    let error = server.adopt(outgoing, world.stream(), Peer::Unix).unwrap_err();
+    assert!(clients[1].is_closed());
+    let error = server.adopt(outgoing, world.stream().1, Peer::Unix).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidInput, "nobody would ever close it");
 }

@@ -5,14 +5,14 @@ use super::*;
 /// Lost otherwise: what a service knows about what has arrived.
 #[test]
 fn a_close_happens_once_and_counts_what_never_left() {
-    let world = World::new();
+    let world = World::new(0);
     let mut server = serve(&world, Probe::echo());
     let client = world.connect();
-    client.set_window(2);
+    client.set_room(2);
     client.send(b"abcdef");
     world.settle(&mut server);
-    client.reset();
-    client.fin();
+    client.abort();
+    client.end();
     world.settle(&mut server);
     let id = server.service().ids[0];
     server.call(|_, cx| {
@@ -25,12 +25,12 @@ fn a_close_happens_once_and_counts_what_never_left() {
 /// Lost otherwise: somebody else's bytes, sent to the connection that has got the slot.
 #[test]
 fn a_stale_id_reaches_nobody() {
-    let world = World::new();
+    let world = World::new(0);
     let mut server = serve(&world, Probe::silent());
     let first = world.connect();
     world.settle(&mut server);
     let key = first.key();
-    first.fin();
+    first.end();
     world.settle(&mut server);
     let second = world.connect();
     world.settle(&mut server);
@@ -48,37 +48,38 @@ fn a_stale_id_reaches_nobody() {
     assert_eq!(server.timeout(), None, "no deadline was set");
     second.send(b"still here");
     world.settle(&mut server);
-    assert_eq!(second.received(), b"");
+    assert_eq!(second.read(), b"");
     assert_eq!(server.service().log.last().unwrap(), "#2 data 10 of 10");
 }
 
 /// Lost otherwise: a connection, to an event that was meant for the one before it.
 #[test]
 fn late_and_false_events_harm_nobody() {
-    let world = World::new();
+    let world = World::new(0);
     let mut server = serve(&world, Probe::echo());
     let client = world.connect();
     world.settle(&mut server);
     let all = Ready { readable: true, writable: true, read_closed: true, error: true, urgent: true };
+    let key = client.key().unwrap();
     for _ in 0..3 {
-        world.spurious_event(Source::Connection(client.key()), all);
-        world.spurious_event(Source::Connection(client.key() + 7), all);
-        world.spurious_event(Source::Listener(0), all);
-        world.spurious_event(Source::Listener(99), all);
+        world.report(Source::Connection(key), all);
+        world.report(Source::Connection(key + 7), all);
+        world.report(Source::Listener(0), all);
+        world.report(Source::Listener(99), all);
         world.settle(&mut server);
     }
     client.send(b"hello");
     world.settle(&mut server);
-    assert_eq!(client.received(), b"hello");
+    assert_eq!(client.read(), b"hello");
     assert_eq!(news(&server), ["#1 open", "#1 drain"]);
 }
 
 /// Lost otherwise: the loop itself, to services that close each other's connections.
 #[test]
 fn callbacks_may_end_any_connection() {
-    let world = World::new();
+    let world = World::new(0);
     let mut server = serve(&world, Probe::silent());
-    let clients: Vec<Wire> = (0..3).map(|_| world.connect()).collect();
+    let clients: Vec<Client> = (0..3).map(|_| world.connect()).collect();
     world.settle(&mut server);
     let ids = server.service().ids.clone();
     let all = ids.clone();
@@ -99,43 +100,43 @@ fn callbacks_may_end_any_connection() {
 /// Lost otherwise: an answer, to the reset of a close over unread input.
 #[test]
 fn finish_lingers_only_over_unread_input() {
-    let world = World::new();
+    let world = World::new(0);
     let mut server = serve(&world, Probe::once());
     let modest = world.send(b"x");
     world.settle(&mut server);
-    assert!(modest.closed() && !modest.destroyed(), "closed at once");
+    assert!(modest.is_closed() && !modest.was_reset(), "closed at once");
     let greedy = world.send(&[b'x'; 100_000]);
     world.settle(&mut server);
-    assert!(greedy.ended() && !greedy.closed(), "our half has ended");
+    assert_eq!(greedy.read(), b".");
+    assert!(greedy.has_ended() && !greedy.is_closed(), "our half has ended");
     assert_eq!((server.stats().open, server.stats().lingering), (0, 1));
     assert_eq!(news(&server).last().unwrap(), &"#2 close Finished unsent 0", "for the service it has closed");
     greedy.send(&[b'x'; 100_000]);
     world.settle(&mut server);
     assert_eq!(greedy.unread(), 0, "what still comes is dropped");
-    greedy.fin();
+    greedy.end();
     world.settle(&mut server);
-    assert!(greedy.closed() && !greedy.destroyed());
-    assert_eq!(greedy.received(), b".");
+    assert!(greedy.is_closed() && !greedy.was_reset());
 }
 
 /// Lost otherwise: descriptors, to clients that linger without end, without pause, or in numbers.
 #[test]
 fn lingering_is_bounded_in_time_bytes_and_number() {
-    let world = World::new();
+    let world = World::new(0);
     let probe = Probe::new(|cx, id, input| {
         cx.finish_lingering(id);
         input.len()
     });
     let limits = Limits::default().lingering(3);
-    let mut server = world.serve(probe, limits, 1, Overload::Defer);
+    let mut server = world.serve(probe, limits, listener(1, Overload::Defer));
     let linger = || world.send(b"x");
     let silent = linger();
     world.settle(&mut server);
-    assert!(silent.ended() && !silent.closed(), "refuse lingers although all has been read");
+    assert!(silent.has_ended() && !silent.is_closed(), "refuse lingers although all has been read");
     assert_eq!(server.timeout(), Some(limits.linger_time));
     world.advance(limits.linger_time);
     world.settle(&mut server);
-    assert!(silent.closed());
+    assert!(silent.is_closed());
 
     let noisy = linger();
     world.settle(&mut server);
@@ -143,47 +144,48 @@ fn lingering_is_bounded_in_time_bytes_and_number() {
         noisy.send(&[b'x'; 100_000]);
         world.settle(&mut server);
     }
-    assert!(noisy.closed(), "too much");
+    assert!(noisy.is_closed(), "too much");
 
-    let many: Vec<Wire> = (0..5).map(|_| linger()).collect();
+    let many: Vec<Client> = (0..5).map(|_| linger()).collect();
     world.settle(&mut server);
-    let closed: Vec<bool> = many.iter().map(Wire::closed).collect();
+    let closed: Vec<bool> = many.iter().map(Client::is_closed).collect();
     assert_eq!(closed, [true, true, false, false, false], "the oldest go first; none takes a client's place");
-    many[4].reset();
+    many[4].abort();
     world.settle(&mut server);
-    assert!(many[4].closed());
+    assert!(many[4].is_closed());
 }
 
 /// Lost otherwise: five seconds for every peer that has ended before it is answered.
 #[test]
 fn nobody_lingers_for_a_peer_that_has_ended() {
-    let world = World::new();
+    let world = World::new(0);
     let mut probe = Probe::silent();
     probe.on_eof = EofAction::Keep;
     let mut server = serve(&world, probe);
     let client = world.connect();
-    client.send_and_fin(b"x");
+    client.send(b"x");
+    client.end();
     world.settle(&mut server);
     let id = server.service().ids[0];
     server.call(|_, cx| {
         cx.send(id, b"late answer").unwrap();
         cx.finish_lingering(id);
     });
-    assert_eq!(client.received(), b"late answer");
-    assert!(client.closed() && !client.was_reset());
+    assert_eq!(client.read(), b"late answer");
+    assert!(client.is_closed() && !client.was_reset());
 }
 
 /// Lost otherwise: a peer that takes what came before a failure for the whole.
 #[test]
 fn an_answer_cut_short_ends_in_a_reset() {
-    let world = World::new();
+    let world = World::new(0);
     let mut server = serve(&world, Probe::silent());
     let (cut, whole) = (world.connect(), world.connect());
     world.settle(&mut server);
     let ids = server.service().ids.clone();
-    cut.set_window(4);
+    cut.set_room(4);
     server.call(|_, cx| ids.iter().for_each(|id| cx.send(*id, b"long answer").unwrap()));
     server.call(|_, cx| ids.iter().for_each(|id| cx.abort(*id)));
     assert!(cut.was_reset() && !whole.was_reset());
-    assert!(cut.closed() && whole.closed());
+    assert!(cut.is_closed() && whole.is_closed());
 }

@@ -5,35 +5,35 @@ use super::*;
 /// Lost otherwise: the speed that is the point of it all.
 #[test]
 fn an_immediate_request_costs_five_calls() {
-    let world = World::new();
+    let world = World::new(0);
     let mut server = serve(&world, Probe::once());
-    let clients: Vec<Wire> = (0..10).map(|_| world.send(b"x")).collect();
+    let clients: Vec<Client> = (0..10).map(|_| world.send(b"x")).collect();
     assert_eq!(world.settle(&mut server), 1, "one turn, and so one wait");
-    let mut expected = ["accept", "read", "write more", "shut", "close"].repeat(10);
+    let mut expected = ["accept", "read", "write_more", "shutdown_write", "close"].repeat(10);
     expected.push("accept"); // which finds nobody
-    assert_eq!(world.calls(), expected);
-    assert!(clients.iter().all(|client| client.received() == b"." && client.ended()));
+    assert_eq!(world.take_calls(), expected);
+    assert!(clients.iter().all(|client| client.read() == b"." && client.has_ended()));
 }
 
 /// Lost otherwise: the same, for connections that have to wait: one registration, for reading.
 #[test]
 fn a_request_that_comes_late_costs_one_registration() {
-    let world = World::new();
+    let world = World::new(0);
     let mut server = serve(&world, Probe::once());
     let client = world.connect();
     world.settle(&mut server);
-    assert_eq!(world.calls(), ["accept", "read", "watch", "accept"]);
-    assert_eq!(client.watched(), Some(Interest::Read));
+    assert_eq!(world.take_calls(), ["accept", "read", "watch", "accept"]);
+    assert_eq!(client.interest(), Some(Interest::Read));
     client.send(b"x");
     world.settle(&mut server);
-    assert_eq!(world.calls(), ["read", "write more", "shut", "close"]);
+    assert_eq!(world.take_calls(), ["read", "write_more", "shutdown_write", "close"]);
 }
 
 /// Lost otherwise: a fifth of a second, for which a kernel may keep an answer back that is said to
 /// have more behind it.
 #[test]
 fn only_what_ends_a_stream_has_more_behind_it() {
-    let world = World::new();
+    let world = World::new(0);
     let mut probe = Probe::new(|cx, id, input| {
         cx.send(id, input).unwrap();
         if input == b"bye" {
@@ -45,10 +45,10 @@ fn only_what_ends_a_stream_has_more_behind_it() {
     let mut server = serve(&world, probe);
     let client = world.send(b"hello");
     world.settle(&mut server);
-    assert_eq!(world.calls(), ["accept", "read", "write", "watch", "accept"]);
+    assert_eq!(world.take_calls(), ["accept", "read", "write", "watch", "accept"]);
     client.send(b"bye");
     world.settle(&mut server);
-    assert_eq!(world.calls(), ["read", "write more", "shut", "close"]);
+    assert_eq!(world.take_calls(), ["read", "write_more", "shutdown_write", "close"]);
 }
 
 /// Lost otherwise: order. While others are connected, a wait lies between a newcomer's accept and
@@ -56,7 +56,7 @@ fn only_what_ends_a_stream_has_more_behind_it() {
 /// it later.
 #[test]
 fn a_request_complete_earlier_is_served_before_a_newcomer() {
-    let world = World::new();
+    let world = World::new(0);
     let mut server = serve(&world, Probe::silent());
     let early = world.connect();
     world.settle(&mut server);

@@ -12,6 +12,7 @@ mod stack;
 mod stopping;
 
 use pollstack::net::{Interest, Peer, Ready, Source};
+use pollstack::sim::{Client, Event, Sim, Stream, World};
 use pollstack::stack::{StackService, wire};
 use pollstack::{
     CloseReason, Closed, ConnId, Context, EofAction, EventLoop, Limits, ListenerConfig, ListenerId, Overload,
@@ -21,7 +22,6 @@ use std::io::ErrorKind;
 use std::io::Write;
 use std::rc::Rc;
 use std::time::Duration;
-use test_support::fake::{Fake, Wire, World};
 
 type OnData = Box<dyn FnMut(&mut Context<'_>, ConnId, &[u8]) -> usize>;
 type Then = Box<dyn FnMut(&mut Context<'_>, ConnId)>;
@@ -123,12 +123,17 @@ impl Service for Probe {
     }
 }
 
-fn serve(world: &World, probe: Probe) -> EventLoop<Probe, Fake> {
-    world.serve(probe, Limits::default(), 1000, Overload::Defer)
+fn serve(world: &World, probe: Probe) -> EventLoop<Probe, Sim> {
+    world.take_calls(); // from here on they are recorded
+    world.serve(probe, Limits::default(), listener(1000, Overload::Defer))
+}
+
+fn listener(max: usize, overload: Overload) -> ListenerConfig {
+    ListenerConfig::new("127.0.0.1:1".parse().unwrap()).max_conns(max).overload(overload)
 }
 
 /// The log, without the lines about data.
-fn news(event_loop: &EventLoop<Probe, Fake>) -> Vec<&str> {
+fn news(event_loop: &EventLoop<Probe, Sim>) -> Vec<&str> {
     event_loop.service().log.iter().map(String::as_str).filter(|line| !line.contains("data")).collect()
 }
 

@@ -4,7 +4,6 @@
 
 #[cfg(unix)]
 pub mod browser;
-pub mod fake;
 #[cfg(target_os = "linux")]
 pub mod machine;
 pub mod replies;

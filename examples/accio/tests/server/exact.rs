@@ -2,19 +2,20 @@
 
 use super::{ACCIO, CONFIRM, CONFIRM_AGAIN};
 use accio::Accio;
-use pollstack::{EventLoop, Limits, Overload};
+use pollstack::sim::{Client, Sim, World};
+use pollstack::{EventLoop, Limits, ListenerConfig};
 use std::time::Duration;
-use test_support::fake::{Fake, Wire, World};
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 const NANOSECOND: Duration = Duration::from_nanos(1);
 
-type Server = EventLoop<Accio<Vec<u8>>, Fake>;
+type Server = EventLoop<Accio<Vec<u8>>, Sim>;
 
 fn serve(clients: usize) -> (World, Server) {
-    let world = World::new();
+    let world = World::new(0);
     let accio = Accio::new(TIMEOUT, None, false, Vec::new());
-    let server = world.serve(accio, Limits::default(), clients, Overload::Defer);
+    let listener = ListenerConfig::new("127.0.0.1:1".parse().unwrap()).max_conns(clients);
+    let server = world.serve(accio, Limits::default(), listener);
     (world, server)
 }
 
@@ -39,13 +40,13 @@ fn the_deadline_moves_with_every_byte() {
         }
         world.advance(TIMEOUT - NANOSECOND);
         world.turn(&mut server);
-        assert!(!client.closed(), "{at} bytes, 10 s less a nanosecond");
+        assert!(!client.is_closed(), "{at} bytes, 10 s less a nanosecond");
         world.advance(NANOSECOND);
         world.turn(&mut server);
-        assert!(client.closed(), "{at} bytes, 10 s");
+        assert!(client.is_closed(), "{at} bytes, 10 s");
         assert_eq!(results(&mut server), "ERROR\n");
         let next = world.send(&whole);
-        next.fin();
+        next.end();
         world.settle(&mut server);
         assert_eq!(results(&mut server), "4\n");
         assert_eq!(server.timeout(), None, "nothing is left to wait for");
@@ -56,12 +57,13 @@ fn the_deadline_moves_with_every_byte() {
 #[test]
 fn the_others_are_not_even_accepted() {
     let (world, mut server) = serve(1);
-    let clients: Vec<Wire> = (0..11).map(|n| world.send(&[CONFIRM, CONFIRM_AGAIN, &vec![b'x'; n]].concat())).collect();
+    let clients: Vec<Client> =
+        (0..11).map(|n| world.send(&[CONFIRM, CONFIRM_AGAIN, &vec![b'x'; n]].concat())).collect();
     for n in 0..clients.len() {
         world.settle(&mut server);
-        assert_eq!(clients[n].received(), [ACCIO, ACCIO].concat());
+        assert_eq!(clients[n].read(), [ACCIO, ACCIO].concat());
         assert!(clients[n + 1..].iter().all(|client| !client.is_accepted()));
-        clients[n].fin();
+        clients[n].end();
         world.settle(&mut server);
         assert_eq!(results(&mut server), format!("{n}\n"));
     }

@@ -3,29 +3,30 @@
 
 use chat::Chat;
 use chat::protocol::{self, Front, MAX_LINE};
-use pollstack::{EventLoop, Limits, Overload};
+use pollstack::sim::{Client, Sim, World};
+use pollstack::{EventLoop, Limits, ListenerConfig, Overload};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::time::Duration;
-use test_support::fake::{Fake, Wire, World};
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 const NANOSECOND: Duration = Duration::from_nanos(1);
 
 struct Room {
     world: World,
-    server: EventLoop<Chat, Fake>,
+    server: EventLoop<Chat, Sim>,
 }
 
 impl Room {
     fn new() -> Room {
-        let (world, chat) = (World::new(), Chat::new(16, TIMEOUT));
+        let (world, chat) = (World::new(0), Chat::new(16, TIMEOUT));
         let limits = chat.limits(Limits::default());
-        let server = world.serve(chat, limits, 80, Overload::Defer);
+        world.set_window(1 << 20); // clients read only at the end
+        let server = world.serve(chat, limits, listener().max_conns(80));
         Room { world, server }
     }
 
-    fn log_in(&mut self, name: &str) -> Wire {
+    fn log_in(&mut self, name: &str) -> Client {
         let wire = self.world.send(format!("HELLO-FROM {name}\n").as_bytes());
         self.settle();
         assert_eq!(text(&wire), format!("HELLO {name}\n"));
@@ -43,9 +44,13 @@ impl Room {
     }
 }
 
+fn listener() -> ListenerConfig {
+    ListenerConfig::new("127.0.0.1:1".parse().unwrap())
+}
+
 /// What a client has received since the last time.
-fn text(wire: &Wire) -> String {
-    String::from_utf8(wire.received()).unwrap()
+fn text(wire: &Client) -> String {
+    String::from_utf8(wire.read()).unwrap()
 }
 
 /// Lost otherwise (PR12): the meaning of SEND-OK. It comes with the last byte of the DELIVERY, not
@@ -55,12 +60,12 @@ fn send_ok_waits_for_the_whole_delivery() {
     let mut room = Room::new();
     let (ann, bob) = (room.log_in("ann"), room.log_in("bob"));
     let delivery = "DELIVERY ann hello\n";
-    bob.set_window(0);
+    bob.set_room(0);
     ann.send(b"SEND bob hello\n");
     for taken in 0..delivery.len() {
         room.settle();
         assert_eq!(text(&ann), "", "{taken} bytes are taken");
-        bob.set_window(1);
+        bob.set_room(1);
     }
     room.settle();
     assert_eq!(text(&bob), delivery);
@@ -74,7 +79,7 @@ fn a_recipient_who_goes_is_told_to_the_senders() {
     for reset in [true, false] {
         let mut room = Room::new();
         let (ann, bob, carl) = (room.log_in("ann"), room.log_in("bob"), room.log_in("carl"));
-        bob.set_window("DELIVERY ann 1\nDELIVERY ann 2".len());
+        bob.set_room("DELIVERY ann 1\nDELIVERY ann 2".len());
         let big = "x".repeat(60_000);
         ann.send(b"SEND bob 1\nSEND bob 2\nSEND bob 3\n");
         room.settle();
@@ -82,7 +87,7 @@ fn a_recipient_who_goes_is_told_to_the_senders() {
         room.settle();
         assert_eq!((text(&ann), text(&carl)), (String::new(), String::new()), "all are with the same kernel call");
         if reset {
-            bob.reset();
+            bob.abort();
             room.settle();
         } else {
             room.advance(TIMEOUT);
@@ -101,12 +106,12 @@ fn a_recipient_who_goes_is_told_to_the_senders() {
 fn an_answer_that_is_known_early_waits_for_its_turn() {
     let mut room = Room::new();
     let (ann, slow, quick) = (room.log_in("ann"), room.log_in("slow"), room.log_in("quick"));
-    slow.set_window(0);
+    slow.set_room(0);
     ann.send(b"SEND slow 1\nSEND quick 2\nSEND nobody 3\nSEND\nNONSENSE\nLIST\nSEND quick 4\n");
     room.settle();
     assert_eq!(text(&quick), "DELIVERY ann 2\n", "it does not wait for the slow one");
     assert_eq!(text(&ann), "");
-    slow.set_window(100);
+    slow.set_room(100);
     room.settle();
     let answers = "SEND-OK\nSEND-OK\nBAD-DEST-USER\nBAD-RQST-BODY\nBAD-RQST-HDR\nLIST-OK ann,quick,slow\nSEND-OK\n";
     assert_eq!(text(&ann), answers);
@@ -119,20 +124,20 @@ fn ten_seconds_without_taking_anything_are_too_long() {
     let mut room = Room::new();
     let (ann, bob) = (room.log_in("ann"), room.log_in("bob"));
     room.advance(TIMEOUT * 100);
-    bob.set_window(0);
+    bob.set_room(0);
     ann.send(b"SEND bob hello\n");
     room.settle();
     for _ in 0..5 {
         room.advance(TIMEOUT - NANOSECOND);
-        assert!(!bob.closed());
-        bob.set_window(1);
+        assert!(!bob.is_closed());
+        bob.set_room(1);
         room.settle();
     }
     room.advance(TIMEOUT - NANOSECOND);
-    assert!(!bob.closed());
+    assert!(!bob.is_closed());
     assert_eq!(text(&ann), "");
     room.advance(NANOSECOND);
-    assert!(bob.closed());
+    assert!(bob.is_closed());
     assert_eq!(text(&ann), "BAD-DEST-USER\n");
     assert_eq!(room.server.timeout(), None, "nothing is left to wait for");
 }
@@ -142,14 +147,14 @@ fn ten_seconds_without_taking_anything_are_too_long() {
 fn more_messages_do_not_give_more_time() {
     let mut room = Room::new();
     let (ann, bob) = (room.log_in("ann"), room.log_in("bob"));
-    bob.set_window(0);
+    bob.set_room(0);
     for _ in 0..2 {
-        assert!(!bob.closed());
+        assert!(!bob.is_closed());
         ann.send(b"SEND bob hello\n");
         room.settle();
         room.advance(TIMEOUT / 2);
     }
-    assert!(bob.closed());
+    assert!(bob.is_closed());
 }
 
 /// Lost otherwise: the confirmation of what has arrived, to a recipient who keeps its own output
@@ -158,12 +163,12 @@ fn more_messages_do_not_give_more_time() {
 fn a_recipient_cannot_put_off_the_answers_of_its_senders() {
     let mut room = Room::new();
     let (ann, bob) = (room.log_in("ann"), room.log_in("bob"));
-    bob.set_window(0);
+    bob.set_room(0);
     ann.send(b"SEND bob hello\n");
     room.settle();
     for _ in 0..10 {
         bob.send(b"LIST\n");
-        bob.set_window("LIST-OK ann,bob\n".len());
+        bob.set_room("LIST-OK ann,bob\n".len());
         room.settle();
     }
     assert_eq!(text(&ann), "SEND-OK\n");
@@ -175,17 +180,17 @@ fn a_recipient_cannot_put_off_the_answers_of_its_senders() {
 fn nothing_counts_behind_an_endless_line() {
     let mut room = Room::new();
     let (ann, bob) = (room.log_in("ann"), room.log_in("bob"));
-    bob.set_window(0);
+    bob.set_room(0);
     ann.send(b"SEND bob hello\n");
     room.settle();
     ann.send(&[b'x'; 70_000]);
     room.settle();
     ann.send(b"\nHELLO-FROM eve\nLIST\n");
     room.settle();
-    bob.set_window(1000);
+    bob.set_room(1000);
     room.settle();
     assert_eq!(text(&ann), "SEND-OK\nBAD-RQST-BODY\n");
-    assert!(ann.ended());
+    assert!(ann.has_ended());
 }
 
 /// Lost otherwise: the answers of those who have no more to ask, in a pipeline; and the end of what
@@ -194,23 +199,24 @@ fn nothing_counts_behind_an_endless_line() {
 fn a_hang_up_comes_behind_what_was_sent_before() {
     let mut room = Room::new();
     let (ann, bob, carl) = (room.log_in("ann"), room.log_in("bob"), room.log_in("carl"));
-    bob.set_window(0);
+    bob.set_room(0);
     let big = format!("SEND bob {}\n", "x".repeat(60_000));
-    ann.send_and_fin(big.repeat(4).as_bytes());
+    ann.send(big.repeat(4).as_bytes());
+    ann.end();
     room.settle();
     carl.send(b"LIST\n");
     room.settle();
     assert_eq!(text(&carl), "LIST-OK ann,bob,carl\n", "she has messages to send");
-    bob.set_window(big.len() * 3);
+    bob.set_room(big.len() * 3);
     room.settle();
     carl.send(b"LIST\n");
     room.settle();
     assert_eq!(text(&carl), "LIST-OK bob,carl\n", "all are on their way");
     assert_eq!(text(&ann), "SEND-OK\n".repeat(2));
-    bob.set_window(usize::MAX);
+    bob.set_room(usize::MAX);
     room.settle();
     assert_eq!(text(&ann), "SEND-OK\n".repeat(2));
-    assert!(ann.ended());
+    assert!(ann.has_ended());
 }
 
 /// Lost otherwise: senders who have nothing else under way, when the one they wait for goes.
@@ -218,12 +224,12 @@ fn a_hang_up_comes_behind_what_was_sent_before() {
 fn who_is_held_back_is_told_when_the_recipient_goes() {
     let mut room = Room::new();
     let (ann, bob, carl) = (room.log_in("ann"), room.log_in("bob"), room.log_in("carl"));
-    bob.set_window(0);
+    bob.set_room(0);
     ann.send(format!("SEND bob {}\n", "x".repeat(65_000)).repeat(2).as_bytes());
     room.settle();
     carl.send(format!("SEND bob {}\n", "x".repeat(60_000)).as_bytes());
     room.settle();
-    bob.reset();
+    bob.abort();
     room.settle();
     assert_eq!(text(&carl), "BAD-DEST-USER\n");
 }
@@ -260,9 +266,9 @@ fn ten_seconds_without_a_login_are_too_long() {
     silent.send(b"HELLO-FROM silent");
     room.settle();
     room.advance(NANOSECOND);
-    assert!(silent.closed() && !slow.closed());
+    assert!(silent.is_closed() && !slow.is_closed());
     room.advance(TIMEOUT);
-    assert!(!slow.closed());
+    assert!(!slow.is_closed());
 }
 
 /// Lost otherwise: everybody's messages but one sender's, to a recipient whose room that one always
@@ -271,7 +277,7 @@ fn ten_seconds_without_a_login_are_too_long() {
 fn senders_who_are_held_back_take_turns() {
     let mut room = Room::new();
     let bob = room.log_in("bob");
-    bob.set_window(0);
+    bob.set_room(0);
     let senders = ["ann", "carl", "dora"].map(|name| (name, room.log_in(name)));
     let line = format!("SEND bob {}\n", "x".repeat(30_000));
     for (_, sender) in &senders {
@@ -280,7 +286,7 @@ fn senders_who_are_held_back_take_turns() {
     }
     let mut heard = BTreeMap::new();
     for _ in 0..60 {
-        bob.set_window(35_000);
+        bob.set_room(35_000);
         room.settle();
         let received = text(&bob);
         for (name, _) in &senders {
@@ -296,26 +302,26 @@ fn senders_who_are_held_back_take_turns() {
 fn there_is_always_room_for_the_answers() {
     let mut room = Room::new();
     let (ann, bob, carl) = (room.log_in("ann"), room.log_in("bob"), room.log_in("carl"));
-    ann.set_window(0);
-    carl.set_window(0);
+    ann.set_room(0);
+    carl.set_room(0);
     ann.send(b"SEND carl hello\n".repeat(60).as_slice());
     room.settle();
     for (times, size) in [(2, 60_000), (20, 1000)] {
         bob.send(format!("SEND ann {}\n", "x".repeat(size)).repeat(times).as_bytes());
     }
     room.settle();
-    carl.set_window(2000);
+    carl.set_room(2000);
     room.settle();
     assert_eq!(text(&carl), "DELIVERY ann hello\n".repeat(60));
-    ann.set_window(usize::MAX);
+    ann.set_room(usize::MAX);
     room.settle();
     assert_eq!(text(&ann).matches("SEND-OK\n").count(), 60);
 
-    ann.set_window(0);
+    ann.set_room(0);
     ann.send(b"SEND nobody x\n".repeat(20_000).as_slice());
     room.settle();
     assert!(ann.unread() > 0, "it is held back");
-    ann.set_window(usize::MAX);
+    ann.set_room(usize::MAX);
     room.settle();
     assert_eq!(text(&ann), "BAD-DEST-USER\n".repeat(20_000));
 }
@@ -325,12 +331,12 @@ fn there_is_always_room_for_the_answers() {
 fn the_answers_that_wait_are_bounded() {
     let mut room = Room::new();
     let (ann, slow) = (room.log_in("ann"), room.log_in("slow"));
-    slow.set_window(0);
+    slow.set_room(0);
     ann.send(b"SEND slow x\n");
     ann.send(b"SEND nobody x\n".repeat(20_000).as_slice());
     room.settle();
     assert!(ann.unread() > 0, "it is held back");
-    slow.set_window(100);
+    slow.set_room(100);
     room.settle();
     assert_eq!(text(&ann), format!("SEND-OK\n{}", "BAD-DEST-USER\n".repeat(20_000)));
 }
@@ -340,16 +346,16 @@ fn the_answers_that_wait_are_bounded() {
 fn a_stop_answers_first() {
     let mut room = Room::new();
     let (ann, bob, carl) = (room.log_in("ann"), room.log_in("bob"), room.log_in("carl"));
-    bob.set_window(0);
+    bob.set_room(0);
     ann.send(b"SEND bob hello\n");
     room.settle();
     room.server.stop(Duration::from_secs(60));
     room.settle();
-    assert!(carl.ended() && !ann.ended() && !bob.ended());
-    bob.set_window(100);
+    assert!(carl.has_ended() && !ann.has_ended() && !bob.has_ended());
+    bob.set_room(100);
     room.settle();
     assert_eq!((text(&ann), text(&bob)), ("SEND-OK\n".to_owned(), "DELIVERY ann hello\n".to_owned()));
-    assert!(ann.ended() && bob.ended());
+    assert!(ann.has_ended() && bob.has_ended());
 }
 
 /// Lost otherwise: the last word, to a reset. Who may still be sending is not closed on.
@@ -358,21 +364,23 @@ fn the_last_word_is_not_lost_to_what_still_comes() {
     let mut room = Room::new();
     let stranger = room.world.send(b"LIST\n");
     room.settle();
-    assert!(stranger.ended() && !stranger.closed());
-    stranger.send_and_fin(b"LIST\n");
-    room.settle();
-    assert!(stranger.closed() && !stranger.destroyed());
     assert_eq!(text(&stranger), "BAD-RQST-HDR\n");
+    assert!(stranger.has_ended() && !stranger.is_closed());
+    stranger.send(b"LIST\n");
+    stranger.end();
+    room.settle();
+    assert!(stranger.is_closed() && !stranger.was_reset());
 
-    let (world, chat) = (World::new(), Chat::new(1, TIMEOUT));
-    let mut server = world.serve(chat, Limits::default(), 1, Overload::Reject(protocol::BUSY.into()));
+    let (world, chat) = (World::new(0), Chat::new(1, TIMEOUT));
+    let reject = Overload::Reject(protocol::BUSY.into());
+    let mut server = world.serve(chat, Limits::default(), listener().max_conns(1).overload(reject));
     let _only = world.connect();
     world.settle(&mut server);
     for (request, at_once) in [(&b"HELLO-FROM ann\n"[..], true), (b"HELLO-FR", false)] {
         let late = world.send(request);
         world.settle(&mut server);
         assert_eq!(text(&late), "BUSY\n");
-        assert_eq!(late.closed(), at_once, "whether a part of a request is still to come");
+        assert_eq!(late.is_closed(), at_once, "whether a part of a request is still to come");
     }
 }
 
@@ -409,8 +417,8 @@ struct Heard {
 }
 
 impl Heard {
-    fn read(&mut self, wire: &Wire) {
-        self.bytes.extend(wire.received());
+    fn read(&mut self, wire: &Client) {
+        self.bytes.extend(wire.read());
         while let Some(end) = self.bytes.iter().position(|byte| *byte == b'\n') {
             let line = String::from_utf8(self.bytes.drain(..=end).collect()).unwrap();
             let mut words = line.split_whitespace();
@@ -433,7 +441,7 @@ proptest! {
     #[test]
     fn whatever_is_read_whoever_goes(acts in prop::collection::vec(act(), 1..80)) {
         let mut room = Room::new();
-        let users: Vec<Wire> = (0..USERS).map(|n| room.log_in(&format!("user{n}"))).collect();
+        let users: Vec<Client> = (0..USERS).map(|n| room.log_in(&format!("user{n}"))).collect();
         let mut heard: Vec<Heard> = users.iter().map(|_| Heard::default()).collect();
         // What each has asked: whom it sends to, or nobody for a list.
         let mut asked: Vec<Vec<Option<usize>>> = vec![Vec::new(); USERS];
@@ -450,9 +458,9 @@ proptest! {
                     users[from].send(b"LIST\n");
                     asked[from].push(None);
                 }
-                Act::Window(who, bytes) => users[who].set_window(bytes),
+                Act::Window(who, bytes) => users[who].set_room(bytes),
                 Act::Reset(who) => {
-                    users[who].reset();
+                    users[who].abort();
                     gone[who] = true;
                 }
                 Act::Turn => room.world.turn(&mut room.server),

@@ -8,6 +8,7 @@ use pollstack::{
     CloseReason, Closed, ConnId, Context, EofAction, EventLoop, Limits, ListenerConfig, ListenerId, Overload, Service,
 };
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -337,7 +338,7 @@ impl Play {
             self.moved.push((0, 0));
         }
         let accepts = self.random.usize(..6);
-        self.world.exhaust(accepts);
+        self.world.fail_accepts(std::iter::repeat_n(ErrorKind::Other, accepts));
         self.server.stop(Duration::from_secs(1));
         for _ in 0..=accepts {
             self.settle(report)?;
