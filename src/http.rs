@@ -32,7 +32,7 @@
 //! # Requests
 //!
 //! One request of a connection is handed over at a time; the next, which may have come already,
-//! when the reply to it is complete. So replies are in the order of requests, and a handler that
+//! when the response to it is complete. So responses are in the order of requests, and a handler that
 //! takes its time holds back only that client. It decides about a [`Body`] when it
 //! has seen the head: have it collected up to a length, streamed, read past, or refuse it.
 //!
@@ -45,12 +45,12 @@
 //! | 408 | a head that is not complete in time, a request that brings nothing for too long |
 //! | 413, 414, 431 | a body, a request line, a head or a number of fields beyond its limit |
 //! | 417 | an expectation other than `100-continue` |
-//! | 500 | a reply of the handler's that cannot be sent |
+//! | 500 | a response of the handler's that cannot be sent |
 //! | 501 | `CONNECT`, or another transfer coding beside `chunked` |
 //! | 503 | a request whose handler has let its own deadline pass |
 //! | 505 | a version other than 1.x |
 //!
-//! # Replies
+//! # Responses
 //!
 //! [`Responder::respond`] begins one, and the content sends it: [in one piece](Response::body),
 //! [shared](Response::shared), [a file's](Response::file), [as it comes](Response::stream) under
@@ -64,6 +64,7 @@ mod framing;
 mod handler;
 mod head;
 mod headers;
+mod id;
 mod limits;
 mod request;
 mod responder;
@@ -76,9 +77,9 @@ mod upload;
 mod version;
 
 pub use self::clock::Clock;
-pub use self::exchange::{ExchangeId, Outcome};
 pub use self::handler::{Body, Handler};
 pub use self::headers::Headers;
+pub use self::id::{ExchangeId, Outcome};
 pub use self::limits::{
     BODY_BYTES, BODY_TIME, HEAD_BYTES, HEAD_TIME, HEADERS, IDLE_TIME, LINE_BYTES, Limits, READ_TIME, SKIP_BYTES,
     STALL_TIME,

@@ -160,7 +160,7 @@ impl World {
         })))
     }
 
-    /// The network, for [`EventLoop::with_net`]; one loop's only. A loop that is dropped leaves its
+    /// Returns the network, for [`EventLoop::with_net`]; one loop's only. A loop that is dropped leaves its
     /// connections as they are: stop it, if its clients are to see an end.
     pub fn net(&self) -> Sim {
         Sim::new(self.clone())
@@ -179,7 +179,7 @@ impl World {
         self.0.borrow_mut().accept_errors.extend(errors);
     }
 
-    /// How often each kind of fault has been made.
+    /// Returns how often each kind of fault has been made.
     pub fn faults_fired(&self) -> impl Iterator<Item = (Fault, u64)> + use<> {
         Fault::ALL.into_iter().zip(self.0.borrow().fired)
     }
@@ -202,7 +202,7 @@ impl World {
         self.0.borrow_mut().flavour = if unix { Flavour::Unix } else { Flavour::Tcp };
     }
 
-    /// How many calls the server has made.
+    /// Returns how many calls the server has made.
     pub fn calls(&self) -> usize {
         self.0.borrow().calls
     }
@@ -236,12 +236,12 @@ impl World {
         due.into_iter().for_each(|(_, Action(act))| act());
     }
 
-    /// The time.
+    /// Returns the time.
     pub fn now(&self) -> Instant {
         self.0.borrow().now
     }
 
-    /// The time since the world began, as in its log.
+    /// Returns the time since the world began, as in its log.
     pub fn elapsed(&self) -> Duration {
         let state = self.0.borrow();
         state.now - state.start
@@ -330,7 +330,7 @@ impl World {
         event_loop.turn();
     }
 
-    /// Whether the loop has something to do before time passes.
+    /// Returns whether the loop has something to do before time passes.
     pub fn has_work<S: Service>(&self, event_loop: &mut EventLoop<S, Sim>) -> bool {
         let state = self.0.borrow();
         let quiet = state.edges.is_empty() && state.actions.is_empty();
@@ -378,7 +378,7 @@ impl State {
         number
     }
 
-    /// Whether a fault is to be made now.
+    /// Returns whether a fault is to be made now.
     fn fault(&mut self, fault: Fault) -> bool {
         let fires = match self.faults.one_in(fault) {
             0 => false,
@@ -397,7 +397,7 @@ impl State {
         self.accept_errors.pop_front().map(io::Error::from)
     }
 
-    /// Some of `n`, at least one, and less than all if there are more.
+    /// Returns some of `n`, at least one, and less than all if there are more.
     fn part(&mut self, n: usize) -> usize {
         if n > 1 { self.random.usize(1..n) } else { n }
     }
@@ -416,12 +416,12 @@ impl State {
         }
     }
 
-    /// How many events the waits before the next turn bring at a time.
+    /// Returns how many events the waits before the next turn bring at a time.
     fn event_cap(&mut self) -> usize {
         if self.edges.len() > 1 && self.fault(Fault::TruncatedEvents) { self.random.usize(1..4) } else { EVENTS }
     }
 
-    /// At most `cap` events of those who have had an edge. As epoll, this looks at each again: an edge
+    /// Returns at most `cap` events of the sources that have had an edge. As epoll, this looks at each again: an edge
     /// that nothing is behind any more is no event.
     fn wait(&mut self, cap: usize) -> Vec<(Source, Ready)> {
         self.waits += 1;

@@ -101,7 +101,7 @@ impl Tally {
         }
     }
 
-    /// Whether all ended in the one way in which they should have.
+    /// Returns whether all ended in the one way in which they should have.
     pub(crate) fn check(&self, expected: Outcome) -> Result<(), String> {
         let Tally { served, busy, evicted, errors, .. } = *self;
         let right = match expected {
@@ -192,7 +192,7 @@ impl Clients {
         Ok(self.end())
     }
 
-    /// When the next client is or was due, if that has come.
+    /// Returns when the next client is or was due, if that has come.
     fn next_due(&self, pace: Pace, start: Instant, opened: usize) -> Option<Instant> {
         match pace {
             Pace::Closed(clients) => (opened < self.finished() + clients).then(Instant::now),

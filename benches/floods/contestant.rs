@@ -146,7 +146,7 @@ impl Contestant {
         }
     }
 
-    /// The system calls of the server for so many requests, and for how many units they were;
+    /// Returns the system calls of the server for so many requests, and for how many units they were;
     /// `None` where strace cannot be had.
     pub(crate) fn trace(&mut self, clients: &mut Clients, requests: usize) -> Result<Option<(Calls, f64)>, String> {
         let Some(strace) = Strace::attach(self.target.server.pid()) else { return Ok(None) };
@@ -173,7 +173,7 @@ fn partial(target: &Target, n: usize, part: &[u8]) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-/// The system calls of our server for a load, and for how many requests they were; `None` where
+/// Returns the system calls of our server for a load, and for how many requests they were; `None` where
 /// strace cannot be had.
 pub(crate) fn counted(load: Load, requests: usize, clients: &mut Clients) -> Result<Option<(Calls, f64)>, String> {
     let entry = Entry { kind: Kind::Pollstack, idle: 0 };

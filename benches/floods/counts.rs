@@ -123,7 +123,7 @@ fn at_rest(time: Duration) -> Result<(), String> {
     if calls > 2 { Err("an idle server does something".to_owned()) } else { Ok(()) }
 }
 
-/// The difference between a long and a short run, so that the start does not count.
+/// Returns the difference between a long and a short run, so that the start does not count.
 fn instructions(requests: usize, clients: &mut Clients) -> Result<(), String> {
     let [short, long] = [executed(requests, clients)?, executed(3 * requests, clients)?];
     let each = (long - short) / (2 * requests) as f64;
@@ -137,7 +137,7 @@ fn instructions(requests: usize, clients: &mut Clients) -> Result<(), String> {
     Ok(())
 }
 
-/// All instructions of a server, from its start to its end, with so many requests in between.
+/// Returns all instructions of a server, from its start to its end, with so many requests in between.
 fn executed(requests: usize, clients: &mut Clients) -> Result<f64, String> {
     let output = tempfile::NamedTempFile::new().map_err(|error| error.to_string())?;
     let file = format!("--callgrind-out-file={}", output.path().display());

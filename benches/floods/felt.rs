@@ -119,7 +119,7 @@ impl Felt {
         [quiet, loud, median(ratios)]
     }
 
-    /// How many probes there were beside the others; as many were without.
+    /// Returns how many probes there were beside the others; as many were without.
     pub(crate) fn probes(&self) -> u64 {
         self.loud.iter().map(|tally| tally.served).sum()
     }
@@ -172,7 +172,7 @@ fn probe_inside(server: SocketAddr, inside: &mut [TcpStream], probes: usize) -> 
     Ok(tally)
 }
 
-/// Whether a connection that waits has heard nothing yet.
+/// Returns whether a connection that waits has heard nothing yet.
 fn is_in(stream: &TcpStream) -> io::Result<bool> {
     stream.set_nonblocking(true)?;
     let heard = (&*stream).read(&mut [0]);

@@ -135,7 +135,7 @@ fn measure(options: &Options) -> Result<(), String> {
     if failures.is_empty() { Ok(()) } else { Err(failures.join("\n")) }
 }
 
-/// The scenarios, and of each the servers, that have been asked for.
+/// Returns the scenarios, and of each the servers, that have been asked for.
 fn wanted_scenarios(options: &Options) -> Result<Vec<Scenario>, String> {
     let mut scenarios = scenario::all();
     let known: Vec<&str> = scenarios.iter().flat_map(|one| &one.entries).map(|entry| entry.kind.name()).collect();

@@ -43,7 +43,7 @@ impl Report {
         format!("{}; {}; `{}`", machine::describe(), &now[..10], self.command)
     }
 
-    /// The tables, in Markdown.
+    /// Returns the tables, in Markdown.
     pub(crate) fn table(&self) -> String {
         let mut text = format!("{}\n", self.head());
         for (scenario, Found { rows, absent, failed, .. }) in &self.scenarios {

@@ -176,7 +176,7 @@ fn pairs(load: Load, effort: Effort) -> usize {
     if matches!(load, Load::Upload { .. }) { effort.pairs.div_ceil(2) } else { effort.pairs }
 }
 
-/// The quartiles.
+/// Returns the quartiles.
 pub(crate) fn middle(mut figures: Vec<f64>) -> [f64; 3] {
     figures.sort_by(f64::total_cmp);
     [1, 2, 3].map(|quarter| figures.get(figures.len() * quarter / 4).copied().unwrap_or(f64::NAN))

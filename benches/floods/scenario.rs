@@ -57,7 +57,7 @@ pub(crate) enum Load {
 }
 
 impl Load {
-    /// How many requests, or MiB, that was.
+    /// Returns how many requests, or MiB, that was.
     pub(crate) fn units(self, tally: &Tally) -> f64 {
         let each = if let Load::Upload { mebibytes } = self { mebibytes } else { 1 };
         tally.requests() as f64 * each as f64
@@ -110,7 +110,7 @@ fn entries(kinds: &[Kind]) -> Vec<Entry> {
     kinds.iter().copied().map(entry).collect()
 }
 
-/// All there is, in the order in which it runs.
+/// Returns all there is, in the order in which it runs.
 pub(crate) fn all() -> Vec<Scenario> {
     let mut all = Vec::new();
     for payload in [1, 127] {

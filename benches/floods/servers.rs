@@ -77,7 +77,7 @@ impl Kind {
         }
     }
 
-    /// Whether it is one of our servers, or a floor, and not a peer.
+    /// Returns whether it is one of our servers, or a floor, and not a peer.
     pub(crate) fn is_ours(self) -> bool {
         use Kind::{Accio, Chat, Echo, EventFloor, Floor, OnePacketFloor, Pollstack, Sink};
         matches!(self, Pollstack | Echo | Chat | Accio | Floor | OnePacketFloor | EventFloor | Sink)

@@ -28,7 +28,7 @@ impl Messages {
         }
     }
 
-    /// How many messages take about as long as so many requests do.
+    /// Returns how many messages take about as long as so many requests do.
     pub(crate) fn scaled(self, requests: usize) -> usize {
         match self {
             Messages::Echo { bytes: 65_536.., .. } => requests / 25,

@@ -179,7 +179,7 @@ impl Contender {
         Strace::attach(self.pid)
     }
 
-    /// Whether the files come as they are.
+    /// Returns whether the files come as they are.
     pub(crate) fn check(&self) -> Result<(), String> {
         for (name, len) in SIZES {
             let reply = get(self.address, name).map_err(|error| format!("{}: {error}", self.name))?;

@@ -58,7 +58,7 @@ fn are_allowed(descriptors: usize) -> bool {
     rlimit::Resource::NOFILE.get().is_ok_and(|(limit, _)| limit >= descriptors as u64)
 }
 
-/// All servers with so many subscribers, there and back.
+/// Returns all servers with so many subscribers, there and back.
 fn fan_out(site: &Site, count: usize, pairs: usize) -> Result<Vec<Hub>, String> {
     let servers = [Contender::pubsub(), Contender::nchan(site), Contender::node()];
     let mut hubs: Vec<Hub> = servers.into_iter().flatten().map(Hub::new).collect();

@@ -99,7 +99,7 @@ fn save(text: &str) -> io::Result<PathBuf> {
     folder.canonicalize()
 }
 
-/// The quartiles.
+/// Returns the quartiles.
 fn middle(mut figures: Vec<f64>) -> [f64; 3] {
     figures.sort_by(f64::total_cmp);
     [1, 2, 3].map(|quarter| figures.get(figures.len() * quarter / 4).copied().unwrap_or(f64::NAN))

@@ -59,7 +59,7 @@ impl Date {
         self.clock
     }
 
-    /// The date at `now`.
+    /// Returns the date at `now`.
     pub(super) fn text(&mut self, now: Instant) -> &[u8] {
         if !self.valid.is_some_and(|(from, until)| from <= now && now < until) {
             self.write(now);

@@ -55,7 +55,7 @@ impl Framing {
         Ok((Framing { length: body_length(version, length, coding)?, keep_alive, expects_continue }, host))
     }
 
-    /// Whether there is a body at all.
+    /// Returns whether there is a body at all.
     pub(super) fn has_body(&self) -> bool {
         self.length != Length::Known(0)
     }

@@ -1,6 +1,6 @@
 //! The trait that an HTTP application implements.
 
-use super::exchange::{ExchangeId, Outcome};
+use super::id::{ExchangeId, Outcome};
 use super::limits::BODY_BYTES;
 use super::request::Request;
 use super::responder::Responder;
@@ -38,7 +38,7 @@ pub trait Handler {
     /// All of a [streamed](Body::Stream) body has been taken.
     fn on_data_end(&mut self, _http: &mut Responder<'_>, _id: ExchangeId) {}
 
-    /// All of a streamed reply that has been sent so far is the kernel's: there is as much
+    /// All of a streamed response that has been sent so far is the kernel's: there is as much
     /// [room](Responder::send_capacity) as there ever will be.
     fn on_room(&mut self, _http: &mut Responder<'_>, _id: ExchangeId) {}
 
@@ -48,7 +48,7 @@ pub trait Handler {
         http.give_up(id);
     }
 
-    /// The client has ended its half of the connection while its request waits for its reply, or
+    /// The client has ended its half of the connection while its request waits for its response, or
     /// for the end of it. It may only have nothing more to ask, and still read; or it may be gone,
     /// which would show as soon as something is sent to it.
     fn on_eof(&mut self, _http: &mut Responder<'_>, _id: ExchangeId) -> EofAction {
@@ -60,17 +60,18 @@ pub trait Handler {
     fn on_close(&mut self, _http: &mut Responder<'_>, _id: ExchangeId, _outcome: Outcome) {}
 
     /// The loop has been asked to stop. Connections without a request have been closed, the others
-    /// will be with their reply: the time to answer requests that are held open.
+    /// will be with their response: the time to answer requests that are held open.
     fn on_shutdown(&mut self, _http: &mut Responder<'_>) {}
 }
 
 /// The way to treat the body of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Body {
     /// Hand the request over when all of its body is there, if that is at most so many bytes, and
     /// answer 413 otherwise.
     Collect(usize),
-    /// Hand the request over at once, and drop the body. The connection goes with the reply if
+    /// Hand the request over at once, and drop the body. The connection goes with the response if
     /// that is longer than [`Limits::skip`](super::Limits::skip).
     Skip,
     /// Hand the request over at once, and the body [as it comes](Handler::on_data).

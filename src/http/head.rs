@@ -24,12 +24,12 @@ pub(super) struct Search {
 }
 
 impl Search {
-    /// Whether nothing of a head has come yet.
+    /// Returns whether nothing of a head has come yet.
     pub(super) fn is_fresh(&self) -> bool {
         self.searched == 0
     }
 
-    /// Whether more of a head has come than has been searched.
+    /// Returns whether more of a head has come than has been searched.
     pub(super) fn is_behind(&self, input: &[u8]) -> bool {
         self.searched < input.len()
     }
@@ -59,7 +59,7 @@ impl Search {
     }
 }
 
-/// How many bytes of empty lines are in front of a request. They are skipped, for the sake of
+/// Returns how many bytes of empty lines are in front of a request. They are skipped, for the sake of
 /// clients that end a body with one (RFC 9112, section 2.2). `None` if that cannot be told yet.
 pub(super) fn empty_lines(input: &[u8]) -> Option<usize> {
     let lines = input.chunks_exact(2).take_while(|pair| pair == b"\r\n").count();

@@ -1,4 +1,4 @@
-//! Header fields of replies: what may be one, and how they are written.
+//! Header fields of responses: what may be one, and how they are written.
 
 use super::syntax::{is_token, is_value};
 
@@ -7,7 +7,7 @@ use super::syntax::{is_token, is_value};
 const RESERVED_HEADERS: [&str; 6] =
     ["content-length", "transfer-encoding", "connection", "date", "keep-alive", "upgrade"];
 
-/// Header fields that go with many replies: they are checked and written once, and then only
+/// Header fields that go with many responses: they are checked and written once, and then only
 /// copied, with [`Response::headers`](super::Response::headers).
 ///
 /// ```
@@ -27,7 +27,7 @@ impl Headers {
         Headers::default()
     }
 
-    /// Adds a field. One that cannot be one makes a `500` of every reply that these go with, as
+    /// Adds a field. One that cannot be one makes a `500` of every response that these go with, as
     /// [`Response::header`](super::Response::header) does.
     pub fn with(mut self, name: &str, value: impl AsRef<[u8]>) -> Self {
         let value = value.as_ref();
@@ -38,13 +38,13 @@ impl Headers {
         self
     }
 
-    /// How they are sent, unless something is wrong with one.
+    /// Returns how they are sent, unless something is wrong with one.
     pub(super) fn text(&self) -> Result<&[u8], &'static str> {
         self.fault.map_or(Ok(&self.text), Err)
     }
 }
 
-/// The fault of a field that a handler sets.
+/// Returns the fault of a field that a handler sets.
 pub(super) fn fault(name: &str, value: &[u8]) -> Option<&'static str> {
     if !is_token(name) {
         Some("a field's name is not one")

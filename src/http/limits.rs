@@ -20,7 +20,7 @@ pub const HEADERS: usize = 100;
 pub const BODY_BYTES: usize = 64 * 1024;
 
 /// The body that is read past so that its connection can be kept: a mebibyte takes less time than
-/// a new connection on most paths. A longer one ends its connection with the reply.
+/// a new connection on most paths. A longer one ends its connection with the response.
 pub const SKIP_BYTES: u64 = 1024 * 1024;
 
 /// From the first byte of a head to its last, however busily it trickles. A head is a packet or
@@ -38,7 +38,7 @@ pub const BODY_TIME: Duration = Duration::from_secs(300);
 /// nginx keeps it 75 s.
 pub const IDLE_TIME: Duration = Duration::from_secs(60);
 
-/// How long a client may take nothing of a reply that waits for it; nginx gives as much.
+/// How long a client may take nothing of a response that waits for it; nginx gives as much.
 pub const STALL_TIME: Duration = Duration::from_secs(60);
 
 /// The most that the name of a chunk's size and its extensions come to, in one line and, for
@@ -52,15 +52,26 @@ pub(crate) const EXTENSION_BYTES: usize = 4 * 1024;
 /// The trailer section of a chunked body. It is read past.
 pub(crate) const TRAILER_BYTES: usize = 8 * 1024;
 
-/// The room in the output in which the head of a reply has to fit: a request waits until there is
-/// as much, or until nothing is left there. nginx's replies have 4 or 8 KiB.
+/// The room in the output in which the head of a response has to fit: a request waits until there is
+/// as much, or until nothing is left there. nginx's responses have 4 or 8 KiB.
 pub(crate) const RESPONSE_HEAD: usize = 8 * 1024;
 
 /// The bounds of [`Http`](super::Http).
 ///
-/// The loop's [`Limits::input`](crate::Limits::input) has to be larger than `head`, or heads that
-/// are too long find their connection closed and no reply.
+/// The loop's [`Limits::input`](crate::Limits::input) has to be larger than `head`. Otherwise a head that
+/// is too long ends its connection without a response.
+///
+/// Bounds may be added: begin with the default.
+///
+/// ```
+/// use pollstack::http::Limits;
+/// use std::time::Duration;
+///
+/// let limits = Limits::default().headers(20).idle_time(Duration::from_secs(5));
+/// assert_eq!((limits.headers, limits.head), (20, 32 * 1024));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Limits {
     /// Bytes of a request line ([`LINE_BYTES`]; 414).
     pub line: usize,
@@ -83,6 +94,53 @@ pub struct Limits {
     pub idle_time: Duration,
     /// How long a client may take nothing of what waits for it ([`STALL_TIME`]; closed).
     pub stall_time: Duration,
+}
+
+impl Limits {
+    /// Sets the bytes of a request line.
+    pub fn line(self, line: usize) -> Self {
+        Limits { line, ..self }
+    }
+
+    /// Sets the bytes of a request's head, its line included.
+    pub fn head(self, head: usize) -> Self {
+        Limits { head, ..self }
+    }
+
+    /// Sets the header fields of a request.
+    pub fn headers(self, headers: usize) -> Self {
+        Limits { headers, ..self }
+    }
+
+    /// Sets the bytes of a body that are read past to keep a connection.
+    pub fn skip(self, skip: u64) -> Self {
+        Limits { skip, ..self }
+    }
+
+    /// Sets how long a head may take.
+    pub fn head_time(self, head_time: Duration) -> Self {
+        Limits { head_time, ..self }
+    }
+
+    /// Sets how long a request that has begun may bring nothing.
+    pub fn read_time(self, read_time: Duration) -> Self {
+        Limits { read_time, ..self }
+    }
+
+    /// Sets how long a body may take that is collected or read past.
+    pub fn body_time(self, body_time: Duration) -> Self {
+        Limits { body_time, ..self }
+    }
+
+    /// Sets how long a connection may have no request.
+    pub fn idle_time(self, idle_time: Duration) -> Self {
+        Limits { idle_time, ..self }
+    }
+
+    /// Sets how long a client may take nothing of what waits for it.
+    pub fn stall_time(self, stall_time: Duration) -> Self {
+        Limits { stall_time, ..self }
+    }
 }
 
 impl Default for Limits {

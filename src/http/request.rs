@@ -42,17 +42,17 @@ struct Target<'a> {
 }
 
 impl<'a> Request<'a> {
-    /// The method, as it was sent: methods are case-sensitive (RFC 9110, section 9.1).
+    /// Returns the method, as it was sent: methods are case-sensitive (RFC 9110, section 9.1).
     pub fn method(&self) -> &'a str {
         self.method
     }
 
-    /// The target, as it was sent (RFC 9112, section 3.2).
+    /// Returns the target, as it was sent (RFC 9112, section 3.2).
     pub fn target(&self) -> &'a str {
         self.target.whole
     }
 
-    /// The target's path: from its `/` to its `?`, not decoded; `*` for `OPTIONS *`.
+    /// Returns the target's path: from its `/` to its `?`, not decoded; `*` for `OPTIONS *`.
     pub fn path(&self) -> &'a str {
         self.target.path
     }
@@ -74,29 +74,29 @@ impl<'a> Request<'a> {
         self.version
     }
 
-    /// The header fields in the order in which they came, without the space around their values.
+    /// Returns the header fields in the order in which they came, without the space around their values.
     pub fn headers(&self) -> impl Iterator<Item = (&'a str, &'a [u8])> + use<'a> {
         self.headers.iter().map(|header| (header.name, header.value))
     }
 
-    /// The value of the first header field called `name`, in whatever case.
+    /// Returns the value of the first header field called `name`, in whatever case.
     pub fn header(&self, name: &str) -> Option<&'a [u8]> {
         self.headers().find(|(other, _)| other.eq_ignore_ascii_case(name)).map(|(_, value)| value)
     }
 
-    /// Whether one of the header fields called `name`, which is a list, has `token` in it, both in
+    /// Returns whether one of the header fields called `name`, which is a list, has `token` in it, both in
     /// whatever case: `request.has_token("Connection", "upgrade")`.
     pub fn has_token(&self, name: &str, token: &str) -> bool {
         let mut fields = self.headers().filter(|(other, _)| other.eq_ignore_ascii_case(name));
         fields.any(|(_, value)| list(value).any(|item| item.eq_ignore_ascii_case(token.as_bytes())))
     }
 
-    /// The body, if the handler has had it [collected](super::Body::Collect); else empty.
+    /// Returns the body, if the handler has had it [collected](super::Body::Collect); else empty.
     pub fn body(&self) -> &'a [u8] {
         self.body
     }
 
-    /// The same request with its body.
+    /// Returns the same request with its body.
     pub(super) fn with_body(self, body: &'a [u8]) -> Self {
         Request { body, ..self }
     }
@@ -139,7 +139,7 @@ fn cut(text: &[u8]) -> Option<(&[u8], &[u8])> {
     Some((text.get(..at)?, text.get(at + 1..)?))
 }
 
-/// Whether it may stand for a host and a port (RFC 3986, section 3.2); a user may not.
+/// Returns whether it may stand for a host and a port (RFC 3986, section 3.2); a user may not.
 fn is_authority(text: &str) -> bool {
     let host = match text.rsplit_once(':') {
         Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,

@@ -2,7 +2,8 @@
 //! time.
 
 use super::connection::{Coding, Connection, Progress};
-use super::exchange::{Core, ExchangeId, send_shared};
+use super::exchange::{Core, send_shared};
+use super::id::ExchangeId;
 use super::response::Response;
 use super::status::Status;
 use crate::context::Context;
@@ -14,15 +15,18 @@ use std::time::{Duration, Instant, SystemTime};
 
 /// The cost of a chunk beside its bytes: its size in hexadecimal, two line ends, and what the output
 /// adds for a shared buffer. A chunk that is begun has to be sent whole.
-const CHUNK_BYTES: usize = 16 + 2 + 2 + SHARED_BYTES;
+const CHUNK_BYTES: usize = CHUNK_LINE + 2 + SHARED_BYTES;
+
+/// The longest line in front of a chunk.
+const CHUNK_LINE: usize = 16 + 2;
 
 /// The end of a chunked body.
 const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
 
-/// All exchanges of a server.
+/// The effects that a handler may ask for, on any exchange of the server.
 ///
-/// Nothing here calls the handler back: what it has to be told of comes when its callback has
-/// returned. All of it is harmless for an exchange that is over.
+/// Nothing here calls the handler back: events come when its callback has returned. All of it is
+/// harmless for an exchange that is over.
 #[derive(Debug)]
 pub struct Responder<'a> {
     pub(super) cx: Context<'a>,
@@ -30,7 +34,7 @@ pub struct Responder<'a> {
 }
 
 impl Responder<'_> {
-    /// The time at which this turn of the loop began.
+    /// Returns the time at which this turn of the loop began.
     pub fn now(&self) -> Instant {
         self.cx.now()
     }
@@ -40,47 +44,46 @@ impl Responder<'_> {
         self.core.head.clock().time(self.now())
     }
 
-    /// Begins a reply. Nothing of it is sent before its content is given.
+    /// Begins a response. Nothing of it is sent before its content is given.
     pub fn respond(&mut self, id: ExchangeId, status: Status) -> Response<'_> {
         Response::new(self.cx.reborrow(), self.core, id, status)
     }
 
-    /// Whether the exchange is not over.
+    /// Returns whether the exchange is not over.
     pub fn is_open(&self, id: ExchangeId) -> bool {
-        self.core.find(id).is_some_and(|connection| self.cx.is_open(connection.id))
+        self.core.find(id).is_some_and(|connection| self.cx.is_open(connection.id()))
     }
 
     /// Returns the address of the peer.
     pub fn peer(&self, id: ExchangeId) -> Option<Peer> {
-        self.core.find(id).and_then(|connection| self.cx.peer(connection.id))
+        self.core.find(id).and_then(|connection| self.cx.peer(connection.id()))
     }
 
-    /// The listener through which the request came.
+    /// Returns the listener through which the request came.
     pub fn listener(&self, id: ExchangeId) -> Option<ListenerId> {
-        self.core.find(id).map(|connection| connection.listener)
+        self.core.find(id).map(|connection| connection.listener())
     }
 
-    /// How many bytes can be sent now in one piece; 0 if no reply is being streamed.
+    /// Returns how many bytes can be sent now in one piece; 0 if no response is being streamed.
     pub fn send_capacity(&self, id: ExchangeId) -> usize {
         let Some(connection) = self.core.find(id) else { return 0 };
-        let room = self.cx.send_capacity(connection.id);
-        match connection.reply {
+        let room = self.cx.send_capacity(connection.id());
+        match connection.response() {
             Progress::Stream(Coding::Chunked) => room.saturating_sub(CHUNK_BYTES + LAST_CHUNK.len()),
             Progress::Stream(_) => room,
             Progress::None | Progress::Rest(..) => 0,
         }
     }
 
-    /// Sends a copy of `bytes`, all of them or none, as content of a reply that is being
+    /// Sends a copy of `bytes`, all of them or none, as content of a response that is being
     /// [streamed](Response::stream), or to a connection that has been [upgraded](Response::upgrade).
     ///
     /// # Errors
-    /// [`Full`](SendError::Full) if they are more than [`send_capacity`](Self::send_capacity) is left, and
-    /// [`Handler::on_room`](super::Handler::on_room) tells when there is; [`Gone`](SendError::Gone)
-    /// if the exchange is over, or if more than was promised is sent, which aborts the
-    /// connection.
+    /// [`Full`](SendError::Full) if they are more than [`send_capacity`](Self::send_capacity);
+    /// [`Handler::on_room`](super::Handler::on_room) tells of more room. [`Gone`](SendError::Gone) if the
+    /// exchange is over, or if they are more than the response has promised, which aborts the connection.
     pub fn send(&mut self, id: ExchangeId, bytes: &[u8]) -> Result<(), SendError> {
-        self.send_with(id, bytes.len(), |cx, connection| cx.send(connection.id, bytes))
+        self.send_with(id, bytes.len(), |cx, connection| cx.send(connection.id(), bytes))
     }
 
     /// Sends `bytes` without a copy: the same buffer can go to any number of exchanges.
@@ -91,44 +94,47 @@ impl Responder<'_> {
         self.send_with(id, bytes.len(), |cx, connection| send_shared(cx, connection, bytes))
     }
 
-    /// Ends a reply that is being streamed, or a connection that has been upgraded. A reply that
+    /// Ends a response that is being streamed, or a connection that has been upgraded. A response that
     /// falls short of the length it has promised ends in a reset, so that no client takes it for
-    /// whole. A request without a reply is answered `204`.
+    /// whole. A request without a response is answered `204`.
     pub fn finish(&mut self, id: ExchangeId) {
-        let Some(connection) = self.core.find(id) else { return };
-        let conn = connection.id;
-        match connection.reply {
+        let Some(connection) = self.core.find_mut(id) else { return };
+        let conn = connection.id();
+        match connection.response() {
             Progress::Stream(Coding::Length(1..)) => {
-                log::error!("{conn}: a reply was finished before its end");
+                log::error!("{conn}: a response was finished before its end");
                 return self.cx.abort(conn);
             }
-            Progress::Stream(Coding::Chunked) if self.cx.send(conn, LAST_CHUNK).is_err() => {
-                return self.cx.abort(conn); // a part of the room is kept for it
+            Progress::Stream(Coding::Chunked) => {
+                if self.cx.send(conn, LAST_CHUNK).is_err() {
+                    return self.cx.abort(conn); // a part of the room is kept for it
+                }
+                connection.sent();
             }
-            Progress::Stream(coding) => self.core.sent(id.key, coding == Coding::Chunked),
+            Progress::Stream(_) => {}
             Progress::None => return self.respond(id, Status::NO_CONTENT).empty(),
             Progress::Rest(..) => return,
         }
-        self.core.complete(&mut self.cx, id.key);
+        if let Some(key) = self.core.key(id) {
+            self.core.complete(&mut self.cx, key);
+        }
     }
 
-    /// Ends an exchange without the rest of its reply, and its connection with it, at once: in a
-    /// reset if something was on its way.
+    /// Ends an exchange and its connection at once, without the rest of the response: in a reset if
+    /// something was on its way.
     pub fn abort(&mut self, id: ExchangeId) {
         if let Some(connection) = self.core.find(id) {
-            self.cx.abort(connection.id);
+            self.cx.abort(connection.id());
         }
     }
 
     /// Goes on offering [data](super::Handler::on_data) of which not all was taken. Within the
     /// callback that offers it, this does nothing.
     pub fn resume(&mut self, id: ExchangeId) {
+        let now = self.now();
         let Some(connection) = self.core.find_mut(id) else { return };
-        if connection.paused && !connection.serving {
-            connection.paused = false;
-            connection.since = self.cx.now();
-            self.cx.resume(connection.id);
-            self.core.arm(&mut self.cx, id.key);
+        if connection.resume(now) {
+            self.cx.resume(connection.id());
         }
     }
 
@@ -137,8 +143,7 @@ impl Responder<'_> {
     /// exchange clears it.
     pub fn set_deadline(&mut self, id: ExchangeId, deadline: Option<Instant>) {
         if let Some(connection) = self.core.find_mut(id) {
-            connection.deadline = deadline;
-            self.core.arm(&mut self.cx, id.key);
+            connection.set_deadline(deadline);
         }
     }
 
@@ -166,8 +171,8 @@ impl Responder<'_> {
     ) -> Result<(), SendError> {
         let room = self.send_capacity(id);
         let Some(connection) = self.core.find_mut(id) else { return Err(SendError::Gone) };
-        let conn = connection.id;
-        let Progress::Stream(coding) = &mut connection.reply else { return Err(SendError::Gone) };
+        let conn = connection.id();
+        let Progress::Stream(coding) = *connection.response() else { return Err(SendError::Gone) };
         if !self.cx.is_open(conn) {
             return Err(SendError::Gone);
         }
@@ -178,25 +183,32 @@ impl Responder<'_> {
             Coding::ToTheEnd => push(&mut self.cx, connection)?,
             Coding::Length(left) => match left.checked_sub(len as u64) {
                 Some(rest) => {
-                    *left = rest;
+                    connection.stream(Coding::Length(rest));
                     push(&mut self.cx, connection)?;
                 }
                 None => {
-                    log::error!("{conn}: more of a reply was sent than it has promised");
+                    log::error!("{conn}: more of a response was sent than it has promised");
                     self.cx.abort(conn);
                     return Err(SendError::Gone);
                 }
             },
             Coding::Chunked => {
-                self.cx.send(conn, self.core.head.chunk(len))?;
-                if let Some(connection) = self.core.connections.get(id.key) {
-                    push(&mut self.cx, connection)?;
-                }
+                self.cx.send(conn, chunk_line(&mut [0; CHUNK_LINE], len))?;
+                push(&mut self.cx, connection)?;
                 self.cx.send(conn, b"\r\n")?;
             }
         }
-        self.core.sent(id.key, true);
-        self.core.arm(&mut self.cx, id.key);
+        connection.sent();
         Ok(())
     }
+}
+
+/// Writes the line in front of a chunk of `len` bytes.
+fn chunk_line(line: &mut [u8; CHUNK_LINE], len: usize) -> &[u8] {
+    let digits = (usize::BITS - len.leading_zeros()).div_ceil(4).max(1) as usize;
+    for (at, byte) in line.iter_mut().take(digits).enumerate() {
+        *byte = b"0123456789abcdef"[len >> (4 * (digits - 1 - at)) & 15];
+    }
+    line[digits..digits + 2].copy_from_slice(b"\r\n");
+    &line[..digits + 2]
 }

@@ -1,8 +1,9 @@
-//! A reply as it is written: its head straight into one buffer that is used for all.
+//! A response as it is written: its head straight into one buffer that is used for all.
 
-use super::connection::{Coding, Connection, Content, Progress, Reading};
-use super::exchange::{Core, ExchangeId, send_shared};
+use super::connection::{Coding, Connection, Content, Reading};
+use super::exchange::{Core, send_shared};
 use super::headers::{Headers, fault};
+use super::id::ExchangeId;
 use super::limits::RESPONSE_HEAD;
 use super::response_head::{ResponseFraming, error_page};
 use super::status::Status;
@@ -12,15 +13,15 @@ use crate::context::Context;
 use std::fs::File;
 use std::rc::Rc;
 
-/// A reply that is being written: a status, header fields, and one of the ways to give its content,
+/// A response that is being written: a status, header fields, and one of the ways to give its content,
 /// which sends it.
 ///
 /// `Date`, `Content-Length` or `Transfer-Encoding`, and `Connection` are written by the layer. The
-/// content of a reply to a HEAD request is not sent; it is given all the same, so that the head is
+/// content of a response to a HEAD request is not sent; it is given all the same, so that the head is
 /// the one that a GET would have had (RFC 9110, section 9.3.2).
 ///
 /// A field that cannot be one, because there is a line break in its value for example, makes the
-/// reply a `500`, and is logged; so does a head of more than 8 KiB.
+/// response a `500`, and is logged; so does a head of more than 8 KiB.
 #[derive(Debug)]
 #[must_use = "nothing is sent before the content is given"]
 pub struct Response<'a> {
@@ -65,14 +66,10 @@ impl<'a> Response<'a> {
     /// Sends it with `content`. The part that the output has no room for is copied, and sent later.
     pub fn body(mut self, content: &[u8]) {
         if self.begin(ResponseFraming::Length(content.len() as u64)) {
-            let conn = self.connection().map(|connection| connection.id);
-            match conn.map(|conn| (conn, self.cx.send_capacity(conn))) {
-                Some((conn, room)) if content.len() <= room => {
-                    let _ = self.cx.send(conn, content);
-                    self.end();
-                }
-                Some(_) => self.core.keep_rest(&mut self.cx, self.id.key, Content::Bytes(content.to_vec())),
-                None => {}
+            let sent = self.core.find(self.id).map(|connection| self.cx.send(connection.id(), content));
+            match sent {
+                Some(Ok(())) => self.end(),
+                _ => self.keep(Content::Bytes(content.to_vec())),
             }
         }
     }
@@ -83,7 +80,7 @@ impl<'a> Response<'a> {
             let sent = self.core.find(self.id).map(|connection| send_shared(&mut self.cx, connection, content));
             match sent {
                 Some(Ok(())) => self.end(),
-                _ => self.core.keep_rest(&mut self.cx, self.id.key, Content::Shared(Rc::clone(content))),
+                _ => self.keep(Content::Shared(Rc::clone(content))),
             }
         }
     }
@@ -93,12 +90,10 @@ impl<'a> Response<'a> {
     /// not take a part for the whole.
     pub fn file(mut self, file: &Rc<File>, offset: u64, len: u64) {
         if self.begin(ResponseFraming::Length(len)) {
-            let sent = self.core.find(self.id).map(|connection| self.cx.send_file(connection.id, file, offset, len));
+            let sent = self.core.find(self.id).map(|connection| self.cx.send_file(connection.id(), file, offset, len));
             match sent {
                 Some(Ok(())) => {
-                    if let Some(connection) = self.connection_mut() {
-                        connection.file = true;
-                    }
+                    self.core.find_mut(self.id).into_iter().for_each(Connection::sent_file);
                     self.end();
                 }
                 _ => self.abort("there is no room for a file"),
@@ -125,18 +120,20 @@ impl<'a> Response<'a> {
     /// Without a length it is chunked (RFC 9112, section 7.1), or, for a client of HTTP/1.0, ends
     /// with the connection.
     pub fn stream(mut self, length: Option<u64>) {
-        let http10 = self.connection().is_some_and(|connection| connection.version == Version::Http10);
+        let http10 = self.connection().is_some_and(|connection| connection.version() == Version::Http10);
         let (framing, coding) = match length {
             Some(length) => (ResponseFraming::Length(length), Coding::Length(length)),
             None if http10 => (ResponseFraming::ToTheEnd, Coding::ToTheEnd),
             None => (ResponseFraming::Chunked, Coding::Chunked),
         };
         let bodiless = self.is_bodiless();
-        if let Some(connection) = self.connection_mut().filter(|connection| connection.is_unanswered()) {
-            connection.keep_alive &= coding != Coding::ToTheEnd;
+        if coding == Coding::ToTheEnd {
+            let unanswered = self.core.find_mut(self.id).filter(|connection| connection.is_unanswered());
+            unanswered.into_iter().for_each(Connection::close_after_response);
         }
         if self.send_head(framing) {
-            self.go_on(if bodiless { Coding::Dropped } else { coding });
+            let coding = if bodiless { Coding::Dropped } else { coding };
+            self.core.find_mut(self.id).into_iter().for_each(|connection| connection.stream(coding));
         }
     }
 
@@ -145,10 +142,10 @@ impl<'a> Response<'a> {
     /// what is [sent](super::Responder::send) goes out as it is (RFC 9110, section 7.8).
     ///
     /// The handler has made sure that the client asked for it. One of HTTP/1.0 cannot have; nor may
-    /// there be a body still to come: the reply is a `400` then.
+    /// there be a body still to come: the response is a `400` then.
     pub fn upgrade(mut self, protocol: &str) {
         let may = |connection: &Connection| {
-            connection.version == Version::Http11 && matches!(connection.reading, Reading::AwaitingResponse)
+            connection.version() == Version::Http11 && matches!(connection.reading(), Reading::AwaitingResponse)
         };
         if !self.connection().is_some_and(may) {
             return self.again(Status::BAD_REQUEST).error_page();
@@ -158,13 +155,9 @@ impl<'a> Response<'a> {
         }
         self.core.head.upgrade(protocol);
         if self.send_head(ResponseFraming::None) {
-            self.go_on(Coding::ToTheEnd);
-            let Some(connection) = self.connection_mut() else { return };
-            connection.reading = Reading::Upgraded;
-            connection.keep_alive = false;
-            if !connection.serving && !connection.eof {
-                let conn = connection.id;
-                self.cx.resume(conn); // what it has sent ahead
+            let Some(connection) = self.core.find_mut(self.id) else { return };
+            if connection.upgrade() {
+                self.cx.resume(connection.id());
             }
         }
     }
@@ -173,14 +166,9 @@ impl<'a> Response<'a> {
         self.core.find(self.id)
     }
 
-    fn connection_mut(&mut self) -> Option<&mut Connection> {
-        self.core.find(self.id)?;
-        self.core.connections.get_mut(self.id.key)
-    }
-
-    /// Whether there is no content, whatever is given.
+    /// Returns whether there is no content, whatever is given.
     fn is_bodiless(&self) -> bool {
-        self.status.is_bodiless() || self.connection().is_some_and(|connection| connection.head_only)
+        self.status.is_bodiless() || self.connection().is_some_and(Connection::is_head_only)
     }
 
     /// Starts anew.
@@ -188,7 +176,7 @@ impl<'a> Response<'a> {
         Response::new(self.cx, self.core, self.id, status)
     }
 
-    /// Sends the head; whether content has to follow. If not, the reply is complete.
+    /// Sends the head. Returns whether content has to follow; if not, the response is complete.
     fn begin(&mut self, framing: ResponseFraming) -> bool {
         let bodiless = self.is_bodiless();
         let sent = self.send_head(framing);
@@ -198,53 +186,47 @@ impl<'a> Response<'a> {
         sent && !bodiless
     }
 
-    /// Sends the head; whether it was one, and the first of its exchange.
+    /// Sends the head. Returns whether it was a sound one, and the first of its exchange.
     fn send_head(&mut self, framing: ResponseFraming) -> bool {
-        let Some(connection) = self.core.connections.get(self.id.key) else { return false };
-        if connection.exchange != self.id.serial || !self.cx.is_open(connection.id) {
+        let Some(key) = self.core.key(self.id) else { return false };
+        let Some(connection) = self.core.find(self.id).filter(|connection| self.cx.is_open(connection.id())) else {
             return false;
-        }
+        };
         if !connection.is_unanswered() {
-            log::error!("{}: a second reply to a request", connection.id);
+            log::error!("{}: a second response to a request", connection.id());
             return false;
         }
-        if !self.status.is_bodiless() {
-            self.core.head.framing(framing);
-        }
-        if !matches!(framing, ResponseFraming::None) {
-            self.core.write_connection(self.id.key);
-        }
-        if self.core.head.text().len() > RESPONSE_HEAD {
+        if self.core.end_head(key, self.status, framing) > RESPONSE_HEAD {
             self.fault = Some("its head is too long");
         }
         if let Some(fault) = self.fault {
             self.fail(fault);
             return false;
         }
-        self.core.send_head(&mut self.cx, self.id.key)
+        self.core.send_head(&mut self.cx, key)
     }
 
-    /// The content that follows is the handler's to send.
-    fn go_on(&mut self, coding: Coding) {
-        if let Some(connection) = self.connection_mut() {
-            connection.reply = Progress::Stream(coding);
+    fn keep(&mut self, content: Content) {
+        if let Some(key) = self.core.key(self.id) {
+            self.core.keep_rest(&mut self.cx, key, content);
         }
-        self.core.arm(&mut self.cx, self.id.key);
     }
 
     fn end(&mut self) {
-        self.core.complete(&mut self.cx, self.id.key);
+        if let Some(key) = self.core.key(self.id) {
+            self.core.complete(&mut self.cx, key);
+        }
     }
 
     /// Answers 500 instead.
     fn fail(&mut self, fault: &str) {
         let Some(connection) = self.connection() else { return };
-        log::error!("{}: a reply could not be sent: {fault}", connection.id);
+        log::error!("{}: cannot send a response: {fault}", connection.id());
         Response::new(self.cx.reborrow(), self.core, self.id, Status::INTERNAL_SERVER_ERROR).error_page();
     }
 
     fn abort(&mut self, why: &str) {
-        let Some(conn) = self.connection().map(|connection| connection.id) else { return };
+        let Some(conn) = self.connection().map(Connection::id) else { return };
         log::error!("{conn}: {why}");
         self.cx.abort(conn);
     }

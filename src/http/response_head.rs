@@ -64,7 +64,7 @@ impl ResponseHead {
         write_header(&mut self.text, name, value);
     }
 
-    /// Adds lines that have been written before.
+    /// Adds lines that have been written before, or a page behind the head.
     pub(super) fn content(&mut self, text: &[u8]) {
         self.text.extend_from_slice(text);
     }
@@ -99,19 +99,9 @@ impl ResponseHead {
         self.header("Upgrade", protocol.as_bytes());
     }
 
-    /// Ends the head with its empty line, and returns all of it.
-    pub(super) fn end(&mut self) -> &[u8] {
+    /// Ends the head with its empty line.
+    pub(super) fn end(&mut self) {
         self.text.extend_from_slice(b"\r\n");
-        &self.text
-    }
-
-    /// Writes the line in front of a chunk of `len` bytes instead of a head.
-    pub(super) fn chunk(&mut self, len: usize) -> &[u8] {
-        self.text.clear();
-        let digits = (usize::BITS - len.leading_zeros()).div_ceil(4).max(1);
-        self.text.extend((0..digits).rev().map(|digit| b"0123456789abcdef"[len >> (4 * digit) & 15]));
-        self.text.extend_from_slice(b"\r\n");
-        &self.text
     }
 }
 

@@ -21,7 +21,7 @@ macro_rules! statuses {
             $(#[doc = concat!("`", $code, " ", $reason, "`")]
             pub const $name: Status = Status($code);)*
 
-            /// The phrase that goes with it; empty for a code that is not in the standard.
+            /// Returns the phrase that goes with it; empty for a code that is not in the standard.
             pub fn reason(self) -> &'static str {
                 match self.0 {
                     $($code => $reason,)*
@@ -73,17 +73,17 @@ statuses! {
 }
 
 impl Status {
-    /// The status with this code; `None` unless it is one of a final response.
+    /// Returns the status with this code; `None` unless it is one of a final response.
     pub fn new(code: u16) -> Option<Status> {
         (200..600).contains(&code).then_some(Status(code))
     }
 
-    /// The three digits.
+    /// Returns the three digits.
     pub fn code(self) -> u16 {
         self.0
     }
 
-    /// Whether a response with it has no content, whatever was asked (RFC 9110, sections 15.3.5
+    /// Returns whether a response with it has no content, whatever was asked (RFC 9110, sections 15.3.5
     /// and 15.4.5).
     pub(super) fn is_bodiless(self) -> bool {
         matches!(self, Status::NO_CONTENT | Status::NOT_MODIFIED)

@@ -82,33 +82,33 @@ impl Client {
         self.world.0.borrow().wires[self.number].interest()
     }
 
-    /// Whether the server has ended the stream, and all has been read.
+    /// Returns whether the server has ended the stream, and all has been read.
     pub fn has_ended(&self) -> bool {
         self.world.0.borrow().wires[self.number].has_ended()
     }
 
-    /// Whether the connection has been reset by the server, or was refused. Bytes that had not left the
+    /// Returns whether the connection has been reset by the server, or was refused. Bytes that had not left the
     /// server by then is lost; what has come can still be read.
     pub fn was_reset(&self) -> bool {
         self.world.0.borrow().wires[self.number].was_reset()
     }
 
-    /// Whether the server has closed it.
+    /// Returns whether the server has closed it.
     pub fn is_closed(&self) -> bool {
         self.world.0.borrow().wires[self.number].is_closed()
     }
 
-    /// Whether it was lost in the backlog: its accept failed.
+    /// Returns whether it was lost in the backlog: its accept failed.
     pub fn was_lost(&self) -> bool {
         self.world.0.borrow().wires[self.number].was_lost()
     }
 
-    /// Whether the server has accepted it.
+    /// Returns whether the server has accepted it.
     pub fn is_accepted(&self) -> bool {
         self.world.0.borrow().wires[self.number].is_accepted()
     }
 
-    /// How many bytes it has sent that the server has not read.
+    /// Returns how many bytes it has sent that the server has not read.
     pub fn unread(&self) -> usize {
         self.world.0.borrow().wires[self.number].unread()
     }

@@ -50,7 +50,7 @@ impl Fault {
 pub struct Faults([u32; Fault::ALL.len()]);
 
 impl Faults {
-    /// Some kinds of faults, now and then or all the time, but none that costs a client its
+    /// Returns some kinds of faults, now and then or all the time, but none that costs a client its
     /// connection. Which, `seed` decides: a world with a few kinds of faults shows more than one with
     /// all.
     pub fn random(seed: u64) -> Faults {
@@ -60,7 +60,7 @@ impl Faults {
         })
     }
 
-    /// The same, and connections may be lost when they are accepted or watched.
+    /// Returns the same, and connections may be lost when they are accepted or watched.
     pub fn with_accepts(seed: u64) -> Faults {
         let mut random = fastrand::Rng::with_seed(seed);
         Faults(std::array::from_fn(|_| [0, 0, 0, 2, 5, 20, 100][random.usize(..7)]))

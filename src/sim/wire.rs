@@ -263,7 +263,7 @@ impl Wire {
         self.flavour == Flavour::Unix
     }
 
-    /// How much a read brings; an error if nothing ever will be.
+    /// Returns how much a read brings; an error if nothing ever will be.
     pub(super) fn readable(&mut self) -> io::Result<usize> {
         let (_, read) = self.position;
         while self.marks.front().is_some_and(|mark| *mark <= read) {
@@ -284,7 +284,7 @@ impl Wire {
         (bytes, self.arrive())
     }
 
-    /// How much can be written; an error if nothing ever can.
+    /// Returns how much can be written; an error if nothing ever can.
     pub(super) fn writable(&mut self) -> io::Result<usize> {
         self.take_error().map_or(Ok(()), Err)?;
         if self.client == End::Reset {
@@ -398,7 +398,7 @@ impl Wire {
         self.watched.is_some()
     }
 
-    /// The event behind an edge, if there still is one.
+    /// Returns the event behind an edge, if there still is one.
     pub(super) fn event(&mut self) -> Option<(Source, Ready)> {
         self.edge = false;
         let (key, _) = self.watched?;

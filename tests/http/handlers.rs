@@ -485,7 +485,7 @@ fn slow_requests_are_timed_out_by_the_clock() {
     // And a head that brings nothing more.
     let (world, mut server, client) = play(b"");
     let silence = limits.head_time / 8;
-    let brief = Limits { read_time: silence, ..limits };
+    let brief = limits.read_time(silence);
     server.call(|http, _| http.set_limits(brief));
     client.send(b"GET / HTTP/1.1\r\n");
     world.settle(&mut server);
@@ -614,7 +614,7 @@ fn a_body_has_to_come_in_time() {
     for path in ["/collect", "/skip", "/hold"] {
         let (world, second) = (World::new(1), Duration::from_secs(1));
         let mut server = serve(&world, Script::default(), pollstack::Limits::default());
-        let limits = Limits { body_time: second * 100, ..Limits::default() };
+        let limits = Limits::default().body_time(second * 100);
         server.call(|http, _| http.set_limits(limits));
         let client = world.connect();
         client.send(format!("POST {path} HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n").as_bytes());

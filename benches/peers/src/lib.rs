@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 /// Connections that the kernel keeps until they are accepted.
 pub const BACKLOG: u32 = 4096;
 
-/// The first argument.
+/// Returns the first argument.
 pub fn address() -> Result<SocketAddr, Box<dyn std::error::Error>> {
     Ok(env::args().nth(1).ok_or("an address to listen on is missing, 127.0.0.1:0 for example")?.parse()?)
 }
@@ -42,12 +42,12 @@ pub mod stack {
     /// What a client reads that is one too many.
     pub const BUSY: &[u8] = &[0xFF];
 
-    /// The second argument: how many clients are served at the same time.
+    /// Returns the second argument: how many clients are served at the same time.
     pub fn max_clients() -> Result<usize, ParseIntError> {
         env::args().nth(2).map_or(Ok(100), |argument| argument.parse())
     }
 
-    /// The third argument: for how many seconds the oldest client is safe from newcomers.
+    /// Returns the third argument: for how many seconds the oldest client is safe from newcomers.
     pub fn evict_after() -> Duration {
         static SECONDS: OnceLock<f64> = OnceLock::new();
         let given = || env::args().nth(3).and_then(|argument| argument.parse().ok());

@@ -70,7 +70,7 @@ pub struct Upload {
 }
 
 impl Upload {
-    /// The next file, which is saved if there is a folder for it.
+    /// Returns the next file, which is saved if there is a folder for it.
     pub fn new(folder: Option<&mut Folder>, digest: bool) -> io::Result<Upload> {
         let saved = folder.map(Folder::next).transpose()?;
         Ok(Upload { bytes: 0, digest: digest.then(Sha256::new), saved })

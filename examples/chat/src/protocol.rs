@@ -71,7 +71,7 @@ pub fn cut(text: &[u8]) -> (&[u8], &[u8]) {
     }
 }
 
-/// Whether somebody may be called that.
+/// Returns whether somebody may be called that.
 pub fn is_name(name: &[u8]) -> bool {
     (1..=MAX_NAME).contains(&name.len()) && memchr::memchr2(b' ', b',', name).is_none()
 }

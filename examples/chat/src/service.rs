@@ -80,13 +80,13 @@ impl Chat {
         }
     }
 
-    /// The limits that the loop needs for it: a line has to fit the input, a message or the list
+    /// Returns the limits that the loop needs for it: a line has to fit the input, a message or the list
     /// of all users the output.
     pub fn limits(&self, limits: Limits) -> Limits {
         limits.input(MAX_LINE + 2).output(self.room)
     }
 
-    /// Whether a client may ask for more: there is room for its answer, and the messages to it have
+    /// Returns whether a client may ask for more: there is room for its answer, and the messages to it have
     /// gone out. Those wait for all its output to go, so it must not go on adding to that itself.
     fn may_ask(&self, cx: &Context<'_>, id: ConnId) -> bool {
         let client = &self.clients[&id];

@@ -51,7 +51,7 @@ impl<S> Channel<S> {
         self.next - self.ring.len() as u64
     }
 
-    /// Whether there is nothing that anybody would miss.
+    /// Returns whether there is nothing that anybody would miss.
     pub(crate) fn is_empty(&self) -> bool {
         self.members.is_empty() && self.next == self.first
     }
@@ -70,19 +70,19 @@ impl<S> Channel<S> {
         }
     }
 
-    /// The message with an id, if it is held.
+    /// Returns the message with an id, if it is held.
     pub(crate) fn get(&self, id: u64) -> Option<&Message> {
         let at = id.checked_sub(self.oldest())?;
         self.ring.get(usize::try_from(at).ok()?)
     }
 
-    /// The messages from an id on.
+    /// Returns the messages from an id on.
     pub(crate) fn from(&self, id: u64) -> impl Iterator<Item = &Message> {
         let skip = usize::try_from(id.saturating_sub(self.oldest())).unwrap_or(usize::MAX);
         self.ring.iter().skip(skip)
     }
 
-    /// Where somebody begins who has the message `after`: 0 for the beginning of what there is,
+    /// Returns where somebody begins who has the message `after`: 0 for the beginning of what there is,
     /// `None` for what comes from now on.
     ///
     /// An id from before what is held, or from beyond the newest, which the clock of another life

@@ -36,7 +36,7 @@ impl Guard {
         Guard { origins: origins.collect(), hosts: hosts.collect(), loopback }
     }
 
-    /// Whether the Host is one that may be asked for. Where the server listens on loopback, only
+    /// Returns whether the Host is one that may be asked for. Where the server listens on loopback, only
     /// who comes through it can have been led astray.
     pub(crate) fn allows_host(&self, request: &Request<'_>, peer: Option<&Peer>) -> bool {
         let checked = self.loopback && peer.is_none_or(is_loopback);
@@ -44,7 +44,7 @@ impl Guard {
         !checked || is_loopback_name(host) || self.hosts.iter().any(|allowed| allowed.eq_ignore_ascii_case(host))
     }
 
-    /// Whether it may publish, or open a WebSocket: it does not come from a page of another origin.
+    /// Returns whether it may publish, or open a WebSocket: it does not come from a page of another origin.
     pub(crate) fn allows_origin(&self, request: &Request<'_>) -> bool {
         let mut named = false;
         for origin in origins(request) {
@@ -57,7 +57,7 @@ impl Guard {
         named || !foreign
     }
 
-    /// The allowed origin that it comes from, if it comes from one.
+    /// Returns the allowed origin that it comes from, if it comes from one.
     pub(crate) fn origin(&self, request: &Request<'_>) -> Option<Origin> {
         origins(request).next().and_then(|origin| self.find(origin))
     }
@@ -77,7 +77,7 @@ fn origins<'a>(request: &Request<'a>) -> impl Iterator<Item = &'a [u8]> + use<'a
     request.headers().filter(|(name, _)| name.eq_ignore_ascii_case("Origin")).map(|(_, value)| value)
 }
 
-/// Whether an origin is the host that was asked, behind a proxy with or without encryption. The port
+/// Returns whether an origin is the host that was asked, behind a proxy with or without encryption. The port
 /// that a scheme has by default, a browser leaves out, and a proxy may not.
 fn is_own(origin: &[u8], host: &str) -> bool {
     [("http://", ":80"), ("https://", ":443")].iter().any(|(scheme, port)| {

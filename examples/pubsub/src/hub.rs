@@ -157,7 +157,7 @@ impl<S: Copy> Hub<S> {
         Ok(Published { id, subscribers })
     }
 
-    /// Where somebody begins to read a channel who has the message `after`.
+    /// Returns where somebody begins to read a channel who has the message `after`.
     pub(crate) fn start(&self, name: &str, after: Option<u64>) -> Start {
         match self.find(name) {
             Some(channel) => channel.start(after),
@@ -165,7 +165,7 @@ impl<S: Copy> Hub<S> {
         }
     }
 
-    /// The messages of a channel from an id on.
+    /// Returns the messages of a channel from an id on.
     pub(crate) fn messages(&self, name: &str, from: u64) -> impl Iterator<Item = &Message> {
         self.find(name).into_iter().flat_map(move |channel| channel.from(from))
     }
@@ -231,7 +231,7 @@ impl<S: Copy> Hub<S> {
         self.forget_if_empty(seat.channel);
     }
 
-    /// The id of the message that a subscriber is to have next.
+    /// Returns the id of the message that a subscriber is to have next.
     pub(crate) fn next_of(&self, seat: Seat) -> Option<u64> {
         self.seated(seat).map(|(_, next, _)| next)
     }
@@ -246,7 +246,7 @@ impl<S: Copy> Hub<S> {
         self.channels.get(*self.names.get(name)?).map(|(_, channel)| channel)
     }
 
-    /// The channel with a name; a new one if there is none. For that, the one that was used least
+    /// Returns the channel with a name; a new one if there is none. For that, the one that was used least
     /// recently, and that nobody is subscribed to, may have to go.
     fn channel(&mut self, name: &str) -> Result<usize, Busy> {
         self.uses += 1;

@@ -43,7 +43,7 @@ impl Page {
         }
     }
 
-    /// Whether the client has this very page, perhaps from a proxy that has made the tag a weak one
+    /// Returns whether the client has this very page, perhaps from a proxy that has made the tag a weak one
     /// (RFC 9110, section 13.1.2).
     fn is_known(&self, request: &Request<'_>) -> bool {
         let is_ours = |tag: &[u8]| tag == b"*" || tag.strip_prefix(b"W/").unwrap_or(tag) == self.tag.as_bytes();

@@ -11,12 +11,12 @@ const ENCODED: usize = 6;
 /// What stands around a message in a form or in JSON.
 const AROUND: usize = 1024;
 
-/// How long the body of a message of `limit` bytes can be.
+/// Returns how long the body of a message of `limit` bytes can be.
 pub(crate) fn body_limit(limit: usize) -> usize {
     limit.saturating_mul(ENCODED).saturating_add(AROUND)
 }
 
-/// The message that a request is to publish.
+/// Returns the message that a request is to publish.
 pub(crate) fn message<'a>(request: &Request<'a>, limit: usize) -> Result<Cow<'a, str>, Failure> {
     let media = request.header("Content-Type").unwrap_or(b"text/plain");
     let media = media.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii().to_ascii_lowercase();

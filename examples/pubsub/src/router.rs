@@ -50,7 +50,7 @@ impl<H: Copy> Router<H> {
         Ok(Router { patterns })
     }
 
-    /// The handler of a request, and the parameters in its path.
+    /// Returns the handler of a request, and the parameters in its path.
     pub(crate) fn find<'a>(&'a self, method: &str, path: &'a str) -> Result<(H, Parameters<'a>), Failure> {
         let found =
             self.patterns.at(path).map_err(|_| Failure::refused(Status::NOT_FOUND, "There is nothing here."))?;
@@ -82,7 +82,7 @@ impl Parameters<'_> {
 pub(crate) struct Query<'a>(pub Option<&'a str>);
 
 impl Query<'_> {
-    /// The first parameter of a name, if there is one, as what it is to be.
+    /// Returns the first parameter of a name, if there is one, as what it is to be.
     pub(crate) fn get<T: FromStr<Err: Display>>(&self, name: &str) -> Result<Option<T>, Failure> {
         let mut pairs = form_urlencoded::parse(self.0.unwrap_or_default().as_bytes());
         pairs.find(|(other, _)| other == name).map(|(_, value)| parse(name, &value)).transpose()

@@ -173,7 +173,7 @@ fn socket(
     Ok(())
 }
 
-/// The channel that somebody wants to read, and where they begin. A browser that comes back says so
+/// Returns the channel that somebody wants to read, and where they begin. A browser that comes back says so
 /// in `Last-Event-ID`, with the address that it began with: so that wins over `after`.
 fn begin(server: &Pubsub, request: &Request<'_>, parameters: &Parameters<'_>) -> Result<(Name, Start), Failure> {
     let name: Name = parameters.get("name")?;

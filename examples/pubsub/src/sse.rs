@@ -33,7 +33,7 @@ pub(crate) fn event(id: u64, text: &str) -> Vec<u8> {
     event.into_bytes()
 }
 
-/// How a stream begins.
+/// Returns how a stream begins.
 pub(crate) fn opening(start: Start, retry: u64) -> String {
     let mut text = format!("retry: {retry}\n: hello\n");
     match start.gap {
@@ -50,7 +50,7 @@ fn gap_event(gap: Gap) -> String {
     format!("event: gap\nid: {}\ndata: {{\"after\":{after},\"oldest\":{oldest}}}\n\n", gap.id())
 }
 
-/// How a stream ends when the server does.
+/// Returns how a stream ends when the server does.
 pub(crate) fn farewell(retry: u64) -> String {
     format!("retry: {retry}\n\n")
 }

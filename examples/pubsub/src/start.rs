@@ -18,7 +18,7 @@ pub(crate) struct Gap {
 }
 
 impl Gap {
-    /// The id to go on behind, so that a gap is told of once.
+    /// Returns the id to go on behind, so that a gap is told of once.
     pub(crate) fn id(&self) -> u64 {
         self.oldest.saturating_sub(1)
     }

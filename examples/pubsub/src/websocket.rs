@@ -82,7 +82,7 @@ impl Socket {
     }
 }
 
-/// The value of `Sec-WebSocket-Accept`, if it is a handshake (RFC 6455, section 4.2.1).
+/// Returns the value of `Sec-WebSocket-Accept`, if it is a handshake (RFC 6455, section 4.2.1).
 pub(crate) fn accept(request: &Request<'_>) -> Result<String, Failure> {
     if !request.has_token("Upgrade", "websocket") || !request.has_token("Connection", "upgrade") {
         return Err(Failure::bad("There is a WebSocket here: Upgrade and Connection do not ask for one."));
@@ -112,7 +112,7 @@ pub(crate) fn text_frame(text: &[u8]) -> Vec<u8> {
     bytes(Frame::message(text.to_vec(), OpCode::Data(Data::Text), true))
 }
 
-/// The last frame.
+/// Returns the last frame.
 pub(crate) fn close_frame(code: CloseCode, why: &'static str) -> Vec<u8> {
     bytes(Frame::close(Some(CloseFrame { code, reason: Utf8Bytes::from_static(why) })))
 }

@@ -44,7 +44,7 @@ impl<'a> Validators<'a> {
         if same { Decision::NotModified } else { Decision::Send }
     }
 
-    /// Whether a range may be sent: the client has a part of this, or has not said of what
+    /// Returns whether a range may be sent: the client has a part of this, or has not said of what
     /// (section 13.1.5).
     pub(crate) fn allow_range(&self, request: &Request<'_>, now: SystemTime) -> bool {
         let Some(value) = request.header("If-Range") else { return true };
@@ -56,7 +56,7 @@ impl<'a> Validators<'a> {
         is_strong && date(Some(value)) == Some(self.modified)
     }
 
-    /// Whether a list, which may be in several fields, names this or everything.
+    /// Returns whether a list, which may be in several fields, names this or everything.
     fn is_listed(&self, request: &Request<'_>, name: &str, same: fn(&[u8], &str) -> bool) -> bool {
         let mut fields = request.headers().filter(|(other, _)| other.eq_ignore_ascii_case(name));
         fields.any(|(_, value)| value == b"*" || tags(value).any(|tag| same(tag, self.etag)))
@@ -73,7 +73,7 @@ fn weakly(tag: &[u8], etag: &str) -> bool {
     tag.strip_prefix(b"W/").unwrap_or(tag) == etag.as_bytes()
 }
 
-/// The entity tags of a list, up to the first thing in it that is none. There may be commas in one.
+/// Returns the entity tags of a list, up to the first thing in it that is none. There may be commas in one.
 fn tags(mut list: &[u8]) -> impl Iterator<Item = &[u8]> {
     std::iter::from_fn(move || {
         let start = list.iter().position(|byte| !b", \t".contains(byte))?;

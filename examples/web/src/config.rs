@@ -47,7 +47,7 @@ pub struct ConfigError {
 }
 
 impl Config {
-    /// How many folders hold what is served.
+    /// Returns how many folders hold what is served.
     pub fn roots(&self) -> usize {
         self.hosts.len()
     }
@@ -135,7 +135,7 @@ fn without_comment(line: &str) -> &str {
     comment.map_or(line, |at| &line[..at])
 }
 
-/// The first word, and what follows it.
+/// Returns the first word, and what follows it.
 fn word(text: &str) -> (&str, &str) {
     let (word, rest) = text.split_once(char::is_whitespace).unwrap_or((text, ""));
     (word, rest.trim_start())

@@ -34,7 +34,7 @@ impl Folder {
         Ok(Folder { fd, walks })
     }
 
-    /// The same folder, as if the kernel could not do it in one step.
+    /// Returns the same folder, as if the kernel could not do it in one step.
     pub fn walking(self) -> Folder {
         Folder { walks: true, ..self }
     }
@@ -61,7 +61,7 @@ fn folder_flags() -> OFlags {
     OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC
 }
 
-/// Whether the kernel has `openat2`, and nothing forbids it.
+/// Returns whether the kernel has `openat2`, and nothing forbids it.
 fn has_one_step(root: &OwnedFd) -> bool {
     one_step(root, b".", folder_flags()).is_ok()
 }

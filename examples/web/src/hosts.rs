@@ -40,7 +40,7 @@ impl Hosts {
         earlier.map_or(Ok(()), |_| Err(format!("there is a host {name} already")))
     }
 
-    /// The host that the client wants to speak to: its number, and its root.
+    /// Returns the host that the client wants to speak to: its number, and its root.
     pub(crate) fn find(&self, authority: &str) -> Option<(usize, &Folder)> {
         let name = without_port(authority);
         let name = name.strip_suffix('.').unwrap_or(name).as_bytes();

@@ -100,7 +100,7 @@ fn serve(options: &Options) -> Result<(), Box<dyn Error>> {
     })?)
 }
 
-/// Where it listens: on a port of all interfaces, on the addresses it was given, or on both.
+/// Returns where it listens: on a port of all interfaces, on the addresses it was given, or on both.
 fn listen(options: &Options) -> ListenerConfig {
     let all_interfaces = |port| Address::Tcp((Ipv4Addr::UNSPECIFIED, port).into());
     match (options.port, options.listen.split_first()) {

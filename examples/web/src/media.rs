@@ -24,7 +24,7 @@ impl Media {
         }
     }
 
-    /// The type of a file, with the encoding of a text.
+    /// Returns the type of a file, with the encoding of a text.
     pub(crate) fn of(&self, path: &[u8]) -> Cow<'_, str> {
         let name = path.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
         let extension = name.iter().rposition(|byte| *byte == b'.').and_then(|at| name.get(at + 1..));

@@ -41,7 +41,7 @@ pub(crate) fn wanted(target: &str) -> Option<Wanted> {
     Some(Wanted { path, is_folder })
 }
 
-/// Whether every percent sign begins the code of a byte.
+/// Returns whether every percent sign begins the code of a byte.
 fn is_encoded(segment: &str) -> bool {
     let code = |rest: &str| rest.bytes().take(2).filter(u8::is_ascii_hexdigit).count() == 2;
     segment.split('%').skip(1).all(code)

@@ -52,7 +52,7 @@ impl Resource {
         Ok(Place::File(Rc::new(Resource { plain, gzip, brotli })))
     }
 
-    /// Whether what a client gets depends on what it accepts.
+    /// Returns whether what a client gets depends on what it accepts.
     pub(crate) fn varies(&self) -> bool {
         self.gzip.is_some() || self.brotli.is_some()
     }
@@ -69,12 +69,12 @@ impl Resource {
         choices.max_by_key(|(_, quality)| *quality).map_or(&self.plain, |(variant, _)| variant)
     }
 
-    /// How many files it may hold open.
+    /// Returns how many files it may hold open.
     pub(crate) fn files(&self) -> usize {
         1 + usize::from(self.gzip.is_some()) + usize::from(self.brotli.is_some())
     }
 
-    /// The memory that its contents take.
+    /// Returns the memory that its contents take.
     pub(crate) fn weight(&self) -> usize {
         let beside = self.gzip.iter().chain(&self.brotli).map(|variant| variant.weight());
         self.plain.weight() + beside.sum::<usize>()

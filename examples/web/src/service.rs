@@ -60,17 +60,15 @@ impl Web {
         self.cache.clear();
     }
 
-    /// The layer's limits for it.
+    /// Returns the layer's limits for it.
     pub fn limits(config: &Config) -> Limits {
         let timeout = config.timeout;
-        Limits {
-            head_time: timeout.max(HEAD_TIME),
-            read_time: timeout,
-            body_time: timeout.max(BODY_TIME),
-            idle_time: timeout,
-            stall_time: timeout,
-            ..Limits::default()
-        }
+        Limits::default()
+            .head_time(timeout.max(HEAD_TIME))
+            .read_time(timeout)
+            .body_time(timeout.max(BODY_TIME))
+            .idle_time(timeout)
+            .stall_time(timeout)
     }
 
     /// Answers, and returns how, and how many bytes of content were promised.
@@ -181,7 +179,7 @@ fn index_of(mut folder: Vec<u8>) -> Vec<u8> {
     folder
 }
 
-/// The range that is to be sent. There is none of a HEAD (RFC 9110, section 14.2).
+/// Returns the range that is to be sent. There is none of a HEAD (RFC 9110, section 14.2).
 fn range(
     request: &Request<'_>,
     validators: &Validators<'_>,

@@ -99,7 +99,7 @@ impl Variant {
         &self.content
     }
 
-    /// The memory that its content takes.
+    /// Returns the memory that its content takes.
     pub(crate) fn weight(&self) -> usize {
         match &self.content {
             Content::Memory(bytes) => bytes.len(),
@@ -107,13 +107,13 @@ impl Variant {
         }
     }
 
-    /// Whether it is as old as `other`, or newer.
+    /// Returns whether it is as old as `other`, or newer.
     pub(crate) fn is_current(&self, other: &Variant) -> bool {
         self.stamp.modified >= other.stamp.modified
     }
 }
 
-/// The content of a small file. If it is being changed just now, it is left where it is.
+/// Returns the content of a small file. If it is being changed just now, it is left where it is.
 fn small(file: &File, stamp: Stamp) -> Option<Rc<[u8]>> {
     let len = usize::try_from(stamp.size).ok().filter(|_| stamp.size <= SMALL)?;
     let mut bytes = vec![0; len];

@@ -30,7 +30,7 @@ impl Placement {
         }
     }
 
-    /// Whether this machine lets the clients go first, where they have to.
+    /// Returns whether this machine lets the clients go first, where they have to.
     pub fn can_be_had(self) -> bool {
         static CAN: OnceLock<bool> = OnceLock::new();
         let real_time = || Command::new("chrt").args(["-f", "1", "true"]).output().is_ok_and(|o| o.status.success());
@@ -98,25 +98,25 @@ fn own_thread() -> Option<String> {
     Some(path.file_name()?.to_str()?.to_owned())
 }
 
-/// All there are, also those that this process keeps away from.
+/// Returns all there are, also those that this process keeps away from.
 pub fn processors() -> usize {
     let text = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     text.lines().filter(|line| line.starts_with("processor")).count().max(1)
 }
 
-/// Whether there are `taskset` and `chrt` (util-linux).
+/// Returns whether there are `taskset` and `chrt` (util-linux).
 pub fn can_pin() -> bool {
     static CAN: OnceLock<bool> = OnceLock::new();
     *CAN.get_or_init(|| there("taskset") && there("chrt"))
 }
 
-/// Whether a program is installed.
+/// Returns whether a program is installed.
 pub fn there(program: &str) -> bool {
     let version = |flag| Command::new(program).arg(flag).stdout(Stdio::null()).stderr(Stdio::null()).status();
     version("--version").is_ok_and(|status| status.success()) || version("-v").is_ok_and(|status| status.success())
 }
 
-/// The processor time of all threads of a process.
+/// Returns the processor time of all threads of a process.
 pub fn cpu(pid: u32) -> Duration {
     let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
     let time = |path| fs::read_to_string(path).ok()?.split(' ').next()?.parse::<u64>().ok();
@@ -201,7 +201,7 @@ impl Strace {
         Some(Strace { child, output })
     }
 
-    /// The calls by name, most frequent first.
+    /// Returns the calls by name, most frequent first.
     pub fn stop(mut self) -> Calls {
         let _ = Command::new("kill").args(["-INT", &self.child.id().to_string()]).status();
         let _ = self.child.wait();
@@ -228,7 +228,7 @@ impl Calls {
         self.0.iter().map(|(_, count)| count).sum()
     }
 
-    /// The calls for each of so many requests.
+    /// Returns the calls for each of so many requests.
     pub fn list(&self, requests: f64) -> String {
         let each = |count: usize| count as f64 / requests;
         let shown = self.0.iter().filter(|(_, count)| each(*count) >= 0.0005);

@@ -25,7 +25,7 @@ impl Response {
     }
 }
 
-/// The replies to requests with these methods, and how many bytes they take. `None` if they are
+/// Returns the replies to requests with these methods, and how many bytes they take. `None` if they are
 /// not complete.
 pub fn replies(mut bytes: &[u8], methods: &[&str]) -> Option<(Vec<Response>, usize)> {
     let (mut replies, len) = (Vec::new(), bytes.len());
@@ -42,7 +42,7 @@ pub fn replies(mut bytes: &[u8], methods: &[&str]) -> Option<(Vec<Response>, usi
     Some((replies, len - bytes.len()))
 }
 
-/// The one reply that `bytes` are, and nothing else.
+/// Returns the one reply that `bytes` are, and nothing else.
 pub fn one(bytes: &[u8], method: &str) -> Response {
     match replies(bytes, &[method]) {
         Some((mut replies, len)) if len == bytes.len() && replies.len() == 1 => replies.remove(0),

@@ -32,7 +32,7 @@ pub struct Server {
     stdout: Mutex<Receiver<String>>,
 }
 
-/// The command of a server, with none of the variables that would configure it.
+/// Returns the command of a server, with none of the variables that would configure it.
 pub fn command(program: impl AsRef<OsStr>, args: &[&str]) -> Command {
     let mut command = Command::new(program);
     for name in ["LISTEN", "CAPACITY", "MAX_CLIENTS", "EVICT_AFTER", "BACKLOG", "GRACE"] {
@@ -58,12 +58,12 @@ macro_rules! start {
     };
 }
 
-/// The command of a single-file example of the workspace.
+/// Returns the command of a single-file example of the workspace.
 pub fn example(name: &str, args: &[&str]) -> Command {
     command(build("--example", name), args)
 }
 
-/// The path of a program of the workspace, built by cargo in the profile of the caller: cargo hands a
+/// Returns the path of a program of the workspace, built by cargo in the profile of the caller: cargo hands a
 /// test the binaries of its own package only. What is up to date costs cargo a look.
 pub fn build(kind: &str, name: &str) -> PathBuf {
     static BUILT: Mutex<BTreeMap<String, PathBuf>> = Mutex::new(BTreeMap::new());
@@ -119,7 +119,7 @@ impl Server {
         Some(server)
     }
 
-    /// The next line on its standard output.
+    /// Returns the next line on its standard output.
     pub fn line(&self) -> String {
         self.try_line().expect("the server says something")
     }
@@ -128,7 +128,7 @@ impl Server {
         self.stdout.lock().unwrap().recv_timeout(PATIENCE).ok()
     }
 
-    /// The address in what it said when it was ready.
+    /// Returns the address in what it said when it was ready.
     pub fn address(&self) -> SocketAddr {
         self.address_behind("listening on ")
     }
@@ -197,12 +197,12 @@ impl Server {
         wait_until("the server exits", || self.child.try_wait().unwrap())
     }
 
-    /// The most memory that has been resident, in bytes.
+    /// Returns the most memory that has been resident, in bytes.
     pub fn peak_memory(&self) -> u64 {
         self.status("VmHWM") * 1024
     }
 
-    /// The memory that is resident, in bytes.
+    /// Returns the memory that is resident, in bytes.
     pub fn memory(&self) -> u64 {
         self.status("VmRSS") * 1024
     }
@@ -214,7 +214,7 @@ impl Server {
         line.split_whitespace().nth(1).unwrap().parse().unwrap()
     }
 
-    /// The processor time it has used.
+    /// Returns the processor time it has used.
     pub fn cpu(&self) -> Duration {
         let text = std::fs::read_to_string(format!("/proc/{}/schedstat", self.pid())).unwrap();
         Duration::from_nanos(text.split(' ').next().unwrap().parse().unwrap())
@@ -226,12 +226,12 @@ impl Server {
         wait_until("the server waits", || asleep().then_some(()));
     }
 
-    /// How often it has gone to sleep.
+    /// Returns how often it has gone to sleep.
     pub fn sleeps(&self) -> u64 {
         self.status("voluntary_ctxt_switches")
     }
 
-    /// How many descriptors it has open.
+    /// Returns how many descriptors it has open.
     pub fn descriptors(&self) -> usize {
         self.open_descriptors().count()
     }
@@ -260,7 +260,7 @@ impl Drop for Server {
     }
 }
 
-/// The bytes of a push request, and of the response to a pop.
+/// Returns the bytes of a push request, and of the response to a pop.
 pub fn push(payload: &[u8]) -> Vec<u8> {
     let mut bytes = vec![u8::try_from(payload.len()).unwrap()];
     bytes.extend(payload);
@@ -313,14 +313,14 @@ impl Client {
         self.stream().write_all(bytes).expect("the server takes the request");
     }
 
-    /// All that the server sends, to the end of the stream. A reset is a failure.
+    /// Returns all that the server sends, to the end of the stream. A reset is a failure.
     pub fn answer(&mut self) -> Vec<u8> {
         let mut answer = Vec::new();
         self.stream().read_to_end(&mut answer).expect("an orderly end of the stream");
         answer
     }
 
-    /// The payload of a pop response.
+    /// Returns the payload of a pop response.
     pub fn item(&mut self) -> Vec<u8> {
         let answer = self.answer();
         let (&header, payload) = answer.split_first().expect("a pop response");
@@ -328,7 +328,7 @@ impl Client {
         payload.to_vec()
     }
 
-    /// Whether the server has neither answered nor closed. Only meaningful behind a barrier.
+    /// Returns whether the server has neither answered nor closed. Only meaningful behind a barrier.
     pub fn is_waiting(&mut self) -> bool {
         self.stream().set_nonblocking(true).unwrap();
         let waiting = self.stream().peek(&mut [0]).is_err_and(|error| error.kind() == ErrorKind::WouldBlock);

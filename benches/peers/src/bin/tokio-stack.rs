@@ -95,7 +95,7 @@ impl Server {
         }
     }
 
-    /// Whether there is a place for a newcomer, by now.
+    /// Returns whether there is a place for a newcomer, by now.
     fn make_room(&mut self, max_clients: usize) -> bool {
         if self.clients.len() < max_clients {
             return true;

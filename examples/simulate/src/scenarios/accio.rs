@@ -223,7 +223,7 @@ impl Uploader {
         self.input.starts_with(HANDSHAKE)
     }
 
-    /// Whether there is a reason to close it. What it has sent before is no silence.
+    /// Returns whether there is a reason to close it. What it has sent before is no silence.
     fn may_close(&self, at: Duration, honest: bool) -> bool {
         let wrong = !HANDSHAKE.starts_with(&self.input) && !self.has_confirmed();
         let silent = at - self.last >= TIMEOUT && (self.sent == self.input.len() || !honest);

@@ -332,7 +332,7 @@ impl User {
         }
     }
 
-    /// Whether it is gone, or on its way.
+    /// Returns whether it is gone, or on its way.
     fn is_leaving(&self) -> bool {
         self.gone || self.refused || self.closed
     }

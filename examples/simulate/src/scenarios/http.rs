@@ -10,17 +10,18 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant, UNIX_EPOCH};
 use test_support::replies;
 
-const LIMITS: Limits = Limits {
-    line: 200,
-    head: 400,
-    headers: 10,
-    skip: 100,
-    head_time: Duration::from_secs(5),
-    read_time: Duration::from_secs(3),
-    body_time: Duration::from_secs(1000), // how long a body may trickle, `tests/http` looks at
-    idle_time: Duration::from_secs(4),
-    stall_time: Duration::from_secs(6),
-};
+fn http_limits() -> Limits {
+    Limits::default()
+        .line(200)
+        .head(400)
+        .headers(10)
+        .skip(100)
+        .head_time(Duration::from_secs(5))
+        .read_time(Duration::from_secs(3))
+        .body_time(Duration::from_secs(1000)) // `tests/http` looks at how long a body may trickle
+        .idle_time(Duration::from_secs(4))
+        .stall_time(Duration::from_secs(6))
+}
 
 pub(super) fn run(seed: u64, world: &World, report: &mut Report) -> Check {
     let mut random = Rng::with_seed(seed ^ 0x477);
@@ -39,7 +40,7 @@ pub(super) fn run(seed: u64, world: &World, report: &mut Report) -> Check {
     };
     let moody = Moody { random: random.fork(), ..Moody::default() };
     let clock = Clock::new(world.now(), UNIX_EPOCH);
-    let mut server = EventLoop::with_net(world.net(), Http::new(moody, clock).limits(LIMITS), limits);
+    let mut server = EventLoop::with_net(world.net(), Http::new(moody, clock).limits(http_limits()), limits);
     server.listen(ListenerConfig::new("127.0.0.1:1".parse()?))?;
     let promised = faults.one_in(Fault::NoDescriptors) == 0;
     let mut play = Play { world: world.clone(), random, server, callers: Vec::new(), turned: false, promised };
@@ -359,7 +360,7 @@ impl Ask {
             (false, true) => text += "Connection: close\r\n",
             _ => {}
         }
-        let longest = if skips { LIMITS.skip as usize } else { 200 };
+        let longest = if skips { http_limits().skip as usize } else { 200 };
         let body: String = (0..random.usize(1..longest)).map(|n| char::from(b'a' + (n % 26) as u8)).collect();
         match (has_body, !is_old && random.bool()) {
             (false, _) => text += "\r\n",
@@ -436,7 +437,7 @@ impl Caller {
         self.heard.extend(self.client.read_at_most(n));
     }
 
-    /// How many answers there will be: up to the one that ends the connection.
+    /// Returns how many answers there will be: up to the one that ends the connection.
     fn due(&self) -> usize {
         self.asked.iter().position(|ask| ask.closes).map_or(self.asked.len(), |last| last + 1)
     }
@@ -457,8 +458,8 @@ impl Caller {
             Event::Failed(_) => self.erred = true,
             Event::Shut | Event::Closed | Event::Reset | Event::Lost => {
                 // Who is silent is cut off, and who does not read.
-                let silent = at.saturating_sub(self.came) >= LIMITS.read_time.min(LIMITS.idle_time);
-                let stalled = at.saturating_sub(self.went) >= LIMITS.stall_time;
+                let silent = at.saturating_sub(self.came) >= http_limits().read_time.min(http_limits().idle_time);
+                let stalled = at.saturating_sub(self.went) >= http_limits().stall_time;
                 self.erred |= silent || stalled || *event == Event::Lost;
                 self.shut = true;
                 self.shut_at.get_or_insert(at);
@@ -468,7 +469,7 @@ impl Caller {
         }
     }
 
-    /// Whether all that it has read so far is what it should have.
+    /// Returns whether all that it has read so far is what it should have.
     fn check(&mut self) -> Check {
         while self.parsed < self.heard.len() {
             let number = self.client.number();

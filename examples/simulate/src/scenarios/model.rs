@@ -115,25 +115,25 @@ impl Model {
         self.clients.get(client).map_or(&[], |known| &known.answer)
     }
 
-    /// Whether the server has sent a client all, and has closed.
+    /// Returns whether the server has sent a client all, and has closed.
     pub(crate) fn is_answered(&self, client: usize) -> bool {
         self.clients
             .get(client)
             .is_some_and(|known| known.stage == Stage::Gone && !known.answer.is_empty() && known.is_sent())
     }
 
-    /// Whether something has failed that no client is to blame for.
+    /// Returns whether something has failed that no client is to blame for.
     pub(crate) fn has_failed(&self, client: usize) -> bool {
         self.clients.get(client).is_some_and(|known| known.failed)
     }
 
-    /// How long the oldest client is still safe.
+    /// Returns how long the oldest client is still safe.
     pub(crate) fn until_old_age(&self, now: Duration) -> Option<Duration> {
         let oldest = &self.clients[*self.admitted.front()?];
         (oldest.since + self.evict_after).checked_sub(now)
     }
 
-    /// Whether the server has let a client in, and has not read its whole request yet.
+    /// Returns whether the server has let a client in, and has not read its whole request yet.
     pub(crate) fn is_reading(&self, client: usize) -> bool {
         self.clients.get(client).is_some_and(|known| known.stage == Stage::Reading)
     }
@@ -371,7 +371,7 @@ impl Known {
         }
     }
 
-    /// Whether its close is none that its request would be met by: a reset for a client that was turned
+    /// Returns whether its close is none that its request would be met by: a reset for a client that was turned
     /// away before it had sent that.
     fn may_be_closed(&self, at: Duration) -> bool {
         let whole = match self.input.first().copied() {

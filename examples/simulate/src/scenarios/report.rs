@@ -31,7 +31,7 @@ pub struct Report {
 }
 
 impl Report {
-    /// How much has been heard of the world of now.
+    /// Returns how much has been heard of the world of now.
     pub(crate) fn known(&self) -> usize {
         self.history.len()
     }

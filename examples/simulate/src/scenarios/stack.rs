@@ -329,7 +329,7 @@ impl Actor {
         self.client.number()
     }
 
-    /// Whether it has sent a whole request, and still waits for its answer.
+    /// Returns whether it has sent a whole request, and still waits for its answer.
     fn is_whole(&self) -> bool {
         self.unsent == 0 && !self.gone && !self.endless
     }

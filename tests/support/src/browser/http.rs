@@ -30,7 +30,7 @@ pub fn ask(server: SocketAddr, method: &str, path: &str, media: &str, text: &str
     }
 }
 
-/// The status, and what `Content-Length` says there is of the body; `None` if there is more to come.
+/// Returns the status, and what `Content-Length` says there is of the body; `None` if there is more to come.
 fn parse(reply: &[u8]) -> Option<(u16, String)> {
     let end = memchr::memmem::find(reply, b"\r\n\r\n")?;
     let (head, body) = (std::str::from_utf8(&reply[..end]).expect("a head"), &reply[end + 4..]);

@@ -8,7 +8,7 @@ use std::thread;
 /// Where programs are that not everybody has in the path.
 const MORE_FOLDERS: [&str; 2] = ["/usr/sbin", "/usr/local/sbin"];
 
-/// The first of `names` that is installed. If none is, or nobody has asked for a browser, the test is
+/// Returns the first of `names` that is installed. If none is, or nobody has asked for a browser, the test is
 /// left out: it says so, unless `BROWSER=required` is set, which makes it fail.
 pub fn tool(names: &[&str]) -> Option<PathBuf> {
     if env::var_os("BROWSER").is_none() {

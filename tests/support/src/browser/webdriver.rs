@@ -181,7 +181,7 @@ impl Drop for Browser {
     }
 }
 
-/// Whether there is such a process; one that has ended, and that nobody has asked about, is none.
+/// Returns whether there is such a process; one that has ended, and that nobody has asked about, is none.
 fn is_alive(process: u64) -> bool {
     let status = fs::read_to_string(format!("/proc/{process}/stat"));
     status.is_ok_and(|status| !status.contains(") Z "))
@@ -215,7 +215,7 @@ impl Page<'_> {
         self.post("goog/cdp/execute", json!({ "cmd": command, "params": parameters }))
     }
 
-    /// The value of an expression in the page.
+    /// Returns the value of an expression in the page.
     pub fn value(&self, expression: &str) -> Value {
         self.run(&format!("return ({expression})"))
     }
