@@ -125,6 +125,11 @@ impl<T> Arena<T> {
         self.slots.get(key).map(|slot| Index { serial: slot.serial, key })
     }
 
+    /// Keeps the values for which `keep` returns true.
+    pub fn retain(&mut self, mut keep: impl FnMut(&mut T) -> bool) {
+        self.slots.retain(|_, slot| keep(&mut slot.value));
+    }
+
     /// Returns the values with their names, in the order of their keys.
     pub fn iter(&self) -> impl Iterator<Item = (Index, &T)> {
         self.slots.iter().map(|(key, slot)| (Index { serial: slot.serial, key }, &slot.value))

@@ -1,14 +1,14 @@
-//! A channel: the last messages, and who is to have the next.
+//! A channel: its last messages, and the subscribers that are to have the next.
 
 use super::message::Message;
 use super::start::{Gap, Start};
-use slab::Slab;
+use pollstack::arena::Arena;
 use std::collections::VecDeque;
 
 /// One channel. Its ids increase by one, without holes.
 #[derive(Debug)]
 pub(crate) struct Channel<S> {
-    pub(crate) members: Slab<Member<S>>,
+    pub(crate) members: Arena<Member<S>>,
     ring: VecDeque<Message>,
     /// The bytes of all texts in the ring.
     bytes: usize,
@@ -23,8 +23,6 @@ pub(crate) struct Channel<S> {
 #[derive(Debug)]
 pub(crate) struct Member<S> {
     pub(crate) who: S,
-    /// Tells it from who has had its place before.
-    pub(crate) serial: u64,
     /// The id of the message that it is to have next.
     pub(crate) next: u64,
 }
@@ -40,7 +38,7 @@ pub struct History {
 
 impl<S> Channel<S> {
     pub(crate) fn new(first: u64) -> Self {
-        Channel { members: Slab::new(), ring: VecDeque::new(), bytes: 0, first, next: first, used: 0 }
+        Channel { members: Arena::new(), ring: VecDeque::new(), bytes: 0, first, next: first, used: 0 }
     }
 
     pub(crate) fn next(&self) -> u64 {
@@ -51,7 +49,7 @@ impl<S> Channel<S> {
         self.next - self.ring.len() as u64
     }
 
-    /// Returns whether there is nothing that anybody would miss.
+    /// Returns whether nothing would be lost with it.
     pub(crate) fn is_empty(&self) -> bool {
         self.members.is_empty() && self.next == self.first
     }
@@ -82,11 +80,11 @@ impl<S> Channel<S> {
         self.ring.iter().skip(skip)
     }
 
-    /// Returns where somebody begins who has the message `after`: 0 for the beginning of what there is,
-    /// `None` for what comes from now on.
+    /// Returns where a subscriber begins that has the message `after`: 0 for the beginning of what there
+    /// is, `None` for what comes from now on.
     ///
     /// An id from before what is held, or from beyond the newest, which the clock of another life
-    /// must have given, has an unknown number of messages behind it that nobody has any more.
+    /// must have given, has an unknown number of messages behind it that are lost.
     pub(crate) fn start(&self, after: Option<u64>) -> Start {
         let oldest = self.oldest();
         match after {

@@ -1,19 +1,19 @@
-//! The hub: channels, what they remember, and who is to be given what. It knows no sockets; how a
-//! message gets to a subscriber, its caller says.
+//! The hub: channels, their histories, and the messages that each subscriber is to have. It knows no
+//! sockets; its caller says how a message gets to a subscriber.
 //!
 //! # Ids
 //!
 //! All channels begin at the same id, the hub's `base`: the microseconds since 1970 at its start. So
 //! ids go on increasing when the server is started again, as long as a channel has fewer than a
-//! million messages a second, and whoever comes back with one of a former life is told that there
-//! is a gap. When a channel with messages has to make room for another, `base` goes beyond its last
+//! million messages a second, and a subscriber that returns with one of a former life is told of the
+//! gap. When a channel with messages has to make room for another, `base` goes beyond its last
 //! id, so that the same holds for one that is born again. They stay below 2^53, which is as far as
 //! JavaScript counts, until the year 2255.
 
 use super::channel::{Channel, History, Member};
 use super::message::Message;
 use super::start::Start;
-use slab::Slab;
+use pollstack::arena::{Arena, Index};
 use std::collections::HashMap;
 use std::rc::Rc;
 
@@ -21,12 +21,10 @@ use std::rc::Rc;
 pub(crate) struct Hub<S> {
     limits: Limits,
     base: u64,
-    names: HashMap<Rc<str>, usize>,
-    channels: Slab<(Rc<str>, Channel<S>)>,
+    names: HashMap<Rc<str>, Index>,
+    channels: Arena<(Rc<str>, Channel<S>)>,
     /// How often something has been used.
     uses: u64,
-    /// How many subscribers there have been.
-    serial: u64,
     counts: Counts,
 }
 
@@ -37,16 +35,15 @@ pub struct Limits {
     pub channels: usize,
     /// How many subscribers there may be, in all channels together.
     pub subscribers: usize,
-    /// What is kept of each channel.
+    /// The history of each channel.
     pub history: History,
 }
 
-/// The place of a subscriber. It reaches nobody else when that is gone.
+/// The place of a subscriber. Once that is gone, it reaches no other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Seat {
-    channel: usize,
-    member: usize,
-    serial: u64,
+    channel: Index,
+    member: Index,
 }
 
 /// What has become of a message on its way to a subscriber.
@@ -58,18 +55,18 @@ pub(crate) enum Delivery {
     Last,
     /// There is no room for it.
     Full,
-    /// There is nobody any more.
+    /// The subscriber is gone.
     Gone,
 }
 
-/// How far a subscriber is when it has been given what it could take.
+/// How far a subscriber is behind, when it has been sent what it could take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Progress {
     /// It has everything.
     Current,
     /// It has to make room first.
     Behind,
-    /// What it has to have next is not held any more, or it is gone: it is not a subscriber now.
+    /// Its next message is not held any more, or it is gone. It is no subscriber now.
     Lost,
 }
 
@@ -80,7 +77,7 @@ pub(crate) enum Busy {
     Subscribers,
 }
 
-/// What has happened so far, and what there is.
+/// Totals since the start, and what there is now.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Channels that are kept.
@@ -99,22 +96,22 @@ pub struct Counts {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Published {
     pub(crate) id: u64,
-    /// How many have it now, or will have it when they have read what is before it.
+    /// How many subscribers have it, or will have it when they have read what is before it.
     pub(crate) subscribers: usize,
 }
 
 impl<S: Copy> Hub<S> {
     pub(crate) fn new(limits: Limits, base: u64) -> Self {
-        let (names, channels) = (HashMap::new(), Slab::new());
-        Hub { limits, base, names, channels, uses: 0, serial: 0, counts: Counts::default() }
+        let (names, channels) = (HashMap::new(), Arena::new());
+        Hub { limits, base, names, channels, uses: 0, counts: Counts::default() }
     }
 
     pub(crate) fn counts(&self) -> Counts {
         Counts { channels: self.channels.len(), ..self.counts }
     }
 
-    /// Publishes a message to all subscribers of a channel that have everything before it; who is
-    /// behind gets it in its turn. Who has no room for it is a subscriber no longer.
+    /// Publishes a message to all subscribers of a channel that have everything before it. Those that
+    /// are behind get it in its turn. One whose next message is not held any more is lost.
     pub(crate) fn publish(
         &mut self,
         name: &str,
@@ -131,7 +128,7 @@ impl<S: Copy> Hub<S> {
         let mut members = std::mem::take(&mut channel.members);
         if let Some(message) = channel.get(id) {
             let counts = &mut self.counts;
-            members.retain(|_, member| {
+            members.retain(|member| {
                 if member.next < oldest {
                     counts.count(Delivery::Full);
                     subscribers -= 1;
@@ -157,7 +154,7 @@ impl<S: Copy> Hub<S> {
         Ok(Published { id, subscribers })
     }
 
-    /// Returns where somebody begins to read a channel who has the message `after`.
+    /// Returns where a subscriber begins to read a channel that has the message `after`.
     pub(crate) fn start(&self, name: &str, after: Option<u64>) -> Start {
         match self.find(name) {
             Some(channel) => channel.start(after),
@@ -170,7 +167,7 @@ impl<S: Copy> Hub<S> {
         self.find(name).into_iter().flat_map(move |channel| channel.from(from))
     }
 
-    /// Makes somebody a subscriber from the message `next` on. What is held already it gets with
+    /// Adds a subscriber from the message `next` on. It gets the messages that are held already with
     /// [`advance`](Self::advance).
     pub(crate) fn subscribe(&mut self, name: &str, who: S, next: u64) -> Result<Seat, Busy> {
         if self.counts.subscribers >= self.limits.subscribers {
@@ -178,15 +175,14 @@ impl<S: Copy> Hub<S> {
         }
         let key = self.channel(name)?;
         let Some((_, channel)) = self.channels.get_mut(key) else { return Err(Busy::Channels) };
-        self.serial += 1;
         self.counts.subscribers += 1;
         // What made room for the channel may have moved its beginning.
         let next = next.max(channel.oldest());
-        let member = channel.members.insert(Member { who, serial: self.serial, next });
-        Ok(Seat { channel: key, member, serial: self.serial })
+        let member = channel.members.insert(Member { who, next });
+        Ok(Seat { channel: key, member })
     }
 
-    /// Gives a subscriber what it has yet to have, as far as it has room.
+    /// Sends a subscriber the messages that it is to have, as far as it has room.
     pub(crate) fn advance(&mut self, seat: Seat, mut deliver: impl FnMut(S, &Message) -> Delivery) -> Progress {
         let Some((channel, mut next, who)) = self.seated(seat) else { return Progress::Lost };
         let end = channel.next();
@@ -219,7 +215,7 @@ impl<S: Copy> Hub<S> {
         if next < end { Progress::Behind } else { Progress::Current }
     }
 
-    /// A subscriber goes. One that is gone already may do so again.
+    /// Removes a subscriber, which may be gone already.
     pub(crate) fn leave(&mut self, seat: Seat) {
         if self.seated(seat).is_none() {
             return;
@@ -238,7 +234,7 @@ impl<S: Copy> Hub<S> {
 
     fn seated(&self, seat: Seat) -> Option<(&Channel<S>, u64, S)> {
         let (_, channel) = self.channels.get(seat.channel)?;
-        let member = channel.members.get(seat.member).filter(|member| member.serial == seat.serial)?;
+        let member = channel.members.get(seat.member)?;
         Some((channel, member.next, member.who))
     }
 
@@ -246,9 +242,9 @@ impl<S: Copy> Hub<S> {
         self.channels.get(*self.names.get(name)?).map(|(_, channel)| channel)
     }
 
-    /// Returns the channel with a name; a new one if there is none. For that, the one that was used least
-    /// recently, and that nobody is subscribed to, may have to go.
-    fn channel(&mut self, name: &str) -> Result<usize, Busy> {
+    /// Returns the channel with a name; a new one if there is none. If there are too many, the least
+    /// recently used channel without subscribers is forgotten for it.
+    fn channel(&mut self, name: &str) -> Result<Index, Busy> {
         self.uses += 1;
         if let Some(&key) = self.names.get(name) {
             if let Some((_, channel)) = self.channels.get_mut(key) {
@@ -269,16 +265,17 @@ impl<S: Copy> Hub<S> {
         Ok(key)
     }
 
-    fn forget_if_empty(&mut self, key: usize) {
+    fn forget_if_empty(&mut self, key: Index) {
         if self.channels.get(key).is_some_and(|(_, channel)| channel.is_empty()) {
             self.forget(key);
         }
     }
 
-    fn forget(&mut self, key: usize) {
-        let (name, channel) = self.channels.remove(key);
-        self.names.remove(&name);
-        self.base = self.base.max(channel.next());
+    fn forget(&mut self, key: Index) {
+        if let Some((name, channel)) = self.channels.remove(key) {
+            self.names.remove(&name);
+            self.base = self.base.max(channel.next());
+        }
     }
 }
 
@@ -336,7 +333,7 @@ mod tests {
         assert_eq!(hub.start("x", Some(BASE + 5)), Start { next: BASE + 6, gap: None });
     }
 
-    /// Lost otherwise: a message that nobody is told of, when a channel is born again.
+    /// Lost otherwise: a message of which no gap tells, when a channel is born again.
     #[test]
     fn a_channel_that_made_room_comes_back_with_higher_ids() {
         let mut hub = hub(2, 3, 10);
@@ -355,7 +352,7 @@ mod tests {
         assert_eq!(hub.counts(), Counts { channels: 1, published: 2, ..Counts::default() });
     }
 
-    /// Lost otherwise: everybody who comes to a new channel on a server that is full of channels.
+    /// Lost otherwise: every subscriber that comes to a new channel on a server that is full of channels.
     #[test]
     fn a_subscriber_that_made_room_for_its_channel_gets_its_messages() {
         let mut hub = hub(1, 3, 10);
@@ -374,7 +371,7 @@ mod tests {
 
     /// Lost otherwise: a subscriber's place, to one who has gone before.
     #[test]
-    fn a_seat_reaches_nobody_else() {
+    fn a_stale_seat_reaches_no_other_subscriber() {
         let mut hub = hub(2, 3, 10);
         let first = hub.subscribe("x", 1, BASE).unwrap();
         hub.leave(first);
@@ -418,7 +415,7 @@ mod tests {
         /// it leaves, or has no room for a message that comes when it has all others, or falls
         /// behind what is held.
         #[test]
-        fn everybody_has_everything_in_order(steps in steps()) {
+        fn every_subscriber_has_every_message_in_order(steps in steps()) {
             let mut hub = hub(1, 5, 20);
             hub.subscribe("x", 0, BASE).unwrap(); // so that the channel stays
             let mut lengths: Vec<usize> = Vec::new();
