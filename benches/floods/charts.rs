@@ -41,7 +41,7 @@ fn cost_at_limit(row: &Row) -> f64 {
     row.half(Placement::Limit).map_or(0.0, |half| half.cpu[1])
 }
 
-/// One series for each server, without the second floor.
+/// One series for each server, without the second baseline.
 fn by_server(all: Vec<(String, Points)>) -> Vec<(String, Points)> {
     let mut series: Vec<(String, Points)> = Vec::new();
     for (name, points) in all {

@@ -1,7 +1,7 @@
 //! The clients of a flood: many connections, one request each, all on one loop of the kind that
 //! serves them.
 
-use crate::tongue::{Heard, Outcome, Tongue, Wish};
+use crate::protocol::{Outcome, Protocol, Request, Response};
 use hdrhistogram::Histogram;
 use pollstack::net::{Peer, Stream};
 use pollstack::{Closed, ConnId, Context, EofAction, EventLoop, Limits, ListenerConfig, ListenerId, Service};
@@ -24,7 +24,7 @@ const LONGEST_SLEEP: Duration = Duration::from_millis(500);
 /// One load on one server.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Flood {
-    pub(crate) tongue: Tongue,
+    pub(crate) protocol: Protocol,
     pub(crate) order: Order,
     pub(crate) payload: usize,
     pub(crate) pace: Pace,
@@ -40,20 +40,20 @@ pub(crate) enum Order {
     /// The other way round: on a full stack all pushes park.
     PushesFirst(usize),
     /// Nothing else.
-    Only(Wish),
+    Only(Request),
 }
 
 impl Order {
-    fn wish(self, n: usize) -> Wish {
+    fn request(self, n: usize) -> Request {
         let first_half = |block: usize| n % (2 * block) < block;
         match self {
-            Order::Alternating if n % 2 == 0 => Wish::Push,
-            Order::Alternating => Wish::Pop,
-            Order::PopsFirst(block) if first_half(block) => Wish::Pop,
-            Order::PopsFirst(_) => Wish::Push,
-            Order::PushesFirst(block) if first_half(block) => Wish::Push,
-            Order::PushesFirst(_) => Wish::Pop,
-            Order::Only(wish) => wish,
+            Order::Alternating if n % 2 == 0 => Request::Push,
+            Order::Alternating => Request::Pop,
+            Order::PopsFirst(block) if first_half(block) => Request::Pop,
+            Order::PopsFirst(_) => Request::Push,
+            Order::PushesFirst(block) if first_half(block) => Request::Push,
+            Order::PushesFirst(_) => Request::Pop,
+            Order::Only(request) => request,
         }
     }
 }
@@ -173,10 +173,10 @@ impl Clients {
         self.clients.call(|visitors, _| visitors.flood = Some(flood));
         let (start, mut opened) = (Instant::now(), 0);
         // Pops alone only end when others come for their places.
-        let last = if matches!(flood.order, Order::Only(Wish::Pop)) { usize::MAX } else { requests };
+        let last = if matches!(flood.order, Order::Only(Request::Pop)) { usize::MAX } else { requests };
         while self.finished() < requests {
             while let Some(due) = self.next_due(flood.pace, start, opened).filter(|_| opened < last) {
-                self.open(server, flood.order.wish(opened), due)?;
+                self.open(server, flood.order.request(opened), due)?;
                 opened += 1;
             }
             // Who has to keep a pace to the microsecond cannot sleep: timers are coarser.
@@ -208,11 +208,11 @@ impl Clients {
     }
 
     /// Connects, and sends the request at once: the server is to find it when it accepts.
-    fn open(&mut self, server: SocketAddr, wish: Wish, due: Instant) -> io::Result<()> {
+    fn open(&mut self, server: SocketAddr, request: Request, due: Instant) -> io::Result<()> {
         self.opened += 1;
         let stream = connect(server, self.opened)?;
         stream.set_nonblocking(true)?;
-        self.clients.call(|visitors, _| visitors.coming.push_back((wish, due)));
+        self.clients.call(|visitors, _| visitors.coming.push_back((request, due)));
         let stream = Stream::Tcp(mio::net::TcpStream::from_std(stream));
         self.clients.adopt(self.outgoing, stream, Peer::Tcp(server))?;
         self.clients.turn();
@@ -252,32 +252,32 @@ pub(crate) fn connect(server: SocketAddr, n: usize) -> io::Result<TcpStream> {
 struct Visitors {
     flood: Option<Flood>,
     /// Those adopted, in order, that have not been opened yet.
-    coming: VecDeque<(Wish, Instant)>,
+    coming: VecDeque<(Request, Instant)>,
     open: HashSet<ConnId>,
     tally: Tally,
 }
 
 struct Visit {
-    wish: Wish,
+    request: Request,
     due: Instant,
-    heard: Vec<u8>,
+    response: Vec<u8>,
     /// It has answered what it was told to.
     said: bool,
     over: bool,
 }
 
 impl Visitors {
-    /// Goes on with what has been heard.
+    /// Goes on with what has been response.
     fn hear(&mut self, cx: &mut Context<'_>, id: ConnId, visit: &mut Visit, ended: bool) {
         let Some(flood) = self.flood.filter(|_| !visit.over) else { return };
-        match flood.tongue.hear(visit.wish, flood.payload, &visit.heard, ended) {
-            Heard::Part => {}
-            Heard::Say(_) if visit.said => {}
-            Heard::Say(words) => {
+        match flood.protocol.hear(visit.request, flood.payload, &visit.response, ended) {
+            Response::Part => {}
+            Response::Say(_) if visit.said => {}
+            Response::Say(words) => {
                 visit.said = true;
                 let _ = cx.send(id, &words);
             }
-            Heard::Done(outcome) => {
+            Response::Done(outcome) => {
                 visit.over = true;
                 self.tally.record(outcome, visit.due);
                 cx.finish(id);
@@ -290,16 +290,16 @@ impl Service for Visitors {
     type Conn = Visit;
 
     fn on_open(&mut self, cx: &mut Context<'_>, id: ConnId, _: ListenerId) -> Visit {
-        let (wish, due) = self.coming.pop_front().unwrap_or((Wish::Late, Instant::now()));
+        let (request, due) = self.coming.pop_front().unwrap_or((Request::Late, Instant::now()));
         if let Some(flood) = self.flood {
-            let _ = cx.send(id, &flood.tongue.ask(wish, flood.payload));
+            let _ = cx.send(id, &flood.protocol.ask(request, flood.payload));
         }
         self.open.insert(id);
-        Visit { wish, due, heard: Vec::new(), said: false, over: false }
+        Visit { request, due, response: Vec::new(), said: false, over: false }
     }
 
     fn on_data(&mut self, cx: &mut Context<'_>, id: ConnId, visit: &mut Visit, input: &[u8]) -> usize {
-        visit.heard.extend_from_slice(input);
+        visit.response.extend_from_slice(input);
         self.hear(cx, id, visit, false);
         input.len()
     }

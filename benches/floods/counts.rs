@@ -1,11 +1,11 @@
 //! The gate: what can be counted, and must not grow. Counts do not depend on the machine's mood.
 
 use crate::clients::{Clients, Flood, Order, Pace};
-use crate::contestant::{counted, park};
-use crate::felt::settle;
+use crate::interference::settle;
+use crate::protocol::{Outcome, Protocol, Request};
 use crate::scenario::Load;
-use crate::servers::{Kind, Setup, Target};
-use crate::tongue::{Outcome, Tongue, Wish};
+use crate::servers::{Instance, Kind, Setup};
+use crate::target::{counted, park};
 use std::time::Duration;
 use test_support::machine::{self, Calls, Placement, Strace};
 
@@ -52,8 +52,8 @@ fn system_calls(requests: usize, clients: &mut Clients) -> Result<(), String> {
         ("a request, 64 clients", alternating, 5.3),
         // One that parks costs two calls more, a look for its end and its registration: 7.3 and 5.3.
         ("a request, half of them pops that park", parked, 6.3),
-        ("a rejection, the request is there", Load::Crowd { wish: Wish::Push, clients: 100 }, 5.3),
-        ("a rejection, the request comes later", Load::Crowd { wish: Wish::Late, clients: 100 }, 8.3),
+        ("a rejection, the request is there", Load::Crowd { request: Request::Push, clients: 100 }, 5.3),
+        ("a rejection, the request comes later", Load::Crowd { request: Request::Late, clients: 100 }, 8.3),
         ("an eviction", Load::Evictions, 5.5),
     ] {
         let (calls, units) = counted(load, requests, clients)?.ok_or("strace cannot attach")?;
@@ -86,7 +86,8 @@ fn alone(clients: &mut Clients) -> Result<(), String> {
     let strace = Strace::attach(target.server.pid()).ok_or("strace cannot attach")?;
     for _ in 0..REQUESTS {
         settle(&target);
-        let flood = Flood { tongue: Tongue::Stack, order: Order::Only(Wish::Push), payload: 1, pace: Pace::Closed(1) };
+        let flood =
+            Flood { protocol: Protocol::Stack, order: Order::Only(Request::Push), payload: 1, pace: Pace::Closed(1) };
         clients.run(target.address, flood, 1).map_err(|error| error.to_string())?.check(Outcome::Served)?;
     }
     settle(&target);
@@ -98,11 +99,11 @@ fn alone(clients: &mut Clients) -> Result<(), String> {
 fn segments(requests: usize, clients: &mut Clients) -> Result<(), String> {
     const MOST: f64 = 8.5;
     let target = Kind::Pollstack.start(Setup::default())?;
-    let flood = |order| Flood { tongue: Tongue::Stack, order, payload: 1, pace: Pace::Closed(10) };
+    let flood = |order| Flood { protocol: Protocol::Stack, order, payload: 1, pace: Pace::Closed(10) };
     let mut run = |order, requests| {
         clients.run(target.address, flood(order), requests).map_err(|error| error.to_string())?.check(Outcome::Served)
     };
-    run(Order::Only(Wish::Push), 50)?;
+    run(Order::Only(Request::Push), 50)?;
     let before = machine::segments_sent();
     run(Order::Alternating, requests)?;
     let each = (machine::segments_sent() - before) as f64 / requests as f64;
@@ -141,9 +142,10 @@ fn instructions(requests: usize, clients: &mut Clients) -> Result<(), String> {
 fn executed(requests: usize, clients: &mut Clients) -> Result<f64, String> {
     let output = tempfile::NamedTempFile::new().map_err(|error| error.to_string())?;
     let file = format!("--callgrind-out-file={}", output.path().display());
-    let target = Target::under(&["valgrind", "--quiet", "--tool=callgrind", &file])?;
-    let flood = |order, pace| Flood { tongue: Tongue::Stack, order, payload: 1, pace };
-    for (order, clients_at_once, requests) in [(Order::Only(Wish::Push), 10, 50), (Order::Alternating, 64, requests)] {
+    let target = Instance::under(&["valgrind", "--quiet", "--tool=callgrind", &file])?;
+    let flood = |order, pace| Flood { protocol: Protocol::Stack, order, payload: 1, pace };
+    for (order, clients_at_once, requests) in [(Order::Only(Request::Push), 10, 50), (Order::Alternating, 64, requests)]
+    {
         let tally = clients.run(target.address, flood(order, Pace::Closed(clients_at_once)), requests);
         tally.map_err(|error| error.to_string())?.check(Outcome::Served)?;
     }

@@ -1,4 +1,4 @@
-//! Connection floods: how fast, at what cost, how near the floor, and how the peers do the same.
+//! Connection floods: how fast, at what cost, how near the baseline, and how the peers do the same.
 //!
 //! ```text
 //! cargo bench --bench floods                      everything, thirteen minutes
@@ -14,56 +14,56 @@
 //! `benches/peers`; those that are not installed are left out with a word. Results go to
 //! `target/floods`. Linux only.
 
+mod baseline;
 mod charts;
 mod clients;
-mod contestant;
 mod counts;
-mod felt;
-mod floor;
+mod interference;
+mod persistent_clients;
+mod protocol;
 mod report;
 mod run;
 mod scenario;
 mod servers;
-mod talkers;
-mod tongue;
+mod target;
 mod upload;
 
 use clap::Parser;
 use report::Report;
-use run::Effort;
+use run::RunConfig;
 use scenario::{Entry, Scenario};
 use std::process::ExitCode;
 
 #[derive(Parser)]
-#[command(name = "floods", about = "Connection floods, against the floor and the peers")]
+#[command(name = "floods", about = "Connection floods, against the baseline and the peers")]
 struct Options {
-    /// Only the scenarios whose names contain one of these.
+    /// Run only the scenarios whose names contain one of these.
     names: Vec<String>,
-    /// The most telling scenarios, with fewer rounds: under a minute.
+    /// Run the most telling scenarios, with fewer rounds: under a minute.
     #[arg(long)]
     quick: bool,
     /// Name the scenarios.
     #[arg(long)]
     list: bool,
-    /// Only what can be counted (system calls, instructions); fail if it is more than it should be.
+    /// Count system calls and instructions only; fail if they are above the recorded ones.
     #[arg(long)]
     counts: bool,
-    /// Only these servers, such as `pollstack,floor`; their names as the tables have them.
+    /// Only these servers, named as in the tables, such as `pollstack,baseline`.
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     servers: Vec<String>,
     /// Pairs of turns.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pairs: Option<u16>,
-    /// With --counts: what cannot be counted is an error, too.
+    /// With --counts: fail, too, if something cannot be counted.
     #[arg(long)]
     strict: bool,
-    /// What cargo says, if it runs benchmarks.
+    /// Set by `cargo bench`.
     #[arg(long, hide = true)]
     bench: bool,
 }
 
 fn main() -> ExitCode {
-    if floor::run_if_asked() {
+    if baseline::run_if_asked() {
         return ExitCode::SUCCESS;
     }
     let options = Options::parse();
@@ -95,8 +95,8 @@ fn list() -> Result<(), String> {
         let placements: Vec<&str> = scenario.placements.iter().map(|placement| placement.name()).collect();
         println!("{}: {}; {}", scenario.name, scenario.what, placements.join(", "));
     }
-    println!("felt: what those inside feel of an overload, and fast clients of slow ones; a core each");
-    println!("memory: what a parked client takes");
+    println!("interference: latency inside an overload, and of fast clients beside slow ones; a core each");
+    println!("memory: bytes a parked client");
     Ok(())
 }
 
@@ -105,32 +105,35 @@ fn measure(options: &Options) -> Result<(), String> {
     let wanted = |name: &str| options.names.is_empty() || options.names.iter().any(|part| name.contains(&**part));
     let mut clients = clients::Clients::new().map_err(|error| error.to_string())?;
     let pairs = options.pairs.map_or(if options.quick { 2 } else { 6 }, usize::from);
-    let effort = Effort { pairs, requests: if options.quick { 1_000 } else { 5_000 }, strace_all: !options.quick };
+    let config = RunConfig { pairs, requests: if options.quick { 1_000 } else { 5_000 }, strace_all: !options.quick };
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
     let mut report = Report::new(["cargo bench --bench floods --", &arguments.join(" ")].join(" "));
     let mut failures = Vec::new();
     for scenario in scenarios {
-        let found = run::run(&scenario, effort, &mut clients);
+        let found = run::run(&scenario, config, &mut clients);
         if found.ours_failed {
             failures.extend(found.failed.iter().map(|why| format!("{}: {why}", scenario.name)));
         }
         report.scenarios.push((scenario, found));
         report.save().map_err(|error| error.to_string())?; // so that nothing is lost if the next one hangs
     }
-    if wanted("felt") {
+    if wanted("interference") {
         let probes = if options.quick { 400 } else { 2_000 };
-        let crowds = [100, 900].map(|crowd| felt::overload(crowd, probes, &mut clients));
-        let all = crowds.into_iter().chain([felt::slow_writers(probes, &mut clients)]);
-        all.for_each(|felt| felt.map_or_else(|why| failures.push(why), |felt| report.felt.push(felt)));
+        let crowds = [100, 900].map(|crowd| interference::overload(crowd, probes, &mut clients));
+        let all = crowds.into_iter().chain([interference::slow_writers(probes, &mut clients)]);
+        all.for_each(|interference| {
+            interference.map_or_else(|why| failures.push(why), |interference| report.interference.push(interference))
+        });
     }
     if wanted("memory") {
         for count in [1_000, 10_000] {
-            let bytes = contestant::parked_bytes(count);
+            let bytes = target::parked_bytes(count);
             bytes.map_or_else(|why| failures.push(why), |bytes| report.parked.push((count, bytes)));
         }
     }
     print!("{}", report.table());
     let folder = report.save().map_err(|error| error.to_string())?;
+    charts::draw(&report, &folder).map_err(|error| error.to_string())?;
     println!("\nTable, figures and charts are in {}.", folder.display());
     if failures.is_empty() { Ok(()) } else { Err(failures.join("\n")) }
 }
@@ -144,7 +147,8 @@ fn wanted_scenarios(options: &Options) -> Result<Vec<Scenario>, String> {
     }
     let matches = |name: &str, part: &String| name.contains(&**part);
     for part in &options.names {
-        if !scenarios.iter().any(|one| matches(&one.name, part)) && !["felt", "memory"].iter().any(|n| matches(n, part))
+        if !scenarios.iter().any(|one| matches(&one.name, part))
+            && !["interference", "memory"].iter().any(|n| matches(n, part))
         {
             return Err(format!("no scenario is called `{part}`; --list names them"));
         }

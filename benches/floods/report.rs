@@ -1,6 +1,6 @@
 //! What a run has found: a table for people, JSON for programs, and charts.
 
-use crate::felt::Felt;
+use crate::interference::Interference;
 use crate::run::{Found, Half, Row};
 use crate::scenario::Scenario;
 use crate::servers::Kind;
@@ -15,7 +15,7 @@ use test_support::machine::{self, Placement};
 /// The results so far.
 pub(crate) struct Report {
     pub(crate) scenarios: Vec<(Scenario, Found)>,
-    pub(crate) felt: Vec<Felt>,
+    pub(crate) interference: Vec<Interference>,
     /// How many parked clients take how many bytes each.
     pub(crate) parked: Vec<(usize, u64)>,
     command: String,
@@ -23,7 +23,7 @@ pub(crate) struct Report {
 
 impl Report {
     pub(crate) fn new(command: String) -> Report {
-        Report { scenarios: Vec::new(), felt: Vec::new(), parked: Vec::new(), command }
+        Report { scenarios: Vec::new(), interference: Vec::new(), parked: Vec::new(), command }
     }
 
     /// Writes everything under `target/floods`; returns where.
@@ -34,7 +34,6 @@ impl Report {
         let folder = folder.canonicalize()?;
         fs::write(folder.join("results.json"), format!("{:#}\n", self.json()))?;
         fs::write(folder.join("table.md"), self.table())?;
-        crate::charts::draw(self, &folder).map_err(io::Error::other)?;
         Ok(folder)
     }
 
@@ -64,23 +63,28 @@ impl Report {
             failed.iter().for_each(|why| text.push_str(&format!("\nFAILED: {why}.\n")));
             absent.iter().for_each(|why| text.push_str(&format!("\nLeft out: {why}.\n")));
         }
-        self.add_felt(&mut text);
+        self.add_interference(&mut text);
         for (clients, bytes) in &self.parked {
             let _ = writeln!(text, "\n{clients} parked clients: {bytes} bytes resident each.");
         }
         text
     }
 
-    fn add_felt(&self, text: &mut String) {
-        if !self.felt.is_empty() {
+    fn add_interference(&self, text: &mut String) {
+        if !self.interference.is_empty() {
             text.push_str("\n### What some feel of others\n\n| | p50 us, quiet | beside them | times | p99, quiet | beside them | times |\n");
             text.push_str("| --- | --: | --: | --: | --: | --: | --: |\n");
         }
-        for felt in &self.felt {
-            let [p50, p99] = [50.0, 99.0].map(|p| felt.percentile(p));
-            let void = felt.void.moved();
+        for interference in &self.interference {
+            let [p50, p99] = [50.0, 99.0].map(|p| interference.percentile(p));
+            let void = interference.void.moved();
             let void = if void.is_empty() { void } else { format!("; VOID: {void}") };
-            let who = format!("{} ({} probes each{}{void})", felt.name, felt.probes(), felt.crowd_in_words());
+            let who = format!(
+                "{} ({} probes each{}{void})",
+                interference.name,
+                interference.probes(),
+                interference.crowd_in_words()
+            );
             let _ = writeln!(
                 text,
                 "| {who} | {:.0} | {:.0} | {:.2} | {:.0} | {:.0} | {:.2} |",
@@ -100,17 +104,17 @@ impl Report {
                 "failed": failed,
             })
         };
-        let felt = |felt: &Felt| {
+        let interference = |interference: &Interference| {
             let at = |p| {
-                let [quiet, beside, times] = felt.percentile(p);
+                let [quiet, beside, times] = interference.percentile(p);
                 json!({ "quiet_us": quiet, "beside_us": beside, "times": times })
             };
-            json!({ "name": felt.name, "p50": at(50.0), "p95": at(95.0), "p99": at(99.0) })
+            json!({ "name": interference.name, "p50": at(50.0), "p95": at(95.0), "p99": at(99.0) })
         };
         json!({
             "run": self.head(),
             "scenarios": self.scenarios.iter().map(scenario).collect::<Vec<Value>>(),
-            "felt": self.felt.iter().map(felt).collect::<Vec<Value>>(),
+            "interference": self.interference.iter().map(interference).collect::<Vec<Value>>(),
             "parked_bytes": self.parked.iter().map(|(n, bytes)| json!({ "clients": n, "each": bytes })).collect::<Vec<_>>(),
         })
     }

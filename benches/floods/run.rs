@@ -2,15 +2,15 @@
 //! slows all of them down.
 
 use crate::clients::{Clients, Pace, Tally};
-use crate::contestant::Contestant;
 use crate::scenario::{Entry, Load, Scenario};
 use crate::servers::Kind;
+use crate::target::Target;
 use std::time::{Duration, Instant};
 use test_support::machine::{self, Placement, Void};
 
 /// How long to measure.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Effort {
+pub(crate) struct RunConfig {
     /// Pairs of A B and B A.
     pub(crate) pairs: usize,
     /// Requests of a server in a turn.
@@ -71,30 +71,30 @@ pub(crate) struct Found {
     pub(crate) absent: Vec<String>,
     /// Who did not do what it should, and what instead.
     pub(crate) failed: Vec<String>,
-    /// Among them is one of ours, or a floor.
+    /// Among them is one of ours, or a baseline.
     pub(crate) ours_failed: bool,
 }
 
 /// Runs a scenario.
-pub(crate) fn run(scenario: &Scenario, effort: Effort, clients: &mut Clients) -> Found {
+pub(crate) fn run(scenario: &Scenario, config: RunConfig, clients: &mut Clients) -> Found {
     let (mut found, mut field) = (Found::default(), Vec::new());
     clients.place(Placement::Apart);
     for entry in &scenario.entries {
-        match Contestant::prepare(scenario.load, *entry, clients) {
-            Ok(contestant) => {
-                let each = contestant.each;
+        match Target::prepare(scenario.load, *entry, clients) {
+            Ok(target) => {
+                let each = target.each;
                 found.rows.push(Row { entry: *entry, halves: vec![], calls: None, resident: 0, each });
-                field.push(contestant);
+                field.push(target);
             }
             Err(why) => found.absent.push(format!("{}: {why}", entry.name())),
         }
     }
     for placement in scenario.placements.iter().filter(|placement| placement.can_be_had()) {
-        let halves = compare(scenario, *placement, &mut field, effort, clients);
+        let halves = compare(scenario, *placement, &mut field, config, clients);
         halves.into_iter().zip(&mut found.rows).for_each(|(half, row)| row.halves.push(half));
     }
-    trace(scenario, &mut field, &mut found.rows, effort, clients);
-    let failed = |one: &Contestant| one.failed.as_ref().map(|why| format!("{}: {why}", one.entry.name()));
+    trace(scenario, &mut field, &mut found.rows, config, clients);
+    let failed = |one: &Target| one.failed.as_ref().map(|why| format!("{}: {why}", one.entry.name()));
     found.failed = field.iter().filter_map(failed).collect();
     found.ours_failed = field.iter().any(|one| one.failed.is_some() && one.entry.kind.is_ours());
     let mut whole = field.iter().map(|one| one.failed.is_none());
@@ -104,13 +104,13 @@ pub(crate) fn run(scenario: &Scenario, effort: Effort, clients: &mut Clients) ->
 }
 
 /// Counts the calls of servers at their limit, which is where strace brings them.
-fn trace(scenario: &Scenario, field: &mut [Contestant], rows: &mut [Row], effort: Effort, clients: &mut Clients) {
+fn trace(scenario: &Scenario, field: &mut [Target], rows: &mut [Row], config: RunConfig, clients: &mut Clients) {
     clients.place(Placement::Apart);
     let at_limit = scenario.placements.contains(&Placement::Limit);
     for (n, (one, row)) in field.iter_mut().zip(rows).enumerate() {
-        if one.failed.is_none() && at_limit && (effort.strace_all || n == 0) {
+        if one.failed.is_none() && at_limit && (config.strace_all || n == 0) {
             machine::place(&one.target.server, Placement::Limit);
-            match one.trace(clients, requests(scenario.load, effort).min(2_000)) {
+            match one.trace(clients, requests(scenario.load, config).min(2_000)) {
                 Ok(traced) => {
                     row.calls = traced.map(|(calls, units)| (calls.total() as f64 / units, calls.list(units)));
                 }
@@ -124,8 +124,8 @@ fn trace(scenario: &Scenario, field: &mut [Contestant], rows: &mut [Row], effort
 fn compare(
     scenario: &Scenario,
     placement: Placement,
-    field: &mut [Contestant],
-    effort: Effort,
+    field: &mut [Target],
+    config: RunConfig,
     clients: &mut Clients,
 ) -> Vec<Half> {
     let load = scenario.load;
@@ -134,14 +134,14 @@ fn compare(
     let mut all: Vec<Turns> = field.iter().map(|_| Turns::new()).collect();
     for one in field.iter_mut().filter(|one| one.failed.is_none()) {
         let first = placement == scenario.placements[0];
-        let requests = if first { warm_up(load, effort) } else { requests(load, effort).div_ceil(4) };
+        let requests = if first { warm_up(load, config) } else { requests(load, config).div_ceil(4) };
         one.failed = one.serve(clients, requests).err();
     }
-    for pair in 0..pairs(load, effort) {
+    for pair in 0..pairs(load, config) {
         eprint!("\r{}, {}: {}          ", scenario.name, placement.name(), pair + 1);
-        let mut turn = |(one, turns): (&mut Contestant, &mut Turns)| {
+        let mut turn = |(one, turns): (&mut Target, &mut Turns)| {
             if one.failed.is_none() {
-                one.failed = turns.take(one, load, clients, share(one.entry.kind, requests(load, effort))).err();
+                one.failed = turns.take(one, load, clients, share(one.entry.kind, requests(load, config))).err();
             }
         };
         field.iter_mut().zip(&mut all).for_each(&mut turn);
@@ -152,18 +152,18 @@ fn compare(
     all.into_iter().map(|turns| turns.into_half(load, placement, base.as_deref())).collect()
 }
 
-fn requests(load: Load, effort: Effort) -> usize {
+fn requests(load: Load, config: RunConfig) -> usize {
     match load {
         Load::Flood { pace: Pace::Open(rate), .. } => rate / 2,
-        Load::Messages(messages) => messages.scaled(effort.requests),
+        Load::Messages(messages) => messages.scaled(config.requests),
         Load::Upload { .. } => 1,
-        Load::Crowd { .. } | Load::Evictions | Load::Flood { .. } => effort.requests,
+        Load::Crowd { .. } | Load::Evictions | Load::Flood { .. } => config.requests,
     }
 }
 
 /// Those with a compiler or a cache of their own need a few thousand requests.
-fn warm_up(load: Load, effort: Effort) -> usize {
-    if matches!(load, Load::Flood { .. } | Load::Crowd { .. }) { 3_000 } else { requests(load, effort).div_ceil(4) }
+fn warm_up(load: Load, config: RunConfig) -> usize {
+    if matches!(load, Load::Flood { .. } | Load::Crowd { .. }) { 3_000 } else { requests(load, config).div_ceil(4) }
 }
 
 /// Those that take many times as long have fewer requests.
@@ -172,8 +172,8 @@ fn share(kind: Kind, requests: usize) -> usize {
 }
 
 /// A file takes a second.
-fn pairs(load: Load, effort: Effort) -> usize {
-    if matches!(load, Load::Upload { .. }) { effort.pairs.div_ceil(2) } else { effort.pairs }
+fn pairs(load: Load, config: RunConfig) -> usize {
+    if matches!(load, Load::Upload { .. }) { config.pairs.div_ceil(2) } else { config.pairs }
 }
 
 /// Returns the quartiles.
@@ -189,17 +189,11 @@ impl Turns {
     }
 
     /// One turn: what it cost, with all that came of it.
-    fn take(
-        &mut self,
-        contestant: &mut Contestant,
-        load: Load,
-        clients: &mut Clients,
-        requests: usize,
-    ) -> Result<(), String> {
+    fn take(&mut self, target: &mut Target, load: Load, clients: &mut Clients, requests: usize) -> Result<(), String> {
         let (void, own, start) = (Void::read(), machine::cpu(std::process::id()), Instant::now());
-        let before = machine::cpu(contestant.target.server.pid());
-        let tally = contestant.serve(clients, requests)?;
-        let cpu = machine::cpu(contestant.target.server.pid()).saturating_sub(before);
+        let before = machine::cpu(target.target.server.pid());
+        let tally = target.serve(clients, requests)?;
+        let cpu = machine::cpu(target.target.server.pid()).saturating_sub(before);
         self.elapsed += start.elapsed();
         self.clients_cpu += machine::cpu(std::process::id()).saturating_sub(own);
         self.void.add_since(void);

@@ -2,9 +2,9 @@
 //! stand it.
 
 use crate::clients::{Order, Pace, Tally};
+use crate::persistent_clients::Messages;
+use crate::protocol::Request;
 use crate::servers::Kind;
-use crate::talkers::Messages;
-use crate::tongue::Wish;
 use test_support::machine::Placement;
 
 pub(crate) struct Scenario {
@@ -47,7 +47,7 @@ pub(crate) enum Load {
     /// Clients that come, ask once and go.
     Flood { order: Order, payload: usize, pace: Pace },
     /// The same, and all 100 places are taken.
-    Crowd { wish: Wish, clients: usize },
+    Crowd { request: Request, clients: usize },
     /// Clients that all park, so that each newcomer evicts the oldest.
     Evictions,
     /// Clients that stay.
@@ -76,9 +76,9 @@ impl Load {
 }
 
 const STACKS: [Kind; 9] = [
-    Kind::Floor,
-    Kind::OnePacketFloor,
-    Kind::EventFloor,
+    Kind::Baseline,
+    Kind::OnePacketBaseline,
+    Kind::EventBaseline,
     Kind::MioStack,
     Kind::TokioStack,
     Kind::Redis,
@@ -96,9 +96,9 @@ pub(crate) const PLACES: usize = 100;
 /// What is open beside the 100 that fill the server, in the scenario `eviction`.
 pub(crate) const EVICTING: usize = 28;
 
-/// Ours first, the floor twice for the noise.
+/// Ours first, the baseline twice for the noise.
 fn with_floor(peers: &[Kind]) -> Vec<Entry> {
-    let kinds = [&[Kind::Pollstack][..], peers, &[Kind::Floor]].concat();
+    let kinds = [&[Kind::Pollstack][..], peers, &[Kind::Baseline]].concat();
     kinds.into_iter().map(entry).collect()
 }
 
@@ -122,7 +122,7 @@ pub(crate) fn all() -> Vec<Scenario> {
                 // A server that has one client is never at its limit.
                 placements: if clients == 1 { &[Placement::Apart] } else { BOTH },
                 entries: with_floor(&STACKS),
-                base: Some(Kind::Floor),
+                base: Some(Kind::Baseline),
                 quick: clients == 64 && payload == 1,
             });
         }
@@ -133,7 +133,7 @@ pub(crate) fn all() -> Vec<Scenario> {
         load: Load::Flood { order: Order::Alternating, payload: 1, pace: Pace::Open(3000) },
         placements: &[Placement::Apart],
         entries: with_floor(&STACKS),
-        base: Some(Kind::Floor),
+        base: Some(Kind::Baseline),
         quick: true,
     });
     all.extend(parked());
@@ -151,7 +151,7 @@ pub(crate) fn all() -> Vec<Scenario> {
     });
     all.push(Scenario {
         name: "accio, upload".to_owned(),
-        what: "a file of 1 GiB; the floor is a blocking read loop with the same buffer",
+        what: "a file of 1 GiB; the baseline is a blocking read loop with the same buffer",
         load: Load::Upload { mebibytes: 1024 },
         placements: &[Placement::Apart],
         entries: entries(&[Kind::Accio, Kind::Sink]),
@@ -183,10 +183,10 @@ fn parked() -> [Scenario; 2] {
 }
 
 fn overload() -> Vec<Scenario> {
-    let crowd = |name: String, what, wish, clients, quick| Scenario {
+    let crowd = |name: String, what, request, clients, quick| Scenario {
         name,
         what,
-        load: Load::Crowd { wish, clients },
+        load: Load::Crowd { request, clients },
         placements: BOTH,
         entries: entries(&[&[Kind::Pollstack], &BOUNDED[..]].concat()),
         base: Some(Kind::MioStack),
@@ -194,10 +194,12 @@ fn overload() -> Vec<Scenario> {
     };
     let what = "100 hold all places; the others, with their requests, read FF and the end";
     let mut all: Vec<Scenario> = [101, 200, 1000]
-        .map(|clients| crowd(format!("overload, {clients} clients"), what, Wish::Push, clients - 100, clients == 200))
+        .map(|clients| {
+            crowd(format!("overload, {clients} clients"), what, Request::Push, clients - 100, clients == 200)
+        })
         .into();
     let late = "the same, and they send their requests only when they have read FF";
-    all.push(crowd("overload, late requests".to_owned(), late, Wish::Late, 100, false));
+    all.push(crowd("overload, late requests".to_owned(), late, Request::Late, 100, false));
     all.push(Scenario {
         name: "eviction".to_owned(),
         what: "pops of an empty stack that has no place left: each evicts the oldest",

@@ -1,7 +1,7 @@
-//! The servers: ours, the floors, and the peers, which are in `benches/peers`.
+//! The servers: ours, the baselines, and the peers, which are in `benches/peers`.
 
-use crate::floor;
-use crate::tongue::Tongue;
+use crate::baseline;
+use crate::protocol::Protocol;
 use std::env;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -15,11 +15,11 @@ use test_support::{PATIENCE, Server, build, command, example, pollstack};
 pub(crate) enum Kind {
     Pollstack,
     /// The plainest loop that can do the same work: accept, read, write, close, blocking.
-    Floor,
+    Baseline,
     /// The same, and the end of the stream goes out with the answer.
-    OnePacketFloor,
+    OnePacketBaseline,
     /// The plain one, waiting for events before it accepts.
-    EventFloor,
+    EventBaseline,
     MioStack,
     TokioStack,
     NodeStack,
@@ -50,7 +50,7 @@ pub(crate) struct Setup {
 }
 
 /// A server that runs.
-pub(crate) struct Target {
+pub(crate) struct Instance {
     pub(crate) kind: Kind,
     pub(crate) server: Server,
     pub(crate) address: SocketAddr,
@@ -60,9 +60,9 @@ impl Kind {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Kind::Pollstack => "pollstack",
-            Kind::Floor => "floor",
-            Kind::OnePacketFloor => "floor, one packet",
-            Kind::EventFloor => "floor with events",
+            Kind::Baseline => "baseline",
+            Kind::OnePacketBaseline => "baseline, one packet",
+            Kind::EventBaseline => "baseline with events",
             Kind::MioStack | Kind::MioEcho => "plain mio",
             Kind::MioEchoDrain => "plain mio until WouldBlock",
             Kind::TokioStack | Kind::TokioEcho => "tokio",
@@ -73,26 +73,26 @@ impl Kind {
             Kind::Echo => "pollstack's echo",
             Kind::Chat => "pollstack's chat",
             Kind::Accio => "pollstack's accio",
-            Kind::Sink => "floor",
+            Kind::Sink => "baseline",
         }
     }
 
-    /// Returns whether it is one of our servers, or a floor, and not a peer.
+    /// Returns whether it is one of our servers, or a baseline, and not a peer.
     pub(crate) fn is_ours(self) -> bool {
-        use Kind::{Accio, Chat, Echo, EventFloor, Floor, OnePacketFloor, Pollstack, Sink};
-        matches!(self, Pollstack | Echo | Chat | Accio | Floor | OnePacketFloor | EventFloor | Sink)
+        use Kind::{Accio, Baseline, Chat, Echo, EventBaseline, OnePacketBaseline, Pollstack, Sink};
+        matches!(self, Pollstack | Echo | Chat | Accio | Baseline | OnePacketBaseline | EventBaseline | Sink)
     }
 
-    pub(crate) fn tongue(self) -> Tongue {
+    pub(crate) fn protocol(self) -> Protocol {
         match self {
-            Kind::Redis => Tongue::Redis,
-            Kind::Beanstalkd => Tongue::Beanstalk,
-            _ => Tongue::Stack,
+            Kind::Redis => Protocol::Redis,
+            Kind::Beanstalkd => Protocol::Beanstalk,
+            _ => Protocol::Stack,
         }
     }
 
     /// Starts one; says why not if that cannot be.
-    pub(crate) fn start(self, setup: Setup) -> Result<Target, String> {
+    pub(crate) fn start(self, setup: Setup) -> Result<Instance, String> {
         let free = || TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port");
         if matches!(self, Kind::Redis | Kind::Beanstalkd) {
             let address = free();
@@ -103,7 +103,7 @@ impl Kind {
         let server = server.ok_or("it does not start")?;
         let address = server.address();
         let address = SocketAddr::from(([127, 0, 0, 1], address.port()));
-        Ok(Target { kind: self, server, address })
+        Ok(Instance { kind: self, server, address })
     }
 
     fn program(self, setup: Setup) -> Result<Command, String> {
@@ -116,10 +116,10 @@ impl Kind {
                 let capacity = if setup.endless { "1000000000" } else { "100" };
                 pollstack!(&[&listen[..], &["--capacity", capacity]].concat())
             }
-            Kind::Floor => floor::command(floor::BLOCKING),
-            Kind::OnePacketFloor => floor::command(floor::ONE_PACKET),
-            Kind::EventFloor => floor::command(floor::EVENTS),
-            Kind::Sink => floor::command(floor::SINK),
+            Kind::Baseline => baseline::command(baseline::BLOCKING),
+            Kind::OnePacketBaseline => baseline::command(baseline::ONE_PACKET),
+            Kind::EventBaseline => baseline::command(baseline::EVENTS),
+            Kind::Sink => baseline::command(baseline::SINK),
             Kind::MioStack => peer("target/release/mio-stack", &["127.0.0.1:0", &clients, age])?,
             Kind::TokioStack => peer("target/release/tokio-stack", &["127.0.0.1:0", &clients, age])?,
             Kind::MioEcho => peer("target/release/mio-echo", &["127.0.0.1:0", "short"])?,
@@ -135,7 +135,7 @@ impl Kind {
     }
 
     /// Those that cannot say which port they have are given one.
-    fn start_at(self, address: SocketAddr) -> Result<Target, String> {
+    fn start_at(self, address: SocketAddr) -> Result<Instance, String> {
         let port = address.port().to_string();
         let mut program;
         if self == Kind::Redis {
@@ -156,19 +156,19 @@ impl Kind {
             }
             std::thread::sleep(Duration::from_millis(5));
         }
-        Ok(Target { kind: self, server, address })
+        Ok(Instance { kind: self, server, address })
     }
 }
 
-impl Target {
+impl Instance {
     /// Our server as an argument of another program.
-    pub(crate) fn under(wrapper: &[&str]) -> Result<Target, String> {
+    pub(crate) fn under(wrapper: &[&str]) -> Result<Instance, String> {
         let program = Kind::Pollstack.program(Setup::default())?;
         let mut command = Command::new(wrapper[0]);
         command.args(&wrapper[1..]).arg(program.get_program()).args(program.get_args());
         let server = Server::try_spawn(ordinary(&command), 1).ok_or("it does not start")?;
         let address = server.address();
-        Ok(Target { kind: Kind::Pollstack, server, address })
+        Ok(Instance { kind: Kind::Pollstack, server, address })
     }
 }
 

@@ -1,13 +1,12 @@
 //! Files for accio.
 
-use crate::servers::Target;
+use crate::baseline::CONFIRMATIONS;
+use crate::servers::Instance;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
 
-pub(crate) const CONFIRMATIONS: &[u8] = b"confirm-accio\r\nconfirm-accio-again\r\n\r\n";
-
 /// Sends a file of so many MiB, and waits until the server has counted it.
-pub(crate) fn upload(target: &Target, mebibytes: usize) -> io::Result<()> {
+pub(crate) fn upload(target: &Instance, mebibytes: usize) -> io::Result<()> {
     let mut stream = TcpStream::connect(target.address)?;
     stream.write_all(CONFIRMATIONS)?;
     stream.read_exact(&mut [0; 14])?;

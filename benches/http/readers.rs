@@ -36,9 +36,9 @@ pub(crate) fn measure(site: &Site, quick: bool) -> Result<String, String> {
         let Some(contender) = start(site) else { continue };
         contender.place();
         place_clients(Placement::Apart);
-        let felt = beside(&contender, rounds).map_err(|error| format!("{}: {error}", contender.name))?;
+        let latency = beside(&contender, rounds).map_err(|error| format!("{}: {error}", contender.name))?;
         let peak = crowd(&contender).map_err(|error| format!("{}: {error}", contender.name))?;
-        let _ = writeln!(text, "| {} | {:.1} | {felt} |", contender.name, peak as f64 / 1048576.0);
+        let _ = writeln!(text, "| {} | {:.1} | {latency} |", contender.name, peak as f64 / 1048576.0);
     }
     Ok(text)
 }
@@ -61,18 +61,18 @@ fn beside(contender: &Contender, rounds: usize) -> io::Result<String> {
     for _ in 0..rounds {
         quiet.push(probe(&mut quick)?);
         let over = AtomicBool::new(false);
-        let felt = thread::scope(|scope| {
+        let latency = thread::scope(|scope| {
             let sipping = scope.spawn(|| {
                 while !over.load(Ordering::Relaxed) {
                     sip(&mut slow)?;
                 }
                 io::Result::Ok(())
             });
-            let felt = probe(&mut quick);
+            let latency = probe(&mut quick);
             over.store(true, Ordering::Relaxed);
-            sipping.join().expect("the readers do not panic").and(felt)
+            sipping.join().expect("the readers do not panic").and(latency)
         })?;
-        loud.push(felt);
+        loud.push(latency);
     }
     let cells = [50.0, 99.0].map(|percentile| {
         let at = |round: &Histogram<u64>| round.value_at_percentile(percentile) as f64 / 1e3;

@@ -1,4 +1,4 @@
-//! An echo server on plain mio, and the floor of the echo scenarios: nothing that is not needed.
+//! An echo server on plain mio, and the baseline of the echo scenarios: nothing that is not needed.
 //!
 //! All connections read into one buffer of 64 KiB, and what was read is written at once. What the
 //! kernel does not take is kept, and the connection is not read until it has gone out; only then

@@ -1,10 +1,10 @@
 //! A server in its scenario: set up for it, loaded, traced.
 
 use crate::clients::{Clients, Flood, Order, Pace, Tally, connect};
+use crate::persistent_clients::PersistentClients;
+use crate::protocol::{Outcome, Protocol, Request};
 use crate::scenario::{EVICTING, Entry, Load, PLACES};
-use crate::servers::{Kind, Setup, Target};
-use crate::talkers::Talkers;
-use crate::tongue::{Outcome, Tongue, Wish};
+use crate::servers::{Instance, Kind, Setup};
 use crate::upload::upload;
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
@@ -15,11 +15,11 @@ use test_support::machine::{self, Calls, Placement, Strace};
 /// Places enough for a flood whose clients are told of a close before the server has counted it.
 const MANY_PLACES: usize = 10 * PLACES;
 
-pub(crate) struct Contestant {
+pub(crate) struct Target {
     pub(crate) entry: Entry,
-    pub(crate) target: Target,
+    pub(crate) target: Instance,
     load: Load,
-    talkers: Option<Talkers>,
+    persistent_clients: Option<PersistentClients>,
     /// Connections that fill its places, or are idle.
     held: Vec<TcpStream>,
     /// Resident bytes for each idle connection.
@@ -28,9 +28,9 @@ pub(crate) struct Contestant {
     pub(crate) failed: Option<String>,
 }
 
-impl Contestant {
+impl Target {
     /// Starts a server, and puts it into the state that the load is for.
-    pub(crate) fn prepare(load: Load, entry: Entry, clients: &mut Clients) -> Result<Contestant, String> {
+    pub(crate) fn prepare(load: Load, entry: Entry, clients: &mut Clients) -> Result<Target, String> {
         let evicts = matches!(load, Load::Evictions);
         let bounded = matches!(load, Load::Crowd { .. } | Load::Evictions);
         let places = if bounded { PLACES } else { MANY_PLACES };
@@ -40,10 +40,10 @@ impl Contestant {
             return Err(format!("it needs {needed} descriptors, and {limit} are allowed (see `ulimit -n`)"));
         }
         let target = entry.kind.start(Setup { clients: Some(places + entry.idle), evicts, ..Setup::default() })?;
-        let (talkers, held) = (None, Vec::new());
-        let mut contestant = Contestant { entry, target, load, talkers, held, each: None, failed: None };
-        contestant.set_up(clients).map_err(|error| format!("cannot be set up: {error}"))?;
-        Ok(contestant)
+        let (persistent_clients, held) = (None, Vec::new());
+        let mut target = Target { entry, target, load, persistent_clients, held, each: None, failed: None };
+        target.set_up(clients).map_err(|error| format!("cannot be set up: {error}"))?;
+        Ok(target)
     }
 
     fn set_up(&mut self, clients: &mut Clients) -> Result<(), String> {
@@ -58,8 +58,8 @@ impl Contestant {
             }
             Load::Crowd { .. } => self.hold(PLACES, b"\x01").map_err(|error| error.to_string())?,
             Load::Messages(messages) => {
-                let talkers = Talkers::connect(self.target.address, messages);
-                self.talkers = Some(talkers.map_err(|error| error.to_string())?);
+                let persistent_clients = PersistentClients::connect(self.target.address, messages);
+                self.persistent_clients = Some(persistent_clients.map_err(|error| error.to_string())?);
             }
             Load::Evictions | Load::Upload { .. } => {}
         }
@@ -71,8 +71,8 @@ impl Contestant {
 
     /// Puts items on the stack.
     fn fill(&self, clients: &mut Clients, items: usize, payload: usize) -> Result<(), String> {
-        let order = Order::Only(Wish::Push);
-        let flood = Flood { tongue: self.target.kind.tongue(), order, payload, pace: Pace::Closed(10) };
+        let order = Order::Only(Request::Push);
+        let flood = Flood { protocol: self.target.kind.protocol(), order, payload, pace: Pace::Closed(10) };
         if items > 0 {
             let tally = clients.run(self.target.address, flood, items).map_err(|error| error.to_string())?;
             tally.check(Outcome::Served)?;
@@ -94,7 +94,7 @@ impl Contestant {
 
     /// Has the server hold idle connections, and finds out what memory they take.
     fn idle(&mut self, count: usize) -> io::Result<()> {
-        let part: &[u8] = if self.target.kind.tongue() == Tongue::Stack { b"\x01" } else { b"p" };
+        let part: &[u8] = if self.target.kind.protocol() == Protocol::Stack { b"\x01" } else { b"p" };
         let before = self.target.server.memory();
         self.held = (0..count).map(|n| partial(&self.target, n, part)).collect::<io::Result<_>>()?;
         // A few descriptors are the server's own, or of clients that have just left.
@@ -115,8 +115,8 @@ impl Contestant {
     }
 
     fn ask(&mut self, clients: &mut Clients, requests: usize) -> io::Result<Tally> {
-        let tongue = self.target.kind.tongue();
-        let flood = |order, payload, pace| Flood { tongue, order, payload, pace };
+        let protocol = self.target.kind.protocol();
+        let flood = |order, payload, pace| Flood { protocol, order, payload, pace };
         let address = self.target.address;
         match self.load {
             Load::Flood { order, payload, pace } => {
@@ -126,15 +126,15 @@ impl Contestant {
                 };
                 clients.run(address, flood(order, payload, pace), whole)
             }
-            Load::Crowd { wish, clients: crowd } => {
-                clients.run(address, flood(Order::Only(wish), 1, Pace::Closed(crowd)), requests)
+            Load::Crowd { request, clients: crowd } => {
+                clients.run(address, flood(Order::Only(request), 1, Pace::Closed(crowd)), requests)
             }
             Load::Evictions => {
                 let pace = Pace::Closed(PLACES + EVICTING);
-                clients.run(address, flood(Order::Only(Wish::Pop), 1, pace), requests)
+                clients.run(address, flood(Order::Only(Request::Pop), 1, pace), requests)
             }
-            Load::Messages(_) => match &mut self.talkers {
-                Some(talkers) => talkers.run(requests, clients.placement()),
+            Load::Messages(_) => match &mut self.persistent_clients {
+                Some(persistent_clients) => persistent_clients.run(requests, clients.placement()),
                 None => Ok(Tally::new()),
             },
             Load::Upload { mebibytes } => {
@@ -167,7 +167,7 @@ fn patiently(otherwise: &str, mut is_so: impl FnMut() -> bool) -> io::Result<()>
     Ok(())
 }
 
-fn partial(target: &Target, n: usize, part: &[u8]) -> io::Result<TcpStream> {
+fn partial(target: &Instance, n: usize, part: &[u8]) -> io::Result<TcpStream> {
     let mut stream = connect(target.address, n)?;
     stream.write_all(part)?;
     Ok(stream)
@@ -177,7 +177,7 @@ fn partial(target: &Target, n: usize, part: &[u8]) -> io::Result<TcpStream> {
 /// strace cannot be had.
 pub(crate) fn counted(load: Load, requests: usize, clients: &mut Clients) -> Result<Option<(Calls, f64)>, String> {
     let entry = Entry { kind: Kind::Pollstack, idle: 0 };
-    let mut ours = Contestant::prepare(load, entry, clients)?;
+    let mut ours = Target::prepare(load, entry, clients)?;
     clients.place(Placement::Apart);
     machine::place(&ours.target.server, Placement::Limit);
     ours.serve(clients, requests.div_ceil(4))?; // to warm up
@@ -185,7 +185,7 @@ pub(crate) fn counted(load: Load, requests: usize, clients: &mut Clients) -> Res
 }
 
 /// Pops that wait, all of which the server has accepted.
-pub(crate) fn park(target: &Target, clients: usize) -> Result<Vec<TcpStream>, String> {
+pub(crate) fn park(target: &Instance, clients: usize) -> Result<Vec<TcpStream>, String> {
     let descriptors = target.server.descriptors();
     let parked = (0..clients).map(|n| partial(target, n, b"\x80")).collect::<io::Result<_>>();
     let parked = parked.map_err(|error| error.to_string())?;

@@ -1,10 +1,10 @@
 //! What some clients feel of what others do: the same probes beside nobody, and beside a crowd.
 
 use crate::clients::{Clients, Flood, Order, Pace, Tally, connect};
+use crate::protocol::{Outcome, Protocol, Request};
 use crate::run::middle;
 use crate::scenario::PLACES;
-use crate::servers::{Kind, Setup, Target};
-use crate::tongue::{Outcome, Tongue, Wish};
+use crate::servers::{Instance, Kind, Setup};
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,8 +22,8 @@ const ROUND: usize = 200;
 const SLOW: usize = 50;
 const SLOW_INTERVAL: Duration = Duration::from_millis(10);
 
-/// What the probes felt.
-pub(crate) struct Felt {
+/// What the probes interference.
+pub(crate) struct Interference {
     pub(crate) name: String,
     /// Round by round, a quiet one and a loud one in turn.
     quiet: Vec<Tally>,
@@ -35,9 +35,10 @@ pub(crate) struct Felt {
 }
 
 /// What the 100 that are in feel of so many that are turned away.
-pub(crate) fn overload(crowd: usize, probes: usize, clients: &mut Clients) -> Result<Felt, String> {
-    let flood = Flood { tongue: Tongue::Stack, order: Order::Only(Wish::Push), payload: 1, pace: Pace::Closed(crowd) };
-    let mut felt = Felt::new(format!("the {PLACES} that are in, of {crowd} that are not"));
+pub(crate) fn overload(crowd: usize, probes: usize, clients: &mut Clients) -> Result<Interference, String> {
+    let flood =
+        Flood { protocol: Protocol::Stack, order: Order::Only(Request::Push), payload: 1, pace: Pace::Closed(crowd) };
+    let mut interference = Interference::new(format!("the {PLACES} that are in, of {crowd} that are not"));
     let server = Kind::Pollstack.start(Setup { endless: true, ..Setup::default() })?;
     machine::place(&server.server, Placement::Apart);
     clients.place(Placement::Apart);
@@ -51,19 +52,20 @@ pub(crate) fn overload(crowd: usize, probes: usize, clients: &mut Clients) -> Re
             let start = Instant::now();
             while loud && !probing.is_finished() {
                 let turned_away = clients.run(address, flood, 2_000).map_err(|error| error.to_string())?;
-                felt.crowd.add(&turned_away);
+                interference.crowd.add(&turned_away);
             }
-            felt.crowd_time += if loud { start.elapsed() } else { Duration::ZERO };
-            felt.take(loud, probing.join().map_err(|_| "a probe failed")?)
+            interference.crowd_time += if loud { start.elapsed() } else { Duration::ZERO };
+            interference.take(loud, probing.join().map_err(|_| "a probe failed")?)
         })?;
     }
-    felt.void.add_since(void);
-    Ok(felt)
+    interference.void.add_since(void);
+    Ok(interference)
 }
 
 /// What fast clients feel of others that send a byte at a time.
-pub(crate) fn slow_writers(probes: usize, clients: &mut Clients) -> Result<Felt, String> {
-    let mut felt = Felt::new(format!("fast clients, of {SLOW} that send a byte every {SLOW_INTERVAL:?}"));
+pub(crate) fn slow_writers(probes: usize, clients: &mut Clients) -> Result<Interference, String> {
+    let mut interference =
+        Interference::new(format!("fast clients, of {SLOW} that send a byte every {SLOW_INTERVAL:?}"));
     let server = Kind::Pollstack.start(Setup { endless: true, ..Setup::default() })?;
     machine::place(&server.server, Placement::Apart);
     clients.place(Placement::Apart);
@@ -77,16 +79,16 @@ pub(crate) fn slow_writers(probes: usize, clients: &mut Clients) -> Result<Felt,
             if let Some(slow) = slow {
                 slow.join().map_err(|_| "a slow client failed")?.map_err(|error| error.to_string())?;
             }
-            felt.take(loud, tally.map_err(|_| "a probe failed")?)
+            interference.take(loud, tally.map_err(|_| "a probe failed")?)
         })?;
     }
-    felt.void.add_since(void);
-    Ok(felt)
+    interference.void.add_since(void);
+    Ok(interference)
 }
 
-impl Felt {
-    fn new(name: String) -> Felt {
-        Felt {
+impl Interference {
+    fn new(name: String) -> Interference {
+        Interference {
             name,
             quiet: vec![],
             loud: vec![],
@@ -172,12 +174,12 @@ fn probe_inside(server: SocketAddr, inside: &mut [TcpStream], probes: usize) -> 
     Ok(tally)
 }
 
-/// Returns whether a connection that waits has heard nothing yet.
+/// Returns whether a connection that waits has response nothing yet.
 fn is_in(stream: &TcpStream) -> io::Result<bool> {
     stream.set_nonblocking(true)?;
-    let heard = (&*stream).read(&mut [0]);
+    let response = (&*stream).read(&mut [0]);
     stream.set_nonblocking(false)?;
-    Ok(heard.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock))
+    Ok(response.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock))
 }
 
 /// Comes with a whole request each time.
@@ -208,7 +210,7 @@ fn read(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
 }
 
 /// Clients that send their pushes of 127 bytes a byte at a time, until it is over.
-fn write_slowly(target: &Target, over: &AtomicBool) -> io::Result<()> {
+fn write_slowly(target: &Instance, over: &AtomicBool) -> io::Result<()> {
     let open = |n| connect(target.address, n).and_then(|mut stream| stream.write_all(&[127]).map(|()| stream));
     let mut writers = (0..SLOW).map(open).collect::<io::Result<Vec<_>>>()?;
     for turn in 1.. {
@@ -228,7 +230,7 @@ fn write_slowly(target: &Target, over: &AtomicBool) -> io::Result<()> {
 }
 
 /// Waits until a server sleeps.
-pub(crate) fn settle(target: &Target) {
+pub(crate) fn settle(target: &Instance) {
     wait_until("the server waits", || {
         let wchan = std::fs::read_to_string(format!("/proc/{}/wchan", target.server.pid())).ok()?;
         wchan.contains("poll").then_some(())

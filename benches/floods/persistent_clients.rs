@@ -1,7 +1,7 @@
 //! Clients that stay: echo with any size and depth, and many senders to one reader in the chat.
 
 use crate::clients::{Tally, connect};
-use crate::tongue::Outcome;
+use crate::protocol::Outcome;
 use pollstack::net::{Peer, Stream};
 use pollstack::{Closed, ConnId, Context, EventLoop, Limits, ListenerConfig, ListenerId, Service};
 use std::collections::VecDeque;
@@ -38,16 +38,16 @@ impl Messages {
 }
 
 /// The clients of one server, for as many runs as are wanted.
-pub(crate) struct Talkers {
+pub(crate) struct PersistentClients {
     poll: mio::Poll,
     events: mio::Events,
     clients: EventLoop<Speakers>,
     placement: Placement,
 }
 
-impl Talkers {
+impl PersistentClients {
     /// Connects, and has everybody known to the server who has to be.
-    pub(crate) fn connect(server: SocketAddr, messages: Messages) -> io::Result<Talkers> {
+    pub(crate) fn connect(server: SocketAddr, messages: Messages) -> io::Result<PersistentClients> {
         let poll = mio::Poll::new()?;
         let limits = Limits::default().output(32 << 20).turn(4 << 20);
         let speakers = Speakers::new(messages);
@@ -60,9 +60,9 @@ impl Talkers {
             clients.adopt(outgoing, Stream::Tcp(mio::net::TcpStream::from_std(stream)), Peer::Tcp(server))?;
         }
         let events = mio::Events::with_capacity(1024);
-        let mut talkers = Talkers { poll, events, clients, placement: Placement::Apart };
-        talkers.until(|speakers| speakers.ready == messages.clients())?;
-        Ok(talkers)
+        let mut persistent_clients = PersistentClients { poll, events, clients, placement: Placement::Apart };
+        persistent_clients.until(|speakers| speakers.ready == messages.clients())?;
+        Ok(persistent_clients)
     }
 
     /// Responder so many messages.

@@ -1,4 +1,4 @@
-//! The floors: the plainest loops that can do a server's work. They run in this program, as
+//! The baselines: the plainest loops that can do a server's work. They run in this program, as
 //! children of it.
 
 use std::env;
@@ -6,11 +6,14 @@ use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::Command;
 
-/// The arguments with which this program is a floor.
-pub(crate) const BLOCKING: &str = "--run-blocking-floor";
-pub(crate) const ONE_PACKET: &str = "--run-one-packet-floor";
-pub(crate) const EVENTS: &str = "--run-event-floor";
+/// The arguments with which this program is a baseline.
+pub(crate) const BLOCKING: &str = "--run-blocking-baseline";
+pub(crate) const ONE_PACKET: &str = "--run-one-packet-baseline";
+pub(crate) const EVENTS: &str = "--run-event-baseline";
 pub(crate) const SINK: &str = "--run-sink";
+
+/// What a client of accio confirms, with the end of its header.
+pub(crate) const CONFIRMATIONS: &[u8] = b"confirm-accio\r\nconfirm-accio-again\r\n\r\n";
 
 pub(crate) fn command(which: &str) -> Command {
     let mut command = Command::new(env::current_exe().expect("the path of this program"));
@@ -18,11 +21,11 @@ pub(crate) fn command(which: &str) -> Command {
     command
 }
 
-/// Runs the floor that the arguments ask for, if they do; it ends with its parent.
+/// Runs the baseline that the arguments ask for, if they do; it ends with its parent.
 pub(crate) fn run_if_asked() -> bool {
     match env::args().nth(1).as_deref() {
-        Some(BLOCKING) => blocking(Floor::new(answer)),
-        Some(ONE_PACKET) => blocking(Floor::new(answer_in_one_packet)),
+        Some(BLOCKING) => blocking(Baseline::new(answer)),
+        Some(ONE_PACKET) => blocking(Baseline::new(answer_in_one_packet)),
         Some(EVENTS) => events().expect("an event loop"),
         Some(SINK) => sink(),
         _ => return false,
@@ -30,9 +33,9 @@ pub(crate) fn run_if_asked() -> bool {
     true
 }
 
-/// What all floors of the stack do: read, write, close. They cannot park, evict or refuse
+/// What all baselines of the stack do: read, write, close. They cannot park, evict or refuse
 /// anybody, and take the first read for the request.
-struct Floor {
+struct Baseline {
     stack: Vec<[u8; 128]>,
     buffer: Vec<u8>,
     answer: fn(&TcpStream, &[u8]) -> io::Result<usize>,
@@ -53,9 +56,9 @@ fn answer_in_one_packet(stream: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
 #[cfg(not(target_os = "linux"))]
 use answer as answer_in_one_packet;
 
-impl Floor {
-    fn new(answer: fn(&TcpStream, &[u8]) -> io::Result<usize>) -> Floor {
-        Floor { stack: Vec::new(), buffer: vec![0; 64 * 1024], answer }
+impl Baseline {
+    fn new(answer: fn(&TcpStream, &[u8]) -> io::Result<usize>) -> Baseline {
+        Baseline { stack: Vec::new(), buffer: vec![0; 64 * 1024], answer }
     }
 
     fn serve(&mut self, mut stream: TcpStream) {
@@ -82,16 +85,16 @@ fn listener() -> TcpListener {
 }
 
 /// It waits in accept, and can wait for nothing else.
-fn blocking(mut floor: Floor) {
+fn blocking(mut baseline: Baseline) {
     let listener = listener();
     while let Ok((stream, _)) = listener.accept() {
-        floor.serve(stream);
+        baseline.serve(stream);
     }
 }
 
-/// The floor of loops that wait for events, as all do that have more than one thing to wait for.
+/// The baseline of loops that wait for events, as all do that have more than one thing to wait for.
 fn events() -> io::Result<()> {
-    let (listener, mut floor) = (listener(), Floor::new(answer));
+    let (listener, mut baseline) = (listener(), Baseline::new(answer));
     listener.set_nonblocking(true)?;
     let mut source = mio::net::TcpListener::from_std(listener.try_clone()?);
     let mut poll = mio::Poll::new()?;
@@ -103,7 +106,7 @@ fn events() -> io::Result<()> {
             result => result?,
         }
         while let Ok((stream, _)) = listener.accept() {
-            floor.serve(stream); // which is a blocking one
+            baseline.serve(stream); // which is a blocking one
         }
     }
 }
@@ -115,7 +118,7 @@ fn sink() {
     let mut buffer = vec![0; pollstack::limits::READ_BYTES];
     while let Ok((mut stream, _)) = listener.accept() {
         let _ = stream.write_all(b"accio\r\naccio\r\n");
-        let _ = stream.read_exact(&mut buffer[..crate::upload::CONFIRMATIONS.len()]);
+        let _ = stream.read_exact(&mut buffer[..CONFIRMATIONS.len()]);
         let mut bytes = 0;
         while let Ok(n @ 1..) = stream.read(&mut buffer) {
             bytes += n as u64;
