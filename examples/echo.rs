@@ -1,6 +1,6 @@
 //! An echo server: the smallest whole server on the loop.
 //!
-//! What it shows: the protocol is `on_data` and `on_drain`, and backpressure comes with them. What
+//! The protocol is `on_data` and `on_drain`, and backpressure comes with them. Input that
 //! does not fit the output stays in the input, the input fills, the loop stops reading, and the
 //! peer has to wait.
 //!

@@ -1,6 +1,6 @@
 //! A tool with a poll of its own, which serves the stack from it beside a UDP socket and a timer.
 //!
-//! What it shows: the loop takes nothing over. The tool waits, sees every event, and keeps its own
+//! The loop takes nothing over. The tool waits, sees every event, and keeps its own
 //! sources; the loop gets the events of its tokens, a turn after each wait, and a say in how long
 //! the wait may be. Any datagram to the UDP socket is answered with what the loop holds; the timer
 //! logs it.

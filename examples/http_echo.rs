@@ -1,6 +1,6 @@
 //! An HTTP server that answers every request with its own body, whatever the method and the path.
 //!
-//! What it shows: a handler is one function. Heads, lengths, chunks, pipelining, `HEAD`, `Expect`,
+//! A handler is one function. Heads, lengths, chunks, pipelining, `HEAD`, `Expect`,
 //! HTTP/1.0, slow clients and malformed requests are the layer's business.
 //!
 //! ```text

@@ -49,8 +49,8 @@ pub trait Service {
     /// such a message before, with an error of the protocol's own.
     fn on_data(&mut self, cx: &mut Context<'_>, id: ConnId, conn: &mut Self::Conn, input: &[u8]) -> usize;
 
-    /// The peer has ended its half of the stream. All that it sent has been offered; what the service
-    /// has left of it will not be completed any more. The peer may still read.
+    /// The peer has ended its half of the stream. All that it sent has been offered. Input that the service
+    /// has left will not be completed any more. The peer may still read.
     fn on_eof(&mut self, _cx: &mut Context<'_>, _id: ConnId, _conn: &mut Self::Conn) -> EofAction {
         EofAction::Finish
     }

@@ -2,7 +2,7 @@
 //!
 //! Only the operating system is false here. [`Sim`] is a [`Net`](crate::net::Net) like the real
 //! one, with Linux's manners: buffers that fill, edges that are told once, resets that destroy
-//! what is on its way. A [`World`] holds it, with the clients, the clock, and the faults that it
+//! bytes on their way. A [`World`] holds it, with the clients, the clock, and the faults that it
 //! is told to make; one seed decides everything that is not decided by the test, so what has
 //! failed once fails again.
 //!

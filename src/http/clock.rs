@@ -10,7 +10,7 @@ const LAST_SECOND: u64 = 253_402_300_799;
 
 /// Wall-clock time, told by the loop's clock: an instant, and what time it was then.
 ///
-/// A service reads no clock; who starts the server does, once:
+/// A service reads no clock. The main function does, once:
 ///
 /// ```
 /// use pollstack::http::Clock;

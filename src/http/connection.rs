@@ -51,7 +51,7 @@ pub(super) struct Connection {
     /// The connection is kept when the response is complete.
     keep_alive: bool,
 
-    /// It is being offered its input; what is left will be offered again at once.
+    /// It is being offered its input. The rest will be offered again at once.
     serving: bool,
     /// Its input waits for room in the output.
     blocked: bool,
@@ -162,7 +162,7 @@ pub(super) enum Timeout {
     Stalled,
 }
 
-/// What a step with a head came to.
+/// The result of a step with a head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Head {
     /// More has to come, or room.
@@ -173,7 +173,7 @@ pub(super) enum Head {
     Whole(usize),
 }
 
-/// What is to be done when a response is complete.
+/// The step that follows a complete response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Next {
     Finish,

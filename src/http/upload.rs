@@ -16,7 +16,7 @@ const BODY_GUESS: usize = 64 * 1024;
 
 impl<H: Handler> Http<H> {
     /// Hands a request over with its body if that is there already, and waits for it otherwise.
-    #[expect(clippy::too_many_arguments, reason = "what is known of one request")]
+    #[expect(clippy::too_many_arguments, reason = "all are parts of one request")]
     pub(super) fn collect(
         &mut self,
         cx: &mut Context<'_>,

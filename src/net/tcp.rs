@@ -35,7 +35,7 @@ pub(super) fn listen(address: SocketAddr, options: &SocketOptions) -> io::Result
 /// Returns a question after `silence`, and five more after a sixth of it each: a peer that answers none of
 /// them is gone after less than twice that time.
 fn keepalive(silence: Duration) -> TcpKeepalive {
-    const SECOND: Duration = Duration::from_secs(1); // what the systems count in
+    const SECOND: Duration = Duration::from_secs(1); // the unit of the systems
     let questions = TcpKeepalive::new().with_time(silence.max(SECOND)).with_interval((silence / 6).max(SECOND));
     #[cfg(unix)]
     let questions = questions.with_retries(5);

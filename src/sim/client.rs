@@ -88,7 +88,7 @@ impl Client {
     }
 
     /// Returns whether the connection has been reset by the server, or was refused. Bytes that had not left the
-    /// server by then is lost; what has come can still be read.
+    /// server by then are lost. The client can still read those that have come.
     pub fn was_reset(&self) -> bool {
         self.world.0.borrow().wires[self.number].was_reset()
     }

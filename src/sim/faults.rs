@@ -8,7 +8,7 @@ pub enum Fault {
     ShortRead,
     /// A write takes a part of what there is room for; the rest of the room comes right behind it.
     ShortWrite,
-    /// A call finds nothing to do; what it is for arrives right behind it.
+    /// A call finds nothing to do. Its data or its room arrives right behind it.
     WouldBlock,
     /// A call is interrupted by a signal.
     Interrupted,
@@ -22,7 +22,7 @@ pub enum Fault {
     ReorderedEvents,
     /// A wait brings so few events at a time that it takes several to bring them all.
     TruncatedEvents,
-    /// An accepted connection cannot be read or written yet; what it is for arrives right behind it.
+    /// An accepted connection cannot be read or written yet. Its data or its room arrives right behind it.
     FreshWouldBlock,
     /// A stream cannot be watched, for lack of memory or by a limit of the system's.
     WatchFails,

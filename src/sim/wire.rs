@@ -355,7 +355,7 @@ impl Wire {
     }
 
     /// Closes. Over something unread, a TCP socket resets, which destroys what has not left yet;
-    /// what is left of it otherwise is sent even so.
+    /// in all other cases, the rest is sent.
     pub(super) fn close(&mut self, reset: bool) {
         self.watched = None;
         self.server = End::Closed;

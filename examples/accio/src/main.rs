@@ -1,6 +1,6 @@
 //! An Accio server: receives files, one client at a time, and says how long they were.
 //!
-//! What it shows about the loop: `Overload::Defer` with room for one is a queue for nothing, in the
+//! The loop's part in it: `Overload::Defer` with room for one is a queue for nothing, in the
 //! order in which the clients came, kept by the kernel; a deadline that moves with every byte costs
 //! a word in memory, and no timer; and a file of any size goes through in flat memory, because
 //! `on_data` is lent the bytes where the kernel has put them.
@@ -24,7 +24,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-/// What is read for one client before the next has its turn. There is seldom a next one here, and
+/// Bytes read for one client before the next has its turn. There is seldom a next one here, and
 /// with the usual quarter of it an upload takes 3 % more CPU.
 const TURN_BYTES: usize = 1024 * 1024;
 

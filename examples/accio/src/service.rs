@@ -36,7 +36,7 @@ pub struct Accio<W> {
 /// One connection.
 pub struct Client {
     stage: Stage,
-    /// What is still to come of the confirmation.
+    /// The part of the confirmation that is still to come.
     expected: &'static [u8],
     /// Absent if there is nowhere to save it.
     upload: Option<Upload>,
@@ -102,7 +102,7 @@ impl<W: Write> Accio<W> {
         self.failing = true;
     }
 
-    /// Brings a connection's file to its end; what it was, if it is whole.
+    /// Ends a connection's file. Returns it if it is whole.
     fn conclude(&mut self, id: ConnId, client: Client) -> Option<Received> {
         let upload = client.upload?;
         let result = match client.stage {

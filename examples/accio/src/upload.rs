@@ -24,7 +24,7 @@ impl Folder {
             let number = name.to_str().and_then(|name| name.strip_suffix(".file")?.parse::<u32>().ok());
             last = last.max(number.unwrap_or(0).into());
         }
-        drop(temporary(path)?); // who cannot write there should know it at the start
+        drop(temporary(path)?); // a folder that cannot be written is an error at the start
         Ok(Folder { path: path.to_owned(), last })
     }
 
@@ -35,7 +35,7 @@ impl Folder {
     }
 }
 
-/// A file under a name that nobody looks for, which is removed unless it gets another. Only a
+/// A file under a temporary name, which is removed unless it gets another. Only a
 /// process that is killed leaves one behind.
 fn temporary(folder: &Path) -> io::Result<NamedTempFile> {
     tempfile::Builder::new().prefix(".accio-").permissions(Permissions::from_mode(0o666)).tempfile_in(folder)

@@ -1,10 +1,10 @@
 //! A chat server: users log in with a name and send each other messages.
 //!
-//! What it shows about the loop: any connection can be sent to from any other's callback;
+//! The loop's part in it: any connection can be sent to from any other's callback;
 //! `on_drain` and `on_close` tell when a message has become the kernel's, or never will; and
 //! backpressure from one connection to another is a line that is not taken. The sender's input
 //! stays where it is until the recipient has room, so a recipient that does not read holds back
-//! those who write to it, and nobody else, in bounded memory.
+//! its senders only, in bounded memory.
 //!
 //! ```text
 //! cargo run --release -p chat

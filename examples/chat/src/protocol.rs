@@ -35,7 +35,7 @@ pub const MAX_REPLY: usize = BAD_DEST_USER.len();
 /// it carries has named its own header and its recipient.
 pub const MAX_DELIVERY: usize = b"DELIVERY ".len() + MAX_NAME + MAX_LINE;
 
-/// What is in front of the input.
+/// The front of the input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Front<'a> {
     /// A line, without its end, and its length with it.
@@ -71,7 +71,7 @@ pub fn cut(text: &[u8]) -> (&[u8], &[u8]) {
     }
 }
 
-/// Returns whether somebody may be called that.
+/// Returns whether it is a valid name.
 pub fn is_name(name: &[u8]) -> bool {
     (1..=MAX_NAME).contains(&name.len()) && memchr::memchr2(b' ', b',', name).is_none()
 }

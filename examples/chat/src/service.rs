@@ -22,7 +22,7 @@ pub struct Chat {
     max_users: usize,
     /// How long a client may take to log in, and to take something of what waits for it.
     timeout: Duration,
-    /// What a client's output holds when it is empty.
+    /// The bytes that a client's empty output can hold.
     room: usize,
     /// The users who are logged in.
     users: BTreeMap<Rc<[u8]>, ConnId>,

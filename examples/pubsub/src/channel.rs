@@ -27,7 +27,7 @@ pub(crate) struct Member<S> {
     pub(crate) next: u64,
 }
 
-/// What is kept of messages.
+/// The bounds of a channel's history.
 #[derive(Clone, Copy, Debug)]
 pub struct History {
     /// How many messages of a channel.

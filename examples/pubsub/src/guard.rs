@@ -1,4 +1,4 @@
-//! Who may ask: what a page of another site makes a browser do is refused.
+//! The requests that a page of another site makes a browser send are refused.
 //!
 //! A browser says from which origin a page is that publishes or opens a WebSocket. That has to be
 //! this server's own, as the browser knows it, or one that was allowed. And where the server listens
@@ -37,7 +37,7 @@ impl Guard {
     }
 
     /// Returns whether the Host is one that may be asked for. Where the server listens on loopback, only
-    /// who comes through it can have been led astray.
+    /// a page on this machine can have been led astray by another site.
     pub(crate) fn allows_host(&self, request: &Request<'_>, peer: Option<&Peer>) -> bool {
         let checked = self.loopback && peer.is_none_or(is_loopback);
         let host = without_port(request.host());
@@ -62,7 +62,7 @@ impl Guard {
         origins(request).next().and_then(|origin| self.find(origin))
     }
 
-    /// What a browser has to be told to let a page of that origin read the answer.
+    /// The header fields with which a browser lets a page of that origin read the response.
     pub(crate) fn headers(&self, origin: Option<Origin>) -> Option<&Headers> {
         self.origins.get(origin?.0).map(|(_, headers)| headers)
     }

@@ -28,7 +28,7 @@ pub(crate) struct Hub<S> {
     counts: Counts,
 }
 
-/// What bounds the hub.
+/// The bounds of the hub.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// How many channels there may be.
@@ -46,7 +46,7 @@ pub(crate) struct Seat {
     member: Index,
 }
 
-/// What has become of a message on its way to a subscriber.
+/// The result of sending a message to a subscriber.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Delivery {
     /// It is on its way.
@@ -176,7 +176,7 @@ impl<S: Copy> Hub<S> {
         let key = self.channel(name)?;
         let Some((_, channel)) = self.channels.get_mut(key) else { return Err(Busy::Channels) };
         self.counts.subscribers += 1;
-        // What made room for the channel may have moved its beginning.
+        // Making room for the channel may have moved its beginning.
         let next = next.max(channel.oldest());
         let member = channel.members.insert(Member { who, next });
         Ok(Seat { channel: key, member })
@@ -382,7 +382,7 @@ mod tests {
         assert_eq!(hub.counts().subscribers, 1);
     }
 
-    /// What a naive hub knows of a subscriber: all that it has been given, and how much more it takes.
+    /// A naive hub's record of a subscriber: all that it has been given, and how much more it takes.
     #[derive(Debug)]
     struct Reader {
         seat: Option<Seat>,

@@ -12,18 +12,18 @@ pub const SUBSCRIBERS: usize = 1000;
 /// Connections beyond the subscribers': for pages, and for those who publish.
 pub const OTHERS: usize = 256;
 
-/// A message: far more than anybody types. What a client has sent of a body takes up to six times
+/// A message: far more than a person types. A body takes up to six times
 /// that, and a little, for each connection that is sending one.
 pub const MESSAGE_BYTES: usize = 64 * 1024;
 
 /// Messages of a channel that are kept for those who come back: what is said in a busy room while
-/// somebody is in a tunnel.
+/// a reader is in a tunnel.
 pub const HISTORY_MESSAGES: usize = 256;
 
 /// Bytes of a channel's messages that are kept.
 pub const HISTORY_BYTES: usize = 256 * 1024;
 
-/// What may wait for a subscriber before it is disconnected: the longest message, whatever it is
+/// Unsent bytes of a subscriber before it is disconnected: the longest message, whatever it is
 /// made of.
 pub const BACKLOG_BYTES: usize = MESSAGE_BYTES * BACKLOG_PER_BYTE;
 

@@ -1,8 +1,8 @@
 //! Publish and subscribe over HTTP, in every form that a browser knows, and a chat room on it.
 //!
-//! What it shows about the loop: a message is written once and shared by everybody who gets it,
+//! The loop's part in it: a message is written once and shared by all who get it,
 //! whatever they are connected with; a subscriber that does not read is found out by the bound of its
-//! output, and costs nobody else anything; connections are answered long after they have asked, one
+//! output, and costs the others nothing; connections are answered long after they have asked, one
 //! at a time or all at once; and what lies behind an upgrade, WebSockets here, is a protocol of the
 //! service's own.
 //!
@@ -73,7 +73,7 @@ struct Options {
     #[arg(long, value_name = "BYTES", default_value_t = limits::HISTORY_BYTES)]
     history_bytes: usize,
 
-    /// How much may wait for a subscriber; who reads less is disconnected [default: 8 times --max-message]
+    /// Unsent bytes of a subscriber before it is disconnected [default: 8 times --max-message]
     #[arg(long, value_name = "BYTES")]
     backlog: Option<usize>,
 
@@ -120,7 +120,7 @@ fn configure(options: &Options) -> Result<Config, String> {
     Ok(Config { message, backlog, heartbeat: options.heartbeat, hub })
 }
 
-/// What the head of a reply has to fit into, and what stands around a short message.
+/// Bytes for the head of a response and for the framing of a short message.
 const MIN_BACKLOG: usize = 16 * 1024;
 
 fn listen(options: &Options) -> Result<ListenerConfig, &'static str> {

@@ -1,7 +1,7 @@
 //! The chat room: one page, with its style and its script in it.
 //!
 //! A browser is told to run that script and no other, to use that style, and to speak to this server
-//! only: so what others write stays text even if the page had a hole. What it may is named by its
+//! only: so messages stay text even if the page had a hole. Its permissions are named by its
 //! SHA-256 (Content Security Policy, level 3).
 
 use data_encoding::{BASE64, HEXLOWER};
@@ -52,7 +52,7 @@ impl Page {
     }
 }
 
-/// What a browser may do for the page. The icon, which is none, is an address with `data:`.
+/// The permissions of the page. The icon, which is empty, is an address with `data:`.
 fn policy() -> String {
     let (script, style) = (hash("script"), hash("style"));
     format!(
@@ -62,7 +62,7 @@ fn policy() -> String {
     )
 }
 
-/// What lies between the tags of the one element of a kind, by its hash.
+/// The hash of the text in the one element of a kind.
 fn hash(element: &str) -> String {
     let (start, end) = (format!("<{element}>"), format!("</{element}>"));
     let inside = TEXT.split_once(&start).and_then(|(_, rest)| rest.split_once(&end));

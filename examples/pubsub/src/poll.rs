@@ -10,7 +10,7 @@ use super::message::Message;
 use super::start::Gap;
 use pollstack::http::{ExchangeId, Headers, Responder, Response, Status};
 
-/// What is said of a gap.
+/// The description of a gap.
 pub(crate) fn gap(gap: Gap) -> String {
     let Gap { after, oldest } = gap;
     format!(r#"{{"id":{},"gap":{{"after":{after},"oldest":{oldest}}}}}"#, gap.id())

@@ -8,7 +8,7 @@ use std::borrow::Cow;
 /// with up to six.
 const ENCODED: usize = 6;
 
-/// What stands around a message in a form or in JSON.
+/// Bytes around a message in a form or in JSON.
 const AROUND: usize = 1024;
 
 /// Returns how long the body of a message of `limit` bytes can be.

@@ -89,7 +89,7 @@ impl Query<'_> {
     }
 }
 
-/// What a client has given, as what it is to be; 400 if it is not.
+/// Parses a parameter that a client has given; 400 if it is not valid.
 pub(crate) fn parse<T: FromStr<Err: Display>>(name: &str, text: &str) -> Result<T, Failure> {
     text.parse().map_err(|error| Failure::bad(format!("{name}: {error}")))
 }

@@ -88,7 +88,7 @@ fn publish(
     Ok(())
 }
 
-/// What a browser asks before it lets a page of another origin publish.
+/// Answers the preflight request of a page of another origin that wants to publish.
 fn preflight(
     server: &mut Pubsub,
     http: &mut Responder<'_>,
@@ -173,7 +173,7 @@ fn socket(
     Ok(())
 }
 
-/// Returns the channel that somebody wants to read, and where they begin. A browser that comes back says so
+/// Returns the channel that a client wants to read, and where it begins. A browser that comes back says so
 /// in `Last-Event-ID`, with the address that it began with: so that wins over `after`.
 fn begin(server: &Pubsub, request: &Request<'_>, parameters: &Parameters<'_>) -> Result<(Name, Start), Failure> {
     let name: Name = parameters.get("name")?;

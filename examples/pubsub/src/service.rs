@@ -49,11 +49,11 @@ pub struct Config {
     pub backlog: usize,
     /// How often silent connections are kept alive.
     pub heartbeat: Duration,
-    /// What bounds the hub.
+    /// The bounds of the hub.
     pub hub: hub::Limits,
 }
 
-/// Somebody who is to have the messages of a channel.
+/// A subscriber, as the hub knows it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Subscriber {
     id: ExchangeId,
@@ -68,7 +68,7 @@ pub(crate) enum Transport {
     Socket,
 }
 
-/// What is known of a subscriber beside its place in the hub.
+/// The state of a subscriber beside its place in the hub.
 struct Session {
     seat: Seat,
     transport: Transport,
@@ -91,7 +91,7 @@ impl Pubsub {
         }
     }
 
-    /// What has happened so far, and what there is.
+    /// Totals since the start, and what there is now.
     pub fn counts(&self) -> Counts {
         self.hub.counts()
     }

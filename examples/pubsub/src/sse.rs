@@ -13,7 +13,7 @@
 use super::start::{Gap, Start};
 use std::fmt::Write;
 
-/// What keeps proxies from closing a silent stream: a comment.
+/// A comment, which keeps proxies from closing a silent stream.
 pub(crate) const HEARTBEAT: &[u8] = b":\n\n";
 
 /// A message: a field for each of its lines, whose end may be LF, CR or both. So nothing in it can

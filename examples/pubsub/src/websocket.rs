@@ -28,11 +28,11 @@ pub(crate) struct Socket {
     unanswered: u8,
 }
 
-/// What has come of some input.
+/// The result of some input.
 #[derive(Debug, Default)]
 pub(crate) struct Heard {
     pub(crate) texts: Vec<Utf8Bytes>,
-    /// What is to be sent.
+    /// The bytes to be sent.
     pub(crate) reply: Vec<u8>,
     /// Nothing more will come, or is to be sent, behind that.
     pub(crate) over: bool,
@@ -123,7 +123,7 @@ fn bytes(frame: Frame) -> Vec<u8> {
     bytes
 }
 
-/// What the engine takes for a connection.
+/// The stream that the engine reads and writes.
 struct Pipe<'a> {
     input: &'a [u8],
     output: &'a mut Vec<u8>,

@@ -1,6 +1,6 @@
 //! The servers in a simulated world, by the million.
 //!
-//! What it shows about the loop: it runs on any [`Net`](pollstack::net::Net). Here that is a
+//! The loop's part in it: it runs on any [`Net`](pollstack::net::Net). Here that is a
 //! network in memory with a clock that jumps, clients who hang up, stall and send rubbish, and a
 //! kernel that interrupts, splits, reorders and runs out; and after every turn a naive model says
 //! what should have happened. A seed decides everything, so what fails once fails again.

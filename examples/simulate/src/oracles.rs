@@ -1,4 +1,4 @@
-//! What has to hold for whatever a client sends: that it comes in one piece, in any pieces, or through
+//! The answer must not depend on how the input is cut: it comes in one piece, in any pieces, or through
 //! a faulty network makes no difference to what it reads, or to what the server reports.
 //!
 //! The first eight bytes of the data are a seed for the pieces and the faults; the rest is sent.
@@ -94,7 +94,7 @@ fn same_in_any_pieces<S: Service>(data: &[u8], service: impl Fn() -> (S, Limits)
     }
 }
 
-/// What a client and the operator have seen.
+/// The output that a client and the operator have seen.
 struct Seen {
     read: Vec<u8>,
     reset: bool,

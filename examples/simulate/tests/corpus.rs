@@ -15,7 +15,7 @@ fn replay(name: &str, oracle: fn(&[u8])) {
     }
 }
 
-/// Lost otherwise: clients whose requests the network cuts in a way that nobody has thought of.
+/// Lost otherwise: clients whose requests the network cuts in an unforeseen way.
 #[test]
 fn the_stack_server_answers_the_same_to_all_pieces() {
     replay("stack", oracles::stack);

@@ -2,8 +2,8 @@
 
 use simulate::{Report, SERVERS};
 
-/// Lost otherwise: items, order, places, connections or rest, in situations that nobody has thought
-/// of. Every kind of fault is made.
+/// Lost otherwise: items, order, places, connections or rest, in situations that no test
+/// names. Every kind of fault is made.
 #[test]
 fn all_is_as_it_should_be() {
     for server in SERVERS {

@@ -4,10 +4,10 @@ use pollstack::http::{ExchangeId, Request, Responder, Status, Version};
 use pollstack::net::Peer;
 use std::time::SystemTime;
 
-/// What the lines are logged under, as they are.
+/// The log target of the lines.
 pub const TARGET: &str = "access";
 
-/// What is logged of a request, as far as it is known before the reply; `None` if nothing is logged.
+/// The part of a log line that is known before the response; `None` if nothing is logged.
 pub(crate) fn begin(http: &Responder<'_>, id: ExchangeId, request: &Request<'_>) -> Option<String> {
     if !log::log_enabled!(target: TARGET, log::Level::Debug) {
         return None;

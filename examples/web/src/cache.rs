@@ -45,7 +45,7 @@ impl Cache {
         *self = Cache::new();
     }
 
-    /// What is at a path of a host. `open` is asked if that is not known, or was found out too long
+    /// Returns what is at a path of a host. `open` is asked if that is not known, or was found out too long
     /// ago; then it is told what was known.
     pub(crate) fn find(
         &mut self,
@@ -76,7 +76,7 @@ impl Cache {
         }
     }
 
-    /// Keeps a file under the current key, in the place of those that nobody has asked for longest.
+    /// Keeps a file under the current key, in the place of the least recently used ones.
     fn keep(&mut self, entry: Entry) {
         self.files += entry.resource.files();
         self.bytes += entry.resource.weight();

@@ -10,7 +10,7 @@ pub(crate) enum Coding {
     Brotli,
 }
 
-/// What a client thinks of each: 0 is not acceptable, 1000 the best.
+/// A client's preference for each: 0 is not acceptable, 1000 the best.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Accepted {
     pub(crate) gzip: u16,
@@ -19,7 +19,7 @@ pub(crate) struct Accepted {
 }
 
 impl Coding {
-    /// What a file's name has behind it that is stored so.
+    /// The suffix of a file that is stored so.
     pub(crate) fn suffix(self) -> &'static str {
         match self {
             Coding::Plain => "",
@@ -28,7 +28,7 @@ impl Coding {
         }
     }
 
-    /// What it is called in a header field.
+    /// The name in a header field.
     pub(crate) fn name(self) -> Option<&'static str> {
         match self {
             Coding::Plain => None,
@@ -39,7 +39,7 @@ impl Coding {
 }
 
 impl Accepted {
-    /// What the request's `Accept-Encoding` says (RFC 9110, section 12.5.3). Content as it is will
+    /// Parses the request's `Accept-Encoding` (RFC 9110, section 12.5.3). Content as it is will
     /// do for everybody, if nothing better does.
     pub(crate) fn of(request: &Request<'_>) -> Accepted {
         let (mut gzip, mut brotli, mut plain, mut rest) = (None, None, None, None);
@@ -63,7 +63,7 @@ impl Accepted {
     }
 }
 
-/// `q=0.5` in thousandths. What is not a quality is none at all.
+/// `q=0.5` in thousandths; `None` if it is not one.
 fn quality(parameter: &[u8]) -> Option<u16> {
     let [b'q' | b'Q', b'=', number @ ..] = parameter else { return None };
     let digits = match number {

@@ -4,7 +4,7 @@ use super::variant::Variant;
 use pollstack::http::Request;
 use std::time::{Duration, SystemTime};
 
-/// What a request's conditions come to.
+/// The result of a request's conditions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Decision {
     /// The content is to be sent, or a part of it.
@@ -15,7 +15,7 @@ pub(crate) enum Decision {
     Failed,
 }
 
-/// What a condition is compared with.
+/// The state of a file that conditions are compared with.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Validators<'a> {
     pub(crate) etag: &'a str,

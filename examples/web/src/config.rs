@@ -17,10 +17,10 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// Where the configuration is if nobody says otherwise.
+/// The default path of the configuration.
 const USUAL_FILE: &str = "web.conf";
 
-/// What is served if there is no such file.
+/// The root that is served if there is no such file.
 const USUAL: &str = "host default www";
 
 /// How long a connection may be silent, unless the file says so: about as long as a reader stays
@@ -30,7 +30,7 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 /// Longer than a day is no timeout any more.
 const MAX_TIMEOUT: u64 = 24 * 60 * 60;
 
-/// What is served, and how.
+/// The hosts that are served, and how.
 #[derive(Debug)]
 pub struct Config {
     pub(crate) hosts: Hosts,
@@ -38,7 +38,7 @@ pub struct Config {
     pub(crate) timeout: Duration,
 }
 
-/// What is wrong with a configuration, and where.
+/// A fault of a configuration, and its place.
 #[derive(Debug)]
 pub struct ConfigError {
     file: PathBuf,
@@ -56,7 +56,7 @@ impl Config {
     /// usual root.
     ///
     /// # Errors
-    /// What is wrong with it, and in which line.
+    /// The fault, and its line.
     pub fn load(file: Option<&Path>) -> Result<Config, ConfigError> {
         let path = file.unwrap_or(Path::new(USUAL_FILE));
         let error = |line, reason| ConfigError { file: path.to_owned(), line, reason };
@@ -82,7 +82,7 @@ impl Config {
     }
 }
 
-/// What has been read so far.
+/// The part that has been read so far.
 struct Draft<'a> {
     base: &'a Path,
     hosts: Hosts,

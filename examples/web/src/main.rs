@@ -1,7 +1,7 @@
 //! A web server for files, with virtual hosts.
 //!
-//! What it shows about the loop: files of any size go out with the kernel's own copy, a piece a
-//! turn, so that who reads slowly delays nobody and costs no memory; a small file that is asked for
+//! The loop's part in it: files of any size go out with the kernel's own copy, a piece a
+//! turn, so that a slow reader delays no other client and costs no memory; a small file that is asked for
 //! often costs one read and one write, as it is a shared buffer; sources of the tool's own, signals
 //! here, live in the same poll, and call into the service between two turns, to have it serve
 //! something else without closing a connection.
@@ -27,7 +27,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant, SystemTime};
 use web::{ACCESS_LOG, Config, OPEN_FILES, Web};
 
-/// The port if nobody says otherwise.
+/// The default port.
 const PORT: u16 = 8080;
 
 /// Serves files over HTTP.
@@ -85,7 +85,7 @@ fn serve(options: &Options) -> Result<(), Box<dyn Error>> {
         return Ok(());
     }
     let clients = options.max_clients.get();
-    // A file that is being sent to somebody stays open when it has left the cache.
+    // A file that is being sent stays open when it has left the cache.
     let files = OPEN_FILES.saturating_add(clients).saturating_add(2 * config.roots());
     let limits = descriptors::reserve(clients, files).map_err(|error| format!("--max-clients {clients}: {error}"))?;
     let limits_of_http = Web::limits(&config);

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 
-/// What a file is of which nothing is known.
+/// The type of a file with an unknown extension.
 const PLAIN: &str = "text/plain";
 
 /// The types that the configuration names; for the others there are the usual ones.

@@ -14,7 +14,7 @@ pub(crate) struct Wanted {
 /// Decodes a path, once. `None` if it cannot be that of a file here: what upward steps, backslashes
 /// and slashes in disguise are good for is getting out of a root, and no name has a NUL.
 ///
-/// What is opened has to be beneath the root all the same, whatever the path; this only keeps what
+/// A file has to be beneath the root all the same, whatever the path; this only keeps what
 /// is nonsense from getting that far.
 pub(crate) fn wanted(target: &str) -> Option<Wanted> {
     let mut path = Vec::with_capacity(target.len());

@@ -1,6 +1,6 @@
 //! The part of a file that a request is about (RFC 9110, section 14).
 
-/// What a `Range` asks for.
+/// The result of a `Range`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Range {
     /// Everything: there is no range, more than one, or one that is not understood.
@@ -39,7 +39,7 @@ fn part(first: u64, last: u64, len: u64) -> Range {
     }
 }
 
-/// Digits and nothing else. What no file is as long as is the most there is.
+/// Parses digits and nothing else. A number that is too large becomes the largest.
 fn number(text: &str) -> Option<u64> {
     let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     digits.then(|| text.parse().unwrap_or(u64::MAX))

@@ -16,7 +16,7 @@ pub(crate) struct Resource {
     brotli: Option<Rc<Variant>>,
 }
 
-/// What is at a path.
+/// The file or folder at a path.
 pub(crate) enum Place {
     File(Rc<Resource>),
     Folder,
@@ -24,7 +24,7 @@ pub(crate) enum Place {
 }
 
 impl Resource {
-    /// Opens what is at `path`. What is `known` of it and still true is kept.
+    /// Opens what is at `path`. Variants that are `known` and unchanged are kept.
     pub(crate) fn open(
         folder: &Folder,
         path: &[u8],
@@ -57,7 +57,7 @@ impl Resource {
         self.gzip.is_some() || self.brotli.is_some()
     }
 
-    /// What is best for a client.
+    /// Returns the variant that suits a client best.
     pub(crate) fn best(&self, accepted: impl FnOnce() -> Accepted) -> &Variant {
         if !self.varies() {
             return &self.plain;

@@ -16,7 +16,7 @@ use std::io::{self, ErrorKind};
 use std::rc::Rc;
 use std::time::SystemTime;
 
-/// What a folder is shown with.
+/// The index file of a folder.
 const INDEX: &[u8] = b"index.html";
 
 /// Methods that are known, and not for files. The layer knows of CONNECT.
@@ -34,7 +34,7 @@ const PLACEHOLDER: &str = "<!DOCTYPE html>
 pub struct Web {
     config: Config,
     cache: Cache,
-    /// What goes with replies that depend on `Accept-Encoding`.
+    /// The fields of responses that depend on `Accept-Encoding`.
     vary: Headers,
 }
 
@@ -153,7 +153,7 @@ impl Web {
 }
 
 impl Handler for Web {
-    /// Nobody is interested in a body. One that is too long to be read past is refused.
+    /// Skips bodies. One that is too long to be read past is refused.
     fn body(&mut self, request: &Request<'_>) -> Body {
         let length = request.header("Content-Length").and_then(|value| std::str::from_utf8(value).ok()?.parse().ok());
         match length {
@@ -245,7 +245,7 @@ fn page(http: &mut Responder<'_>, id: ExchangeId, status: Status) -> (Status, u6
     (status, 0)
 }
 
-/// What a client is told about an open that has failed.
+/// Returns the status for an open that has failed.
 fn status(error: &io::Error) -> Status {
     use rustix::io::Errno;
     match Errno::from_io_error(error) {

@@ -38,7 +38,7 @@ pub(crate) enum Content {
     File(Rc<File>),
 }
 
-/// What changes when a file does.
+/// The metadata that changes when a file does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Stamp {
     device: u64,
@@ -48,7 +48,7 @@ struct Stamp {
     changed: (i64, i64),
 }
 
-/// What is at a path.
+/// The file or folder at a path.
 pub(crate) enum Found {
     File(Rc<Variant>),
     Folder,

@@ -48,7 +48,7 @@ const FONT_STYLE: &str = r#"@font-face { font-family: Ours; src: url("font.ttf")
 const ICON: &str =
     r#"<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"><circle cx="4" cy="4" r="4"/></svg>"#;
 
-/// What has become of the requests for one address.
+/// The requests for one address.
 #[derive(Debug, Default)]
 struct Fetched {
     statuses: Vec<u64>,
@@ -56,7 +56,7 @@ struct Fetched {
     connections: BTreeSet<u64>,
 }
 
-/// What has been fetched since this was asked last, by address.
+/// The requests since the last call, by address.
 fn fetched(browser: &Browser) -> BTreeMap<String, Fetched> {
     let mut addresses: BTreeMap<String, String> = BTreeMap::new();
     let mut all: BTreeMap<String, Fetched> = BTreeMap::new();
@@ -165,7 +165,7 @@ fn a_page_loads_with_all_that_is_in_it() {
     assert_eq!(page.value("getComputedStyle(document.querySelector('.text')).color"), "rgb(1, 2, 3)");
     assert_eq!(page.value("document.querySelector('iframe').contentDocument.title"), "Another");
     assert_eq!(page.value("document.querySelector('audio').duration"), 500);
-    // What lies behind has not been fetched yet: the player asks for a range.
+    // The rest has not been fetched yet: the player asks for a range.
     page.value("document.querySelector('audio').currentTime = 400");
     page.wait_for("!document.querySelector('audio').seeking && document.querySelector('audio').currentTime >= 400");
 

@@ -19,7 +19,7 @@ fn serve(clients: usize) -> (World, Server) {
     (world, server)
 }
 
-/// What the server has reported since the last time.
+/// The lines that the server has reported since the last time.
 fn results(server: &mut Server) -> String {
     String::from_utf8(server.call(|accio, _| std::mem::take(&mut accio.results))).unwrap()
 }

@@ -1,4 +1,4 @@
-//! What becomes of the files.
+//! The files that are saved.
 
 use super::*;
 use std::fs;
@@ -12,7 +12,7 @@ fn saving(args: &[&str]) -> (Server, TempDir) {
     (start(&all), folder)
 }
 
-/// What is in a folder, by name.
+/// The contents of a folder, by name.
 fn content(folder: &Path) -> Vec<(String, Vec<u8>)> {
     let entries = fs::read_dir(folder).unwrap().map(Result::unwrap);
     let name = |entry: &fs::DirEntry| entry.file_name().into_string().unwrap();
@@ -63,7 +63,7 @@ fn files_that_are_there_are_not_overwritten() {
     fs::write(folder.path().join("note.file"), "a note").unwrap();
     let server = start(&["--save", folder.path().to_str().unwrap()]);
     assert_eq!(upload(&server, b"eight"), "5");
-    fs::write(folder.path().join("9.file"), "nine").unwrap(); // by somebody else, meanwhile
+    fs::write(folder.path().join("9.file"), "nine").unwrap(); // by another program, meanwhile
     assert_eq!(upload(&server, b"lost"), "ERROR");
     let there: &[u8] = b"there";
     let new = [("8.file", &b"eight"[..]), ("9.file", b"nine"), ("note.file", b"a note")];
@@ -106,7 +106,7 @@ fn a_folder_that_goes_is_an_error_for_as_long_as_it_is_gone() {
     assert_eq!(content(folder.path()), named(&[("1.file", b"one"), ("4.file", b"four")]));
 }
 
-/// Lost otherwise: files that nobody but the server's user can read, whatever the umask says.
+/// Lost otherwise: files that only the server's user can read, whatever the umask says.
 #[test]
 fn files_have_the_usual_permissions() {
     use std::os::unix::fs::PermissionsExt;

@@ -50,7 +50,7 @@ fn confirmations_and_file_may_come_in_any_pieces() {
     assert_eq!(server.line(), "4");
 }
 
-/// Lost otherwise: the next client, to one who says something else. What is wrong is not counted.
+/// Lost otherwise: the next client, to one that confirms something else. A wrong confirmation is not counted.
 #[test]
 fn a_wrong_confirmation_is_an_error() {
     let server = start(&[]);

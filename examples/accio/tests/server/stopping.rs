@@ -34,7 +34,7 @@ fn a_file_that_has_begun_may_end() {
         server.signal(signal);
         let port = server.address().port();
         let refused = || std::net::TcpStream::connect(("127.0.0.1", port)).is_err().then_some(());
-        wait_until("nobody is accepted any more", refused);
+        wait_until("no client is accepted any more", refused);
         client.send(b"last");
         client.fin();
         assert_eq!(server.line(), "9");
@@ -57,8 +57,8 @@ fn the_grace_period_ends_a_transfer() {
     }
 }
 
-/// Lost otherwise: the end of a server that hangs, here because nobody reads what it prints. The
-/// second signal needs nobody's help.
+/// Lost otherwise: the end of a server that hangs, here because its output is not read. The
+/// second signal does not depend on the output.
 #[test]
 fn a_second_signal_ends_even_a_server_that_hangs() {
     let mut child = {

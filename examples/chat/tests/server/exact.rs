@@ -48,7 +48,7 @@ fn listener() -> ListenerConfig {
     ListenerConfig::new("127.0.0.1:1".parse().unwrap())
 }
 
-/// What a client has received since the last time.
+/// The text that a client has received since the last time.
 fn text(wire: &Client) -> String {
     String::from_utf8(wire.read()).unwrap()
 }
@@ -72,8 +72,8 @@ fn send_ok_waits_for_the_whole_delivery() {
     assert_eq!(text(&ann), "SEND-OK\n");
 }
 
-/// Lost otherwise (PR14): the truth about messages to somebody who goes. What the kernel had taken
-/// whole is confirmed; what it had taken a part of, or nothing, or what was held back, is not.
+/// Lost otherwise (PR14): the truth about messages to a recipient that goes. A message that the kernel had taken
+/// whole is confirmed. One that it had not, or that was held back, is not.
 #[test]
 fn a_recipient_who_goes_is_told_to_the_senders() {
     for reset in [true, false] {
@@ -91,7 +91,7 @@ fn a_recipient_who_goes_is_told_to_the_senders() {
             room.settle();
         } else {
             room.advance(TIMEOUT);
-            assert!(bob.was_reset(), "nobody may take a part for the whole");
+            assert!(bob.was_reset(), "a part must not pass for the whole");
         }
         assert_eq!(text(&ann), "SEND-OK\nBAD-DEST-USER\nBAD-DEST-USER\nDELIVERY carl after\n");
         assert_eq!(text(&carl), "BAD-DEST-USER\nBAD-DEST-USER\nBAD-DEST-USER\nSEND-OK\n");
@@ -174,7 +174,7 @@ fn a_recipient_cannot_put_off_the_answers_of_its_senders() {
     assert_eq!(text(&ann), "SEND-OK\n");
 }
 
-/// Lost otherwise: the login of somebody else, or answers nobody has asked for, to what comes behind
+/// Lost otherwise: another client's login, or answers without a request, to the bytes behind
 /// a line that has been refused.
 #[test]
 fn nothing_counts_behind_an_endless_line() {
@@ -297,7 +297,7 @@ fn senders_who_are_held_back_take_turns() {
 }
 
 /// Lost otherwise: answers, when there is no room for them. It is left by messages from others, and
-/// nobody is asked more than there is room to answer.
+/// no request is taken that there is no room to answer.
 #[test]
 fn there_is_always_room_for_the_answers() {
     let mut room = Room::new();
@@ -358,7 +358,7 @@ fn a_stop_answers_first() {
     assert!(ann.has_ended() && bob.has_ended());
 }
 
-/// Lost otherwise: the last word, to a reset. Who may still be sending is not closed on.
+/// Lost otherwise: the last word, to a reset. A client that may still be sending is not closed at once.
 #[test]
 fn the_last_word_is_not_lost_to_what_still_comes() {
     let mut room = Room::new();
@@ -407,7 +407,7 @@ fn act() -> impl Strategy<Value = Act> {
     ]
 }
 
-/// What somebody has received, read as far as it is whole.
+/// The whole lines that a user has received.
 #[derive(Default)]
 struct Heard {
     bytes: Vec<u8>,
@@ -443,7 +443,7 @@ proptest! {
         let mut room = Room::new();
         let users: Vec<Client> = (0..USERS).map(|n| room.log_in(&format!("user{n}"))).collect();
         let mut heard: Vec<Heard> = users.iter().map(|_| Heard::default()).collect();
-        // What each has asked: whom it sends to, or nobody for a list.
+        // The requests of each: the recipient of a SEND, or none for a LIST.
         let mut asked: Vec<Vec<Option<usize>>> = vec![Vec::new(); USERS];
         let mut gone = [false; USERS];
         let at_the_end = (0..USERS).map(|n| Act::Window(n, usize::MAX));

@@ -1,5 +1,5 @@
 //! The chat server: its protocol rule by rule, over real sockets (`rules`), what happens when
-//! somebody does not read (`pressure`), and the service on a network in memory, for what must be
+//! a client does not read (`pressure`), and the service on a network in memory, for what must be
 //! told to the byte and the nanosecond (`exact`).
 
 mod exact;

@@ -56,7 +56,7 @@ fn pr4_ur1_ur2_an_invalid_name_is_refused_and_closed() {
     }
 }
 
-/// Lost otherwise (PR5): one's name, to somebody else.
+/// Lost otherwise (PR5): a name, to another client.
 #[test]
 fn pr5_a_name_in_use_is_refused_and_closed() {
     let server = start(&[]);
@@ -127,7 +127,7 @@ fn pr10_pr11_a_message_arrives_as_it_is_and_is_confirmed() {
     ann.hears("SEND-OK");
 }
 
-/// Lost otherwise (PR13): certainty that somebody is not there.
+/// Lost otherwise (PR13): certainty that a user is not there.
 #[test]
 fn pr13_a_message_to_nobody_is_refused() {
     let server = start(&[]);
@@ -171,7 +171,7 @@ fn pr16_an_unknown_header_is_refused_and_the_user_stays() {
     assert_eq!(list(&mut ann), "ann");
 }
 
-/// Lost otherwise (PR17): the same for a body. Who has sent no message is told so before anybody
+/// Lost otherwise (PR17): the same for a body. A sender without a message is told so before any recipient
 /// looks for the recipient.
 #[test]
 fn pr17_an_invalid_body_is_refused_and_the_user_stays() {
@@ -212,8 +212,8 @@ fn tr2_tr4_nobody_waits_for_anybody_else() {
     }
 }
 
-/// Lost otherwise (TR3): the answers to somebody who has nothing more to ask, as in a shell
-/// pipeline. Who hangs up is off the list at once, but is answered.
+/// Lost otherwise (TR3): the answers to a client that has nothing more to ask, as in a shell
+/// pipeline. A client that hangs up is off the list at once, but is answered.
 #[test]
 fn tr3_who_hangs_up_is_answered_and_gone() {
     let server = start(&[]);

@@ -26,7 +26,7 @@ impl Proxy {
         (0..TRIES).find_map(|_| Proxy::try_start(nginx, server)).expect("nginx starts")
     }
 
-    /// `None` if somebody else has the port.
+    /// `None` if another program has the port.
     fn try_start(nginx: &Path, server: SocketAddr) -> Option<Proxy> {
         let folder = tempfile::tempdir().unwrap();
         let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
@@ -93,7 +93,7 @@ fn messages_come_at_once_through_a_proxy() {
     expect(&bob, &["hello"]);
     publish(server.address(), "lobby", "from behind");
     expect(&ann, &["hello", "from behind"]);
-    // By the streams: nobody has had to ask.
+    // By the streams: no page has had to ask.
     for page in [&ann, &bob] {
         let asked = "performance.getEntriesByType('resource').some(entry => entry.name.includes('/poll?'))";
         assert_eq!(page.value(asked), false);

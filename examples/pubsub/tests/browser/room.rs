@@ -6,13 +6,13 @@ use test_support::browser::ask;
 use test_support::browser::{Browser, ENTER, Page, SHIFT, SPACE, TAB};
 use test_support::{Server, command, wait_until};
 
-/// What has been said, as it is shown, oldest first.
+/// The messages as they are shown, oldest first.
 const TEXTS: &str = "[...document.querySelectorAll('.log .text')].map(text => text.textContent)";
 const NAMES: &str = "[...document.querySelectorAll('.log .who')].map(name => name.textContent)";
 const STATE: &str = "document.querySelector('.state').textContent";
 const BOX: &str = "document.querySelector('textarea').value";
 
-/// What a reader is told whose page has a connection.
+/// The status that a page with a connection shows.
 const CONNECTED: &str = "document.querySelector('.state').textContent.startsWith('Connected')";
 
 /// The server, on `port` or any.
@@ -24,7 +24,7 @@ pub(crate) fn serve(port: u16) -> Option<Server> {
 fn restart(server: Server) -> Server {
     let port = server.address().port();
     drop(server); // which kills it
-    // The port may still be somebody else's for a moment.
+    // Another program may still have the port for a moment.
     wait_until("the port is free again", || serve(port))
 }
 
@@ -66,18 +66,18 @@ fn two_pages_talk() {
     ann.press("ann".chars().chain([TAB]));
     say(&ann, "hello");
     expect(&bob, &["hello"]);
-    say(&bob, "hello, whoever you are");
-    expect(&ann, &["hello", "hello, whoever you are"]);
+    say(&bob, "hello, all of you");
+    expect(&ann, &["hello", "hello, all of you"]);
     bob.press("two".chars());
     bob.press_with(SHIFT, ENTER);
     say(&bob, "lines");
     for page in [&ann, &bob] {
-        expect(page, &["hello", "hello, whoever you are", "two\nlines"]);
+        expect(page, &["hello", "hello, all of you", "two\nlines"]);
         assert_eq!(page.value(NAMES), json!(["ann", "anonymous", "anonymous"]));
         assert_eq!(page.value(BOX), "");
     }
     assert_eq!(elsewhere.value(TEXTS), json!([]));
-    // Who enters another room leaves this one.
+    // Entering another room leaves this one.
     ann.run("location.hash = 'elsewhere'");
     ann.wait_for(&format!("{CONNECTED} && {TEXTS}.length === 0"));
     say(&bob, "where is ann?");
@@ -87,7 +87,7 @@ fn two_pages_talk() {
     assert_eq!(browser.complaints(), [""; 0]);
 }
 
-/// Lost otherwise: everybody's browser, to whoever can publish.
+/// Lost otherwise: every reader's browser, to any client that can publish.
 #[test]
 fn what_others_write_is_text() {
     let Some(browser) = Browser::start() else { return };
@@ -151,7 +151,7 @@ fn the_policy_lets_nothing_else_run() {
     assert_eq!(page.value("window.caught === undefined"), true);
 }
 
-/// Lost otherwise: what the page promises its reader, that nobody else hears of them.
+/// Lost otherwise: the page's promise that no third party hears of its readers.
 #[test]
 fn nothing_comes_from_elsewhere() {
     let Some(browser) = Browser::start() else { return };
@@ -212,7 +212,7 @@ fn pages_go_on_when_the_server_is_killed() {
     }
 }
 
-/// Lost otherwise: what somebody has just written, and their trust.
+/// Lost otherwise: the words that a reader has just typed.
 #[test]
 fn what_cannot_be_sent_stays_in_the_box() {
     let Some(browser) = Browser::start() else { return };
@@ -221,13 +221,13 @@ fn what_cannot_be_sent_stays_in_the_box() {
     let port = server.address().port();
     drop(server);
     page.wait_for(&format!("{STATE} === 'Connection lost. Reconnecting…'"));
-    say(&page, "is anybody there?");
+    say(&page, "is there a reader?");
     page.wait_for("document.querySelector('.said').textContent.startsWith('Not sent')");
-    assert_eq!(page.value(BOX), "is anybody there?");
+    assert_eq!(page.value(BOX), "is there a reader?");
     let _server = wait_until("the port is free again", || serve(port));
     page.wait_for(CONNECTED);
     page.press([ENTER]);
-    expect(&page, &["is anybody there?"]);
+    expect(&page, &["is there a reader?"]);
     page.wait_for(&format!("{BOX} === '' && document.querySelector('.said').textContent === ''"));
     // The same goes for what the server does not take.
     page.run("document.querySelector('textarea').value = 'long '.repeat(20000)");
@@ -236,7 +236,7 @@ fn what_cannot_be_sent_stays_in_the_box() {
     assert_eq!(page.value(&format!("{BOX}.length")), 100_000);
 }
 
-/// Lost otherwise: the time of somebody who waits for a room that there cannot be.
+/// Lost otherwise: the time of a reader who waits for a room that there cannot be.
 #[test]
 fn a_room_that_cannot_be_says_so() {
     let Some(browser) = Browser::start() else { return };
@@ -283,8 +283,8 @@ fn where_there_is_no_stream_it_polls() {
 fn a_stream_that_brings_nothing_is_given_up() {
     let Some(browser) = Browser::start() else { return };
     let server = serve(0).unwrap();
-    // One that never opens; one that does, in which somebody misses their own words; and one in which
-    // somebody only listens, to whom time passes faster.
+    // One that never opens; one that does, in which a reader misses their own words; and one in which
+    // a reader only listens, with a faster clock.
     let clock = "const every = setInterval; setInterval = (what, when) => every(what, when / 100);";
     for (room, opens, clock) in
         [("closed", false, ""), ("own", true, "setInterval = () => 0;"), ("others", true, clock)]
@@ -300,17 +300,17 @@ fn a_stream_that_brings_nothing_is_given_up() {
         page.wait_for(CONNECTED);
         match room {
             "others" => {
-                publish(server.address(), room, "is anybody there?");
+                publish(server.address(), room, "is there a reader?");
             }
-            _ => say(&page, "is anybody there?"),
+            _ => say(&page, "is there a reader?"),
         }
-        expect(&page, &["is anybody there?"]);
+        expect(&page, &["is there a reader?"]);
         publish(server.address(), room, "and on");
-        expect(&page, &["is anybody there?", "and on"]);
+        expect(&page, &["is there a reader?", "and on"]);
     }
 }
 
-/// Lost otherwise: the place of somebody who reads what was said before.
+/// Lost otherwise: the place of a reader who has scrolled back.
 #[test]
 fn the_reader_keeps_their_place() {
     let Some(browser) = Browser::start() else { return };

@@ -59,7 +59,7 @@ fn a_burst_costs_nobody_who_reads_anything() {
     assert_eq!((&stats(&server)["disconnected_slow"], &stats(&server)["subscribers"]), (&json!(0), &json!(5)));
 }
 
-/// Lost otherwise: the truth. Who is behind, and does not read, is not a subscriber when what it would
+/// Lost otherwise: the truth. A reader that is behind, and does not read, is not a subscriber when what it would
 /// have to read next is not held any more.
 #[test]
 fn who_is_left_behind_by_the_history_is_disconnected() {
@@ -123,7 +123,7 @@ fn there_are_so_many_and_no_more() {
     drop(other);
     wait_for_subscribers(&server, 1);
     assert_eq!(post("e").status, 200);
-    assert_eq!(post("f").status, 200, "nobody listens to e");
+    assert_eq!(post("f").status, 200, "e has no subscribers");
     assert_eq!(stats(&server)["channels"], 2);
     assert_eq!(get(&server, "/channels/f/poll?after=0").status, 200);
     drop(one);

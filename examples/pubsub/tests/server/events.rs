@@ -10,7 +10,7 @@ pub(crate) struct Event {
     pub(crate) data: String,
 }
 
-/// What has been understood of a stream.
+/// The parsed part of a stream.
 #[derive(Debug, Default)]
 pub(crate) struct Parser {
     rest: String,

@@ -6,7 +6,7 @@
 mod crowds;
 mod events;
 mod rules;
-#[allow(dead_code, reason = "what only its own main file needs")]
+#[allow(dead_code, reason = "a part is for its own main file only")]
 mod simulated;
 mod sockets;
 mod streams;

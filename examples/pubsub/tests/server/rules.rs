@@ -1,4 +1,4 @@
-//! What is answered to whom.
+//! Requests and their responses.
 
 use super::*;
 
@@ -142,7 +142,7 @@ fn a_server_on_loopback_goes_by_its_names() {
     assert_eq!(one(&client.answer(), "GET").status, 200);
 }
 
-/// Lost otherwise: an error that nobody understands; IPv6, and several addresses.
+/// Lost otherwise: an error that cannot be understood; IPv6, and several addresses.
 #[test]
 fn the_command_line_is_checked() {
     for args in [

@@ -1,4 +1,4 @@
-//! What needs a clock that jumps, or a network in which much goes wrong.
+//! Tests that need a clock that jumps, or a network with faults.
 
 use super::events::{Parser, chunks};
 use pollstack::http::{Clock, Http};
@@ -29,7 +29,7 @@ fn post(text: &str) -> Vec<u8> {
     format!("POST /channels/c HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n{text}", text.len()).into_bytes()
 }
 
-/// What a subscriber has read, without its head.
+/// The bytes that a subscriber has read, without the head.
 fn content(bytes: &[u8]) -> Parser {
     let mut rest = match memchr::memmem::find(bytes, b"\r\n\r\n") {
         Some(end) => bytes[end + 4..].to_vec(),
@@ -129,7 +129,7 @@ fn requests_are_the_same_cut_at_every_byte() {
     }
 }
 
-/// Lost otherwise: a message, for anybody, in a network where anything goes wrong. Every subscriber
+/// Lost otherwise: a message to any subscriber, in a network with faults. Every subscriber
 /// reads every message in order, once, or its connection has ended; and when it comes back it is
 /// told if there is a gap.
 #[test]
@@ -188,7 +188,7 @@ fn nothing_is_lost_unsaid_in_a_network_that_fails() {
 /// A browser.
 struct Reader {
     client: Client,
-    /// What has come of the head, if that is not complete, or of a chunk.
+    /// The part of the head, or of a chunk, that has come.
     bytes: Vec<u8>,
     begun: bool,
     parser: Parser,

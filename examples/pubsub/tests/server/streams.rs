@@ -1,4 +1,4 @@
-//! What subscribers read, and where they go on.
+//! The streams that subscribers read, and where they go on.
 
 use super::*;
 
@@ -14,7 +14,7 @@ fn a_stream_begins_as_browsers_and_proxies_want_it() {
     assert!(stream.parser.last_id < 1 << 53, "as far as JavaScript counts");
 }
 
-/// Lost otherwise: events that somebody else has made up.
+/// Lost otherwise: forged events.
 #[test]
 fn hostile_messages_stay_data() {
     let server = start(&[]);
@@ -103,7 +103,7 @@ fn long_polls_go_on_where_they_were() {
     assert_eq!(poll(&format!("after={c}&timeout=0")), (204, c, Value::Null));
 }
 
-/// Lost otherwise: messages to somebody, by what they are connected with.
+/// Lost otherwise: messages to a subscriber, by its kind of connection.
 #[test]
 fn everybody_gets_every_message_in_order_once() {
     let server = start(&["--history", "1000"]);
@@ -135,7 +135,7 @@ fn everybody_gets_every_message_in_order_once() {
             }
             assert_eq!(read, texts);
         });
-        // Somebody who comes and goes.
+        // A subscriber that comes and goes.
         scope.spawn(|| {
             let (mut after, mut read) = (0, Vec::new());
             while read.len() < texts.len() {

@@ -1,4 +1,4 @@
-//! The Accio server under clients who send files, or do not. What it reports has to be what it has
+//! The Accio server under clients that send files, or do not. Its report has to be what it has
 //! read.
 
 use super::report::{Check, Report, require};
@@ -38,7 +38,7 @@ struct Play {
     random: Rng,
     server: EventLoop<Accio<Vec<u8>>, Sim>,
     parallel: usize,
-    /// What is to be reported next.
+    /// The reports that are to come next.
     expected: VecDeque<String>,
     clients: Vec<Uploader>,
     /// When there was a turn that has not been checked yet.
@@ -50,7 +50,7 @@ struct Play {
 struct Uploader {
     client: Client,
     left: VecDeque<u8>,
-    /// What the server has read, and when the last of it.
+    /// The bytes that the server has read, and the time of the last.
     input: Vec<u8>,
     last: Duration,
     /// How many bytes it has sent.
@@ -223,7 +223,7 @@ impl Uploader {
         self.input.starts_with(HANDSHAKE)
     }
 
-    /// Returns whether there is a reason to close it. What it has sent before is no silence.
+    /// Returns whether there is a reason to close it. Bytes that it has sent before are no silence.
     fn may_close(&self, at: Duration, honest: bool) -> bool {
         let wrong = !HANDSHAKE.starts_with(&self.input) && !self.has_confirmed();
         let silent = at - self.last >= TIMEOUT && (self.sent == self.input.len() || !honest);

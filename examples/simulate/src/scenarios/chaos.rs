@@ -1,4 +1,4 @@
-//! A service that does at random whatever a service may do, to anybody it has ever known: what the
+//! A service that does at random all that a service may do, to every connection it has known: what the
 //! loop promises to all services has to hold.
 
 use super::report::{Check, Report, require};
@@ -53,16 +53,16 @@ pub(super) fn run(seed: u64, world: &World, report: &mut Report) -> Check {
     play.end(report)
 }
 
-/// What it sends to a connection counts on from what it has sent before, a byte at a time, and so does
-/// what the client sends: nothing can be lost, doubled or out of order unseen.
+/// The bytes that it sends to a connection count on from those before, a byte at a time, and so does
+/// those of the client: nothing can be lost, doubled or out of order unseen.
 #[derive(Default)]
 struct Anything {
     random: Rng,
     /// Everybody it has ever known.
     known: Vec<ConnId>,
-    /// What it knows of those who are open.
+    /// The connections that are open.
     open: BTreeMap<ConnId, State>,
-    /// What was wrong.
+    /// The faults that it has seen.
     wrong: Option<String>,
     /// It has stopped doing things, and takes whatever comes.
     calm: bool,
@@ -93,7 +93,7 @@ impl Anything {
         }
     }
 
-    /// Does something or other, to somebody.
+    /// Has an effect at random on a connection.
     fn act(&mut self, cx: &mut Context<'_>, me: Option<ConnId>) {
         if self.known.is_empty() || self.calm {
             return;
@@ -105,10 +105,10 @@ impl Anything {
         let state = self.open.get_mut(&id);
         let (promised, exists) = (state.as_ref().is_some_and(|s| !s.finished && !s.aborted), state.is_some());
         self.claim(is_open == promised, "a connection is open when it should not be, or the other way round");
-        self.claim(exists || cx.send_capacity(id) == 0 && cx.peer(id).is_none(), "somebody gone is not");
+        self.claim(exists || cx.send_capacity(id) == 0 && cx.peer(id).is_none(), "a closed connection is not");
         let Some(state) = self.open.get_mut(&id) else {
-            // Nothing of this reaches anybody.
-            let _ = cx.send(id, b"nobody");
+            // Nothing of this reaches a connection.
+            let _ = cx.send(id, b"none");
             cx.finish(id);
             cx.abort(id);
             cx.pause(id);
@@ -202,7 +202,7 @@ impl Service for Anything {
 
     fn on_drain(&mut self, cx: &mut Context<'_>, id: ConnId, _: &mut Number) {
         let open = self.open.get(&id).is_some_and(|state| !state.finished);
-        self.claim(open, "a drain is told of somebody who has been finished");
+        self.claim(open, "a drain is told of a finished connection");
         self.acts(cx, None);
     }
 
@@ -236,7 +236,7 @@ struct Play {
     server: EventLoop<Anything, Sim>,
     limits: Limits,
     max_conns: usize,
-    /// Its listener takes nobody in whom it has no place for.
+    /// Its listener accepts only as many as it has places.
     defers: bool,
     clients: Vec<Client>,
     /// How much each has sent and read.
@@ -361,7 +361,7 @@ impl Play {
             });
         });
         self.settle(report)?;
-        // Whoever waits now, waits in the backlog.
+        // Clients that wait now wait in the backlog.
         let unread = self.clients.iter().filter(|client| client.is_accepted() && !client.is_closed());
         let unread = unread.filter(|client| client.unread() > 0).map(Client::number).next();
         require(unread.is_none(), || format!("client {unread:?} is not read at rest"))?;

@@ -1,4 +1,4 @@
-//! The chat server under users who write, read, stall and go. What the server writes to everybody,
+//! The chat server under users who write, read, stall and go. What the server writes to every user,
 //! in its order, has to make sense: every answer that of the next request, every `SEND-OK` behind
 //! its `DELIVERY`.
 
@@ -61,10 +61,10 @@ struct User {
     reads: bool,
     /// It has ended or reset the connection.
     gone: bool,
-    /// What it has asked, as far as the server has read it: a recipient, or something else.
+    /// Its requests, as far as the server has read them: a recipient, or something else.
     asked: Vec<Request>,
     input: Vec<u8>,
-    /// What the server has written that is no whole line yet.
+    /// The part of a line that the server has written.
     output: Vec<u8>,
     answers: usize,
     /// The messages that it has been sent whole: from whom, and which of that one's requests.
@@ -245,7 +245,7 @@ impl Play {
         require(right, || format!("that is not the answer to request {number}, {request:?}"))
     }
 
-    /// Nobody is closed without a reason.
+    /// No client is closed without a reason.
     fn close(&mut self, client: usize, at: Duration) -> Check {
         let user = &mut self.users[client];
         user.closed = true;

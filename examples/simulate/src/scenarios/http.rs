@@ -1,5 +1,5 @@
 //! The HTTP layer, a handler of many moods, and clients who pipeline, cut up, stall and hang up.
-//! What each of them reads has to be the answers to what it has asked, in that order.
+//! Each of them has to read the answers to its requests, in their order.
 
 use super::report::{Check, Report, require};
 use fastrand::Rng;
@@ -56,7 +56,7 @@ pub(super) fn run(seed: u64, world: &World, report: &mut Report) -> Check {
 struct Moody {
     random: Rng,
     jobs: BTreeMap<ExchangeId, Job>,
-    /// What was wrong.
+    /// The faults that it has seen.
     wrong: Option<String>,
 }
 
@@ -103,7 +103,7 @@ impl Handler for Moody {
         let n = if self.random.u8(..3) == 0 { 0 } else { self.random.usize(..=data.len()) };
         match self.jobs.get_mut(&id) {
             Some(job) => job.text.extend(&data[..n]),
-            None => self.claim(false, "data for nobody"),
+            None => self.claim(false, "data for no exchange"),
         }
         n
     }
@@ -168,7 +168,7 @@ impl Moody {
             }
             let piece = Vec::from_iter(job.text.drain(..n));
             if http.send(id, &piece).is_err() {
-                return; // nobody is there any more, or what is sent to HEAD is dropped
+                return; // the client is gone, or content for a HEAD is dropped
             }
         }
         http.finish(id);
@@ -194,7 +194,7 @@ impl Moody {
     }
 }
 
-/// What makes some answers longer than the output of a connection.
+/// A length that makes some answers longer than the output of a connection.
 fn filler(target: &str) -> String {
     "+".repeat(match target.as_bytes().last() {
         Some(b'3') => 3000,
@@ -214,7 +214,7 @@ struct Play {
     promised: bool,
 }
 
-/// What is asked, and what has to be answered.
+/// A request, and the response that it has to have.
 struct Ask {
     method: &'static str,
     answer: String,
@@ -309,7 +309,7 @@ impl Play {
     /// Everybody says and reads the rest, and all that waits is answered.
     fn end(mut self, report: &mut Report) -> Check {
         self.world.set_faults(Faults::default());
-        self.world.advance(Duration::from_millis(100)); // so that nobody waits for descriptors any more
+        self.world.advance(Duration::from_millis(100)); // so that no accept waits for descriptors any more
         if self.random.bool() {
             self.callers.iter_mut().for_each(Caller::give_up);
         }
@@ -402,7 +402,7 @@ impl Caller {
         if self.ended {
             return;
         }
-        // Who goes on behind what it has called its last request, may find nobody, and read nothing.
+        // A client that goes on behind its last request may find a closed connection, and read nothing.
         self.erred |= self.asked.iter().any(|ask| ask.closes);
         let (ask, text) = Ask::any(random, self.asked.len());
         self.asked.push(ask);
@@ -412,7 +412,7 @@ impl Caller {
     fn send(&mut self, n: usize) {
         let part = Vec::from_iter(self.unsent.drain(..n.min(self.unsent.len())));
         if !part.is_empty() {
-            self.erred |= self.over; // it will find that nobody is there, and not read what was
+            self.erred |= self.over; // it will find a closed connection, and not read what was
             self.client.send(&part);
         }
     }
@@ -457,7 +457,7 @@ impl Caller {
             Event::Wrote(_) => self.went = at,
             Event::Failed(_) => self.erred = true,
             Event::Shut | Event::Closed | Event::Reset | Event::Lost => {
-                // Who is silent is cut off, and who does not read.
+                // A silent client is cut off, and so is one that does not read.
                 let silent = at.saturating_sub(self.came) >= http_limits().read_time.min(http_limits().idle_time);
                 let stalled = at.saturating_sub(self.went) >= http_limits().stall_time;
                 self.erred |= silent || stalled || *event == Event::Lost;

@@ -18,7 +18,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 /// A server, and how it is tried.
 #[derive(Clone, Copy)]
 pub struct Server {
-    /// What it is called on the command line.
+    /// The name on the command line.
     pub name: &'static str,
     run: fn(u64, &World, &mut Report) -> Check,
 }
@@ -32,7 +32,7 @@ pub const SERVERS: [Server; 5] = [
     Server { name: "chaos", run: chaos::run },
 ];
 
-/// Runs a server in the world of a seed. What is wrong comes with the trace of that world, and the
+/// Runs a server in the world of a seed. A failure comes with the trace of that world, and the
 /// command that tells it again.
 pub fn run(server: Server, seed: u64, report: &mut Report, trace: bool) -> Result<(), String> {
     let world = World::new(seed);

@@ -17,26 +17,26 @@ pub(crate) struct Model {
     leaving: usize,
     pushes: VecDeque<usize>,
     pops: VecDeque<usize>,
-    /// Who is in, in the order in which they came.
+    /// The clients that are in, in the order in which they came.
     admitted: VecDeque<usize>,
     clients: Vec<Known>,
-    /// Somebody has been evicted, and the newcomer is still to come.
+    /// A client has been evicted, and the newcomer is still to come.
     evicting: bool,
-    /// What had happened before the loop's last wait, it knows of.
+    /// The loop knows what had happened before its last wait.
     prompt: bool,
     /// The system does not run out of descriptors, for which those who linger would be given up.
     promised: bool,
 }
 
-/// What is known of a client.
+/// A client, as the model knows it.
 struct Known {
     stage: Stage,
     input: Vec<u8>,
     since: Duration,
-    /// What it has to be sent, and how much of that has been.
+    /// The bytes it has to be sent, and how many of them have been.
     answer: Vec<u8>,
     written: usize,
-    /// What it gets.
+    /// The answer that it gets.
     item: Option<Vec<u8>>,
     failed: bool,
     closes: usize,
@@ -110,7 +110,7 @@ impl Model {
         self.admitted.len()
     }
 
-    /// What a client is to read in all.
+    /// All bytes that a client is to read.
     pub(crate) fn answer(&self, client: usize) -> &[u8] {
         self.clients.get(client).map_or(&[], |known| &known.answer)
     }
@@ -330,10 +330,10 @@ impl Model {
     }
 
     pub(crate) fn ends_a_turn(&self) -> Check {
-        require(!self.evicting, || "somebody was evicted for nobody".to_owned())
+        require(!self.evicting, || "a client was evicted without a newcomer".to_owned())
     }
 
-    /// Nothing can be done, all has been read, and nothing goes wrong: nobody waits who need not.
+    /// Nothing can be done, all has been read, and nothing goes wrong: no client waits without need.
     pub(crate) fn is_at_rest(&self) -> Check {
         for (client, known) in self.clients.iter().enumerate() {
             let waits = matches!(known.stage, Stage::Backlog | Stage::Accepted | Stage::Answered | Stage::Refused);
@@ -344,7 +344,7 @@ impl Model {
 
     /// Everybody has gone.
     pub(crate) fn is_over(&self) -> Check {
-        require(self.leaving == 0 && self.parked() == (0, 0), || "somebody still waits".to_owned())?;
+        require(self.leaving == 0 && self.parked() == (0, 0), || "a client still waits".to_owned())?;
         for (client, known) in self.clients.iter().enumerate() {
             let over = known.stage == Stage::Gone;
             require(over, || format!("client {client} is {:?} in the end", known.stage))?;

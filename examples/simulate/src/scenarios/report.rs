@@ -1,4 +1,4 @@
-//! What a run has seen, and how it says that something is wrong.
+//! The counts of a run, and the description of a failure.
 
 use pollstack::sim::{Entry, Event, Fault, World};
 use std::error::Error;
@@ -11,7 +11,7 @@ pub(crate) fn require(holds: bool, text: impl FnOnce() -> String) -> Check {
     if holds { Ok(()) } else { Err(text().into()) }
 }
 
-/// What has been seen in the worlds so far.
+/// The counts over all worlds so far.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
     /// How many worlds have ended.
@@ -26,7 +26,7 @@ pub struct Report {
     pub ended: u64,
     /// How many clients have reset the connection.
     pub aborted: u64,
-    /// What has happened in the world of now.
+    /// The events in the current world.
     history: Vec<Entry>,
 }
 
@@ -36,7 +36,7 @@ impl Report {
         self.history.len()
     }
 
-    /// What has happened since the last time.
+    /// The events since the last time.
     pub(crate) fn listen(&mut self, world: &World) -> &[Entry] {
         let known = self.history.len();
         self.history.extend(world.take_log());
@@ -55,7 +55,7 @@ impl Report {
         self.history.clear();
     }
 
-    /// What has happened in the world of now, to be read.
+    /// The events in the current world, to be read.
     pub(crate) fn trace(&mut self, world: &World) -> String {
         self.listen(world);
         self.history.iter().map(|entry| format!("{entry}\n")).collect()

@@ -68,7 +68,7 @@ struct Play {
     actors: Vec<Actor>,
     /// Answers are not lost: a server without descriptors lets go of those who only linger.
     promised: bool,
-    /// What has come is read in the next turn, in the order in which it came.
+    /// Requests are read in the next turn, in the order in which they came.
     prompt: bool,
     /// Through a Unix socket: there, a part of an answer ends like the whole.
     unix: bool,
@@ -77,10 +77,10 @@ struct Play {
 /// A client and its plan.
 struct Actor {
     client: Client,
-    /// What it has no plan to send of its request yet, and how many bytes of it are unsent.
+    /// The rest of its request without a time to be sent, and how many bytes are unsent.
     left: VecDeque<u8>,
     unsent: usize,
-    /// What it has planned to send is sent by this call of the server.
+    /// All that it has planned to send is sent by this call of the server.
     busy_until: usize,
     /// Some of it is sent in the middle of a turn.
     planned: bool,
@@ -166,7 +166,7 @@ impl Play {
         });
     }
 
-    /// Somebody sends more than its request, a few bytes at a time.
+    /// A client sends more than its request, a few bytes at a time.
     fn stray(&mut self) {
         let (n, world) = (self.random.usize(1..4), self.world.clone());
         self.any(|actor, random| {
@@ -246,14 +246,14 @@ impl Play {
             let newcomer = self.model.hear(entry)?;
             let actor = self.actors.get(entry.client).filter(|actor| actor.is_whole());
             let decided = actor.filter(|_| was_reading && !self.model.is_reading(entry.client));
-            // What was there before this turn comes before a newcomer, and what was whole before
+            // Clients of before this turn come before a newcomer, and what was whole before
             // another request comes before that.
             let since = decided.map(|actor| (actor.whole_at, actor.planned));
             if let Some((since, planned)) = since.or(newcomer.then_some(((usize::MAX, usize::MAX), false))) {
                 // That of a newcomer's request there is more behind a mark, nothing tells before the next wait.
                 let waiting = self.actors.iter().filter(|a| a.is_whole() && !a.marked);
                 let waiting = waiting.filter(|a| self.model.is_reading(a.number()));
-                // What comes in the middle of a turn may come between a read and the watch behind it, and
+                // Bytes in the middle of a turn may come between a read and the watch behind it, and
                 // is in no order with what else the next wait brings.
                 let before = |actor: &&Actor| {
                     let ((at, wait), in_order) = (actor.whole_at, !actor.planned && !planned);
@@ -307,7 +307,7 @@ impl Play {
         self.actors.iter().for_each(|actor| actor.client.end());
         self.settle(report)?;
         let stats = self.server.stats();
-        require((stats.open, stats.lingering) == (0, 0), || format!("somebody is left: {stats:?}"))?;
+        require((stats.open, stats.lingering) == (0, 0), || format!("a client is left: {stats:?}"))?;
         require(self.server.timeout().is_none(), || "a deadline is left".to_owned())?;
         self.model.is_over()
     }
@@ -379,7 +379,7 @@ impl Actor {
         self.received.extend(self.client.read_at_most(n));
     }
 
-    /// What a client is promised, from where it stands.
+    /// The answer that a client is promised, from where it stands.
     fn check(&self, model: &Model, promised: bool, unix: bool) -> Check {
         let (number, expected) = (self.number(), model.answer(self.number()));
         let fits = expected.starts_with(&self.received);

@@ -32,7 +32,7 @@ fn changes_are_seen_within_a_second() {
         fs::remove_file(&path).unwrap();
         times.push(seen(&site, target, |reply| reply.status == 404));
         write(&path, b"again");
-        assert_eq!(site.get(target).text(), "again", "what is not there is not remembered");
+        assert_eq!(site.get(target).text(), "again", "a missing file is not remembered");
         // Made a folder of.
         fs::remove_file(&path).unwrap();
         fs::create_dir(&path).unwrap();

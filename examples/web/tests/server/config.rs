@@ -30,7 +30,7 @@ fn hosts_are_told_apart_by_name() {
     assert_eq!(site.get_with("/i.txt", &[("Host", &long)]).text(), "default");
 }
 
-/// Lost otherwise: nothing, but somebody would see another's site.
+/// Lost otherwise: the border between two sites.
 #[test]
 fn without_a_default_the_others_are_nobody() {
     let site = Site::with("host a.example www\n", &[("i.txt", b"a")]);
@@ -38,7 +38,7 @@ fn without_a_default_the_others_are_nobody() {
     assert_eq!(site.get_with("/i.txt", &[("Host", "b.example")]).status, 404);
 }
 
-/// Lost otherwise: an evening, to whoever looks for a mistake without a line.
+/// Lost otherwise: an evening, to a mistake without a line.
 #[test]
 fn a_mistake_is_told_with_file_line_and_reason() {
     for (config, line, reason) in [
@@ -120,7 +120,7 @@ fn without_a_configuration_it_serves_www() {
     assert!(text.starts_with("web: /no/such/web.conf: it cannot be read: No such file"), "{text}");
 }
 
-/// Lost otherwise: scripts, and whoever mistypes.
+/// Lost otherwise: scripts, and operators who mistype.
 #[test]
 fn bad_arguments_are_usage_errors() {
     let site = Site::new(&[]);

@@ -22,7 +22,7 @@ use test_support::{Client, Server, command, run, wait_until};
 const MODIFIED: u64 = 784_111_777;
 const MODIFIED_DATE: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
 
-/// What no client may ever see.
+/// A text that no client may ever see.
 const SECRET: &str = "the secret";
 
 /// A server, and a folder of its own: `www` with files, `web.conf`, and a secret beside them.

@@ -39,7 +39,7 @@ fn no_path_leads_out() {
     }
 }
 
-/// Lost otherwise: the same, to somebody who can make a link beneath a root, or choose a Host.
+/// Lost otherwise: the same, to a user who can make a link beneath a root, or to a client that chooses a Host.
 #[test]
 fn no_link_leads_out() {
     let site = Site::new(&[("a/b.txt", b"inside"), ("index.html", b"root")]);
@@ -123,7 +123,7 @@ fn while_swapped(one: &Path, other: &Path, work: impl FnOnce()) {
     });
 }
 
-/// Lost otherwise: the same, to whoever swaps a file for a link between a check and an open.
+/// Lost otherwise: the same, to a user who swaps a file for a link between a check and an open.
 #[test]
 fn a_link_at_the_wrong_moment_changes_nothing() {
     let site = Site::new(&[("place.txt", b"inside"), ("place/secret.txt", b"inside")]);

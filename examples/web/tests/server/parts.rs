@@ -23,7 +23,7 @@ type Case<T> = Option<(&'static str, T)>;
 fn tags() -> impl Strategy<Value = Case<(bool, bool)>> {
     prop::sample::select(vec![
         None,
-        // What a strong comparison finds in it, and what a weak one does.
+        // The results of a strong comparison, and of a weak one.
         Some(("*", (true, true))),
         Some(("ETAG", (true, true))),
         Some(("W/ETAG", (false, true))),
@@ -105,7 +105,7 @@ fn naive_range(text: &str, len: usize) -> Option<Vec<usize>> {
     (!backwards && !nothing).then(|| (0..len).filter(within).collect())
 }
 
-/// What a request asks for.
+/// The conditions and the range of a request.
 #[derive(Debug)]
 struct Asked {
     len: usize,
