@@ -35,7 +35,7 @@ def site(folder):
 
 
 def curl(*args):
-    """What curl says on its standard output."""
+    """Returns the standard output of curl."""
     command = ["curl", "--silent", "--show-error", "--fail-with-body", "--max-time", "20", *args]
     return subprocess.run(command, check=False, capture_output=True).stdout
 
@@ -51,7 +51,7 @@ def check(what, found, wanted):
 
 
 def curls(base, folder):
-    """What people do with curl."""
+    """Checks the usual uses of curl."""
     check("a page", curl(base).decode(), PAGE)
     check("a range", curl("-r", "5-9", f"{base}/digits.bin"), b"56789")
     check("the end of a file", curl("-r", "-3", f"{base}/digits.bin"), DIGITS[-3:])
@@ -71,14 +71,14 @@ def curls(base, folder):
     kept = curl("--write-out", "%{num_connects}", "-o", "/dev/null", f"{base}/a.css", "-o", "/dev/null", f"{base}/a.css")
     check("one connection for two requests", kept, b"10")
     check("HTTP/1.0", curl("--http1.0", base).decode(), PAGE)
-    check("a body that nobody wants", status("--data-binary", f"@{folder}/copy", base), "405")
+    check("an unwanted body", status("--data-binary", f"@{folder}/copy", base), "405")
     for path in ["../secret", "%2e%2e/secret", "..%2fsecret", "a/../../secret", "%252e%252e/secret"]:
         found = curl("--path-as-is", f"{base}/{path}")
         check(f"nothing outside the root: {path}", b"secret" in found.replace(path.encode(), b""), False)
 
 
 def redbot(base):
-    """What redbot has to say of the header fields and of what they promise."""
+    """Checks the header fields, and what they promise, with redbot."""
     for path in ["", "a.css", "digits.bin", "missing"]:
         said = subprocess.run([REDBOT, "-o", "har", f"{base}/{path}"], check=True, capture_output=True).stdout
         notes = [note for entry in json.loads(said)["log"]["entries"] for note in entry["_red_messages"]]

@@ -13,7 +13,7 @@ use std::time::Duration;
 #[derive(Clone, Debug, Parser)]
 #[command(version, verbatim_doc_comment, after_long_help = AFTER)]
 pub(crate) struct Options {
-    /// ListenerConfig on IP:PORT, [IPV6]:PORT or unix:PATH; may be repeated
+    /// Listen on IP:PORT, [IPV6]:PORT or unix:PATH; may be repeated
     ///
     /// Port 0 takes a free port. The clients of all addresses count together.
     #[arg(long = "listen", value_name = "ADDR", env = "POLLSTACK_LISTEN", value_delimiter = ',')]

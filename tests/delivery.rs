@@ -28,7 +28,7 @@ fn until_end_or_reset(stream: &mut impl Read) -> Vec<u8> {
     }
 }
 
-/// What a client reads that sends `request`, and then `stray` bytes, each in a packet of its own.
+/// The bytes that a client reads that sends `request`, and then `stray` bytes, each in a packet of its own.
 fn answer_with_stray_bytes(server: &Server, request: &[u8], stray: usize) -> Vec<u8> {
     let mut client = server.send(request);
     for _ in 0..stray {
@@ -127,7 +127,7 @@ fn passed_descriptors_do_not_hide_a_request() {
     let _other = UnixStream::connect(&path).unwrap();
     for at in 0..request.len() {
         let mut client = UnixStream::connect(&path).unwrap();
-        client.set_read_timeout(Some(test_support::PATIENCE)).unwrap();
+        client.set_read_timeout(Some(test_support::TEST_TIMEOUT)).unwrap();
         server.wait_until_asleep();
         server.suspend();
         client.write_all(&request[..at]).unwrap();

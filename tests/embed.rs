@@ -11,7 +11,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::thread;
 use std::time::{Duration, Instant};
-use test_support::{PATIENCE, Server, example};
+use test_support::{Server, TEST_TIMEOUT, example};
 
 fn listen() -> ListenerConfig {
     ListenerConfig::new("127.0.0.1:0".parse().unwrap())
@@ -35,7 +35,7 @@ fn two_loops_live_in_one_poll() {
     });
     let addresses = loops.each_mut().map(|server| {
         let listener = server.listen(listen().max_conns(100)).unwrap();
-        Client::new(tcp(&server.addresses(listener).unwrap()[0])).timeout(PATIENCE)
+        Client::new(tcp(&server.addresses(listener).unwrap()[0])).timeout(TEST_TIMEOUT)
     });
     let clients = thread::spawn(move || {
         for (n, client) in addresses.iter().enumerate() {
@@ -48,7 +48,7 @@ fn two_loops_live_in_one_poll() {
         poll.poll(&mut events, Some(timeout.unwrap_or(Duration::from_millis(10)))).unwrap();
         for event in &events {
             let takers = loops.iter_mut().filter_map(|server| server.handle_event(event).then_some(())).count();
-            assert_eq!(takers, 1, "every event is somebody's");
+            assert_eq!(takers, 1, "every event has one owner");
         }
         loops.iter_mut().for_each(EventLoop::turn);
     }
@@ -87,7 +87,7 @@ fn a_loop_adopts_connections_that_go_out() {
     }
     let start = Instant::now();
     while clients.service().0 < 10 || clients.stats().open > 0 {
-        assert!(start.elapsed() < PATIENCE);
+        assert!(start.elapsed() < TEST_TIMEOUT);
         let timeout = server.timeout().into_iter().chain(clients.timeout()).min();
         poll.poll(&mut events, Some(timeout.unwrap_or(Duration::from_millis(10)))).unwrap();
         for event in &events {
@@ -99,7 +99,7 @@ fn a_loop_adopts_connections_that_go_out() {
     assert_eq!(server.service().items(), 10);
 }
 
-/// Lost otherwise: an owner of a few tokens whose loop would take somebody else's.
+/// Lost otherwise: an owner of a few tokens whose loop would take another loop's.
 #[test]
 fn more_connections_than_tokens_is_an_error_that_names_both() {
     let poll = Poll::new().unwrap();
@@ -112,7 +112,7 @@ fn more_connections_than_tokens_is_an_error_that_names_both() {
     assert!(server.listen(listen().max_conns(1)).is_err(), "what is left counts");
 }
 
-/// Lost otherwise: an event that nobody takes, because a connection was given somebody else's token.
+/// Lost otherwise: an event without an owner, because a connection was given another loop's token.
 #[test]
 fn no_token_is_outside_of_the_range() {
     let mut poll = Poll::new().unwrap();
@@ -125,7 +125,7 @@ fn no_token_is_outside_of_the_range() {
     let address = tcp(&server.addresses(listener).unwrap()[0]);
     let clients: Vec<TcpStream> = (0..20).map(|_| TcpStream::connect(address).unwrap()).collect();
     let mut turn = |server: &mut EventLoop<StackService>| {
-        poll.poll(&mut events, server.timeout().or(Some(PATIENCE))).unwrap();
+        poll.poll(&mut events, server.timeout().or(Some(TEST_TIMEOUT))).unwrap();
         events.iter().for_each(|event| assert!(server.handle_event(event), "{event:?}"));
         server.turn();
     };
@@ -168,10 +168,10 @@ fn a_stream_cut_short_ends_in_a_reset() {
     });
     let (handle, address) = receiver.recv().unwrap();
     let mut stream = TcpStream::connect(address).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_read_timeout(Some(TEST_TIMEOUT)).unwrap();
     let result = stream.read_to_end(&mut Vec::new());
     assert_eq!(result.unwrap_err().kind(), ErrorKind::ConnectionReset);
-    handle.stop(PATIENCE).unwrap();
+    handle.stop(TEST_TIMEOUT).unwrap();
     server.join().unwrap();
 }
 
@@ -197,14 +197,14 @@ fn a_handle_stops_the_loop_from_another_thread() {
         (server.service().items(), server.addresses(listener).unwrap().len())
     });
     let (handle, address) = receiver.recv().unwrap();
-    let client = Client::new(address).timeout(PATIENCE);
+    let client = Client::new(address).timeout(TEST_TIMEOUT);
     client.push(b"a").unwrap();
     client.push(b"b").unwrap();
     let _silent = TcpStream::connect(address).unwrap(); // and so the whole grace would be waited for
     handle.stop(Duration::from_millis(50)).unwrap();
     handle.stop(Duration::from_secs(3600)).unwrap();
     assert_eq!(server.join().unwrap(), (2, 0), "it stops, and its state can be looked at");
-    assert!(matches!(client.pop(), Err(ClientError::Io(_))), "nobody listens any more");
+    assert!(matches!(client.pop(), Err(ClientError::Io(_))), "the listener is closed");
 }
 
 /// Lost otherwise: a source of one's own, mistaken for the loop's.
@@ -221,7 +221,7 @@ fn foreign_tokens_stay_below_the_loops_own() {
 fn a_listener_opens_all_its_addresses_or_none() {
     let mut server = EventLoop::new(StackService::new(1)).unwrap();
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    // On an address that nobody else's sockets have, it stays free.
+    // On an address without other sockets, it stays free.
     let free = std::net::TcpListener::bind("127.0.0.77:0").unwrap().local_addr().unwrap();
     let both = ListenerConfig::new(free.into()).address(taken.local_addr().unwrap().into());
     let error = server.listen(both.overload(Overload::Defer)).unwrap_err();
@@ -238,7 +238,7 @@ fn the_client_says_why() {
     assert!(matches!(client.push(b""), Err(ClientError::Length(0))));
     assert!(matches!(client.push(&[0; 128]), Err(ClientError::Length(128))));
     assert!(matches!(client.pop(), Err(ClientError::Io(_))), "an answer that does not come");
-    let client = client.timeout(PATIENCE);
+    let client = client.timeout(TEST_TIMEOUT);
     let answer = |answer: &'static [u8]| {
         let listener = server.try_clone().unwrap();
         thread::spawn(move || {
@@ -271,7 +271,7 @@ fn the_client_says_why() {
 fn the_echo_example_echoes_more_than_any_buffer_holds() {
     let echo = Server::spawn(example("echo", &["127.0.0.1:0"]), 1);
     let stream = TcpStream::connect(echo.address()).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_read_timeout(Some(TEST_TIMEOUT)).unwrap();
     let data: Vec<u8> = (0..20_000_000u32).map(|n| (n % 251) as u8).collect();
     let (mut reader, sent) = (stream.try_clone().unwrap(), data.clone());
     let writer = thread::spawn(move || {
@@ -288,11 +288,11 @@ fn the_echo_example_echoes_more_than_any_buffer_holds() {
 #[test]
 fn the_embed_example_serves_the_stack_beside_its_own_socket() {
     let embed = Server::spawn(example("embed", &["127.0.0.1:0", "127.0.0.1:0"]), 1);
-    let client = Client::new(embed.address()).timeout(PATIENCE);
+    let client = Client::new(embed.address()).timeout(TEST_TIMEOUT);
     client.push(b"one").unwrap();
     client.push(b"two").unwrap();
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket.set_read_timeout(Some(TEST_TIMEOUT)).unwrap();
     let mut answer = [0; 200];
     for (expected, pop) in [("2 items", true), ("1 items", false)] {
         socket.send_to(b"?", embed.address_behind("udp ")).unwrap();

@@ -10,7 +10,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
-use test_support::{Client, PATIENCE, Server, start, wait_until};
+use test_support::{Client, Server, TEST_TIMEOUT, start, wait_until};
 
 // ---- system calls that fail ---------------------------------------------------------------------
 
@@ -56,7 +56,7 @@ impl Drop for Injection {
     }
 }
 
-/// What clients have been told, while they pushed and popped as fast as they could.
+/// The answers that clients have read, while they pushed and popped as fast as they could.
 #[derive(Default)]
 struct Told {
     pushed: HashSet<Vec<u8>>,
@@ -99,7 +99,7 @@ fn work(server: &Server, requests: u64) -> Told {
     sum
 }
 
-/// What a client is answered, which may be nothing. When all is over, one that is parked says so
+/// The answer of a client, which may be nothing. When all is over, one that is parked says so
 /// with a FIN, and still reads what it is sent.
 fn answer(mut client: Client, over: impl Fn() -> bool) -> Vec<u8> {
     let (mut answer, start, mut ended) = (Vec::new(), Instant::now(), false);
@@ -109,14 +109,14 @@ fn answer(mut client: Client, over: impl Fn() -> bool) -> Vec<u8> {
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
             _ => return answer,
         }
-        assert!(start.elapsed() < PATIENCE, "a request is neither answered nor cancelled");
+        assert!(start.elapsed() < TEST_TIMEOUT, "a request is neither answered nor cancelled");
         if over() && !std::mem::replace(&mut ended, true) {
             client.fin();
         }
     }
 }
 
-/// Lost otherwise: items, to a system that fails now and then. What was acknowledged is popped once
+/// Lost otherwise: items, to a system that fails now and then. An acknowledged item is popped once
 /// or is still there, and the server is none the worse.
 #[test]
 fn nothing_acknowledged_is_lost_when_system_calls_fail() {
@@ -317,7 +317,7 @@ fn a_soak_leaves_nothing_behind() {
     let visits: u64 = std::env::var("SOAK").map_or(20_000, |n| n.parse().unwrap());
     let server = start!(&[]);
     let descriptors = server.descriptors();
-    (0..50).for_each(|n| server.stored(&[n])); // so that nobody waits: as many push as pop
+    (0..50).for_each(|n| server.stored(&[n])); // so that no client waits: as many push as pop
     let soak = |visits: u64| {
         thread::scope(|scope| {
             for thread in 0..8 {

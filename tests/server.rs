@@ -105,7 +105,7 @@ fn absurd_numbers_of_clients_are_an_error_too() {
     assert!(stderr(&output).contains("ulimit -n"), "{}", stderr(&output));
 }
 
-/// Lost otherwise: somebody's file, taken for a socket that may be replaced.
+/// Lost otherwise: a user's file, taken for a socket that may be replaced.
 #[test]
 fn a_file_that_is_not_a_socket_is_left_alone() {
     let file = tempfile::NamedTempFile::new().unwrap();
@@ -125,7 +125,7 @@ fn ipv4_and_ipv6_have_their_ports_apart() {
         let v4 = Server::try_spawn(pollstack!(&["--listen", &address]), 1)?;
         Some((v4.ready.clone(), address))
     };
-    // The port of one kind that the system finds may be somebody's connection in the other.
+    // The port of one kind that the system finds may be a connection's in the other.
     let (ready, address) = (0..20).find_map(|_| one_port()).expect("a port that is free in both");
     assert_eq!(ready, [format!("listening on {address}")]);
 }
@@ -147,14 +147,14 @@ fn a_soft_descriptor_limit_is_raised() {
 
 /// Lost otherwise: the requests under way when a server is replaced by its successor.
 #[test]
-fn sigterm_serves_who_is_there_and_exits_with_0() {
+fn sigterm_serves_its_clients_and_exits_with_0() {
     let mut server = start!(&["--grace", "30s"]);
     server.stored(b"item");
     let mut slow = server.send(&[4, b's', b'l']);
     server.barrier();
     server.signal("TERM");
     let address = server.address();
-    wait_until("nobody is accepted", || TcpStream::connect(address).is_err().then_some(()));
+    wait_until("no client is accepted", || TcpStream::connect(address).is_err().then_some(()));
     assert!(slow.is_waiting());
     slow.send(b"ow");
     assert_eq!(slow.answer(), [0x00]);
@@ -183,7 +183,7 @@ fn who_is_in_the_backlog_at_sigterm_is_served() {
     assert!(server.wait().success());
 }
 
-/// Lost otherwise: a quick restart, to clients that are parked and that nobody can serve any more.
+/// Lost otherwise: a quick restart, to clients that are parked and cannot be served any more.
 #[test]
 fn parked_clients_do_not_hold_up_a_stop() {
     let mut server = start!(&["--grace", "1h"]);
@@ -238,13 +238,13 @@ fn without_descriptors_it_rests_and_goes_on_when_some_are_back() {
     let mut waiting: Vec<Client> = (0..20).map(|n| server.push(&[n])).collect();
 
     let (start, cpu, sleeps) = (Instant::now(), server.cpu(), server.sleeps());
-    std::thread::sleep(Duration::from_secs(1)); // what it uses in that time is the question
+    std::thread::sleep(Duration::from_secs(1)); // it should use no processor time in it
     let (used, naps) = (server.cpu() - cpu, server.sleeps() - sleeps);
     assert!(used < start.elapsed() / 10, "used {used:?} of processor time while it can do nothing");
     assert!(naps < 100, "woke {naps} times");
-    assert!(waiting.iter_mut().all(Client::is_waiting), "nobody is turned away");
+    assert!(waiting.iter_mut().all(Client::is_waiting), "no client is turned away");
 
-    drop(holders); // descriptors come back, and nobody else tells the server
+    drop(holders); // descriptors come back, and the server is not told
     waiting.iter_mut().for_each(|client| assert_eq!(client.answer(), [0x00]));
 
     server.allow_descriptors(0); // and again, until the limit is raised, which no event tells

@@ -88,7 +88,7 @@ fn a_request_may_come_byte_by_byte() {
 
 /// Lost otherwise: the response of a client that sends too much, to the reset of a careless close.
 #[test]
-fn trailing_bytes_cost_nobody_the_response() {
+fn trailing_bytes_never_cost_the_response() {
     let server = start!(&[]);
     for n in 0..500u32 {
         let mut bytes = push(&n.to_be_bytes());
@@ -102,7 +102,7 @@ fn trailing_bytes_cost_nobody_the_response() {
 
 /// Lost otherwise: the same, for more than the server reads at once.
 #[test]
-fn even_a_megabyte_of_trailing_bytes_costs_nobody_the_response() {
+fn a_megabyte_of_trailing_bytes_does_not_cost_the_response() {
     let server = start!(&[]);
     let client = server.connect();
     let mut writer = client.stream().try_clone().unwrap();
@@ -196,7 +196,7 @@ fn parked_pushes_enter_in_the_order_they_came() {
     }
 }
 
-/// Lost otherwise: everybody else, to a client that sends its request slowly.
+/// Lost otherwise: all other clients, to one that sends its request slowly.
 #[test]
 fn a_slow_writer_is_overtaken() {
     let server = start!(&[]);
@@ -350,7 +350,7 @@ fn two_hundred_rejected_clients_read_busy_and_the_end() {
     for _ in 0..20 {
         assert_eq!(server.send(&large).answer(), BUSY);
     }
-    assert!(holders.iter_mut().all(Client::is_waiting), "who is in is not disturbed");
+    assert!(holders.iter_mut().all(Client::is_waiting), "the clients inside are not disturbed");
     drop(holders.pop());
     wait_until("a place is free", || (server.push(b"item").answer() == STORED).then_some(()));
 }
@@ -427,7 +427,7 @@ fn a_push_breaks_the_deadlock_of_a_hundred_parked_pops() {
     assert_eq!(pops[0].answer(), NOTHING, "the oldest was evicted");
     assert_eq!(pops[1].item(), b"item", "the next was served");
     server.barrier();
-    assert!(pops[2..].iter_mut().all(Client::is_waiting), "and nobody else was touched");
+    assert!(pops[2..].iter_mut().all(Client::is_waiting), "and no other was touched");
 }
 
 /// Lost otherwise: the same, with the age that is promised.
@@ -446,7 +446,7 @@ fn after_ten_seconds_the_oldest_gives_way_and_not_before() {
 
 /// Lost otherwise: clients that wait in peace, closed for their age alone.
 #[test]
-fn nobody_is_evicted_without_a_newcomer_who_needs_the_place() {
+fn evicts_only_for_a_newcomer_that_needs_the_place() {
     let server = start!(&["--evict-after", "1ms", "--max-clients", "3"]);
     let mut old = server.pop();
     let mut slow = server.send(&[4, b's']);
@@ -474,7 +474,7 @@ fn only_the_oldest_is_evicted_and_one_for_each_newcomer() {
         });
         clients.push(newcomer);
         assert_eq!(clients[evicted].answer(), NOTHING, "the oldest gives way");
-        assert!(clients[evicted + 1..].iter_mut().all(Client::is_waiting), "nobody else does");
+        assert!(clients[evicted + 1..].iter_mut().all(Client::is_waiting), "no other does");
     }
 }
 

@@ -12,7 +12,7 @@ pub(crate) const ONE_PACKET: &str = "--run-one-packet-baseline";
 pub(crate) const EVENTS: &str = "--run-event-baseline";
 pub(crate) const SINK: &str = "--run-sink";
 
-/// What a client of accio confirms, with the end of its header.
+/// The confirmations of an accio client, with the end of its header.
 pub(crate) const CONFIRMATIONS: &[u8] = b"confirm-accio\r\nconfirm-accio-again\r\n\r\n";
 
 pub(crate) fn command(which: &str) -> Command {
@@ -33,8 +33,8 @@ pub(crate) fn run_if_asked() -> bool {
     true
 }
 
-/// What all baselines of the stack do: read, write, close. They cannot park, evict or refuse
-/// anybody, and take the first read for the request.
+/// A baseline of the stack: read, write, close. It cannot park, evict or refuse a
+/// client, and takes the first read for the request.
 struct Baseline {
     stack: Vec<[u8; 128]>,
     buffer: Vec<u8>,

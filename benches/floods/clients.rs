@@ -18,7 +18,7 @@ const MOST: usize = 4096;
 /// connections rest for a minute.
 const SOURCES: usize = 200;
 /// Far longer than any run takes that works.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TEST_TIMEOUT: Duration = Duration::from_secs(60);
 const LONGEST_SLEEP: Duration = Duration::from_millis(500);
 
 /// One load on one server.
@@ -30,7 +30,7 @@ pub(crate) struct Flood {
     pub(crate) pace: Pace,
 }
 
-/// What the clients want, in the order in which they come.
+/// The requests of the clients, in the order in which they come.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Order {
     /// Push and pop in turn.
@@ -69,7 +69,7 @@ pub(crate) enum Pace {
     Open(usize),
 }
 
-/// What has become of the requests.
+/// The results of the requests.
 #[derive(Clone, Debug)]
 pub(crate) struct Tally {
     pub(crate) served: u64,
@@ -167,8 +167,8 @@ impl Clients {
         self.placement
     }
 
-    /// Sends requests to `server` until so many have ended. What is still open then, such as the
-    /// pops that nobody has evicted yet, is cancelled.
+    /// Sends requests to `server` until `count` have ended. Those that are still open then, such as the
+    /// pops that have not been evicted yet, are cancelled.
     pub(crate) fn run(&mut self, server: SocketAddr, flood: Flood, requests: usize) -> io::Result<Tally> {
         self.clients.call(|visitors, _| visitors.flood = Some(flood));
         let (start, mut opened) = (Instant::now(), 0);
@@ -179,13 +179,13 @@ impl Clients {
                 self.open(server, flood.order.request(opened), due)?;
                 opened += 1;
             }
-            // Who has to keep a pace to the microsecond cannot sleep: timers are coarser.
+            // A pace to the microsecond leaves no time to sleep: timers are coarser.
             let keeps_pace = matches!(flood.pace, Pace::Open(_)) && opened < last;
             if self.placement == Placement::Limit {
                 thread::sleep(machine::NAP);
             }
             self.turn(if keeps_pace { Duration::ZERO } else { LONGEST_SLEEP })?;
-            if start.elapsed() > PATIENCE {
+            if start.elapsed() > TEST_TIMEOUT {
                 return Err(io::Error::new(io::ErrorKind::TimedOut, "the server does not answer"));
             }
         }

@@ -20,7 +20,7 @@ const MARGIN: f64 = 0.05;
 const NEEDLESS: [&str; 9] =
     ["setsockopt", "getsockopt", "clock_gettime", "brk", "mmap", "munmap", "write", "fcntl", "ioctl"];
 
-/// Counts everything; what is more than it should be is an error, and, if `strict`, what cannot be
+/// Counts everything. A count above its bound is an error, and, if `strict`, one that cannot be
 /// counted is one, too.
 pub(crate) fn check(requests: usize, strict: bool) -> Result<(), String> {
     for tool in ["strace", "valgrind"] {
@@ -77,7 +77,7 @@ fn judge(what: &str, calls: &Calls, units: f64, most: f64) -> Result<(), String>
 }
 
 /// With one client, who waits for each answer, the server sleeps between two requests, and finds
-/// nobody behind each. It has to be given the time: under strace it would be the slower one.
+/// none behind each. It has to be given the time: under strace it would be the slower one.
 fn alone(clients: &mut Clients) -> Result<(), String> {
     const REQUESTS: usize = 90;
     let target = Kind::Pollstack.start(Setup::default())?;
@@ -94,7 +94,7 @@ fn alone(clients: &mut Clients) -> Result<(), String> {
     judge("a request, 1 client", &strace.stop(), REQUESTS as f64, 7.1)
 }
 
-/// What goes over the wire for a request, both ways: three to connect, the request and its
+/// Counts the segments of a request, both ways: three to connect, the request and its
 /// acknowledgement, the answer with the end, the client's end, and an acknowledgement of each.
 fn segments(requests: usize, clients: &mut Clients) -> Result<(), String> {
     const MOST: f64 = 8.5;

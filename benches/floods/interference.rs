@@ -1,4 +1,4 @@
-//! What some clients feel of what others do: the same probes beside nobody, and beside a crowd.
+//! The latency of some clients beside a crowd: the same probes alone, and beside it.
 
 use crate::clients::{Clients, Flood, Order, Pace, Tally, connect};
 use crate::protocol::{Outcome, Protocol, Request};
@@ -22,19 +22,19 @@ const ROUND: usize = 200;
 const SLOW: usize = 50;
 const SLOW_INTERVAL: Duration = Duration::from_millis(10);
 
-/// What the probes interference.
+/// The latencies of the probes.
 pub(crate) struct Interference {
     pub(crate) name: String,
     /// Round by round, a quiet one and a loud one in turn.
     quiet: Vec<Tally>,
     loud: Vec<Tally>,
-    /// What became of the others meanwhile.
+    /// The results of the crowd meanwhile.
     pub(crate) crowd: Tally,
     crowd_time: Duration,
     pub(crate) void: Void,
 }
 
-/// What the 100 that are in feel of so many that are turned away.
+/// Measures the 100 that are in beside a crowd that is turned away.
 pub(crate) fn overload(crowd: usize, probes: usize, clients: &mut Clients) -> Result<Interference, String> {
     let flood =
         Flood { protocol: Protocol::Stack, order: Order::Only(Request::Push), payload: 1, pace: Pace::Closed(crowd) };
@@ -62,7 +62,7 @@ pub(crate) fn overload(crowd: usize, probes: usize, clients: &mut Clients) -> Re
     Ok(interference)
 }
 
-/// What fast clients feel of others that send a byte at a time.
+/// Measures fast clients beside slow ones that send a byte at a time.
 pub(crate) fn slow_writers(probes: usize, clients: &mut Clients) -> Result<Interference, String> {
     let mut interference =
         Interference::new(format!("fast clients, of {SLOW} that send a byte every {SLOW_INTERVAL:?}"));
@@ -126,7 +126,7 @@ impl Interference {
         self.loud.iter().map(|tally| tally.served).sum()
     }
 
-    /// What became of a crowd, if there was one: who finds a place that is free for a moment is
+    /// The crowd's results in words, if there was one: a client that finds a place free for a moment is
     /// served.
     pub(crate) fn crowd_in_words(&self) -> String {
         let Tally { busy, served, .. } = self.crowd;
@@ -151,7 +151,7 @@ fn incomplete(server: SocketAddr, n: usize) -> io::Result<TcpStream> {
 }
 
 /// Completes one request after the other, and comes in again for the next time, when all others
-/// have had their turn. Who is turned away tries again, so that no place stays free: through a
+/// have had their turn. A client that is turned away tries again, so that no place stays free: through a
 /// single one, a whole crowd would be served.
 fn probe_inside(server: SocketAddr, inside: &mut [TcpStream], probes: usize) -> io::Result<Tally> {
     machine::hurry();

@@ -9,7 +9,7 @@
 //! ```
 //!
 //! The servers are children of this program, the clients a loop in it, of the same kind. All
-//! servers of a scenario have their turns there and back (A B B A); what counts is the processor
+//! servers of a scenario have their turns there and back (A B B A). The measure is the processor
 //! time that the server takes for a request, as a ratio within a pair of turns. The peers are in
 //! `benches/peers`; those that are not installed are left out with a word. Results go to
 //! `target/floods`. Linux only.

@@ -46,7 +46,7 @@ pub(crate) struct PersistentClients {
 }
 
 impl PersistentClients {
-    /// Connects, and has everybody known to the server who has to be.
+    /// Connects, and logs in where the server asks for it.
     pub(crate) fn connect(server: SocketAddr, messages: Messages) -> io::Result<PersistentClients> {
         let poll = mio::Poll::new()?;
         let limits = Limits::default().output(32 << 20).turn(4 << 20);
@@ -112,7 +112,7 @@ struct Speakers {
     ids: Vec<ConnId>,
     /// When each message under way was sent, client by client.
     under_way: Vec<VecDeque<Instant>>,
-    /// What a client says, as often as it may.
+    /// The message of a client, as often as it may send it.
     words: Rc<[u8]>,
     ready: usize,
     to_send: usize,

@@ -1,4 +1,4 @@
-//! What a client says on a connection of its own, and how it takes the answer: one request of the
+//! The protocols of clients with a connection a request: one request of the
 //! stack, in the words of each server.
 
 /// The protocol of a server that can do a stack's job.
@@ -12,7 +12,7 @@ pub(crate) enum Protocol {
     Beanstalk,
 }
 
-/// What a client wants.
+/// A request of a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Request {
     Push,
@@ -21,7 +21,7 @@ pub(crate) enum Request {
     Late,
 }
 
-/// What a client has response so far.
+/// The response as far as it has come.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Response {
     /// It has to wait for more.
@@ -46,7 +46,7 @@ pub(crate) enum Outcome {
 const BUSY: &[u8] = &[0xFF];
 
 impl Protocol {
-    /// What is said at first. All items are of `x`.
+    /// The bytes that a client sends first. All items consist of `x`.
     pub(crate) fn ask(self, request: Request, payload: usize) -> Vec<u8> {
         let item = "x".repeat(payload);
         match (self, request) {
@@ -62,7 +62,7 @@ impl Protocol {
         }
     }
 
-    /// What `reply`, all that has come so far, means. `ended` is the end of the stream.
+    /// Reads `reply`, which is all that has come so far. `ended` is the end of the stream.
     pub(crate) fn hear(self, request: Request, payload: usize, reply: &[u8], ended: bool) -> Response {
         match self {
             Protocol::Stack => hear_stack(request, payload, reply, ended),

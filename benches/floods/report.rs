@@ -1,4 +1,4 @@
-//! What a run has found: a table for people, JSON for programs, and charts.
+//! The results of a run: a table for people, JSON for programs, and charts.
 
 use crate::interference::Interference;
 use crate::run::{Found, Half, Row};
@@ -148,10 +148,10 @@ fn line(row: &Row, again: &str) -> String {
     line
 }
 
-/// What a reader has to know before believing a row.
+/// The reservations about a row.
 fn remarks(row: &Row) -> Vec<String> {
     let mut remarks: Vec<String> = row.each.iter().map(|bytes| format!("{bytes} bytes for each idle one")).collect();
-    // What is slow then, is not the server.
+    // The clients are slow then, not the server.
     let apart = row.half(Placement::Apart).filter(|half| half.clients_busy > 0.9 && !half.keeps_pace);
     remarks.extend(apart.map(|half| format!("clients {:.0} % busy", half.clients_busy * 100.0)));
     let void = row.halves.iter().map(|half| half.void.moved()).filter(|moved| !moved.is_empty());

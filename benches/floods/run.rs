@@ -19,7 +19,7 @@ pub(crate) struct RunConfig {
     pub(crate) strace_all: bool,
 }
 
-/// What has been found out about one server in one scenario.
+/// The results of one server in one scenario.
 pub(crate) struct Row {
     pub(crate) entry: Entry,
     pub(crate) halves: Vec<Half>,
@@ -31,7 +31,7 @@ pub(crate) struct Row {
     pub(crate) each: Option<u64>,
 }
 
-/// What has been found out with both ends in their places.
+/// The results of one placement.
 pub(crate) struct Half {
     pub(crate) placement: Placement,
     pub(crate) tally: Tally,
@@ -63,13 +63,13 @@ struct Turns {
     void: Void,
 }
 
-/// What came of a scenario.
+/// The results of a scenario.
 #[derive(Default)]
 pub(crate) struct Found {
     pub(crate) rows: Vec<Row>,
-    /// Who could not take part, and why.
+    /// Servers that could not take part, and why.
     pub(crate) absent: Vec<String>,
-    /// Who did not do what it should, and what instead.
+    /// Servers that failed, and how.
     pub(crate) failed: Vec<String>,
     /// Among them is one of ours, or a baseline.
     pub(crate) ours_failed: bool,

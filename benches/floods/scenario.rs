@@ -1,4 +1,4 @@
-//! What is measured: each scenario is a load, where both ends run, and the servers that are to
+//! The scenarios: each is a load, where both ends run, and the servers that are to
 //! stand it.
 
 use crate::clients::{Order, Pace, Tally};
@@ -14,7 +14,7 @@ pub(crate) struct Scenario {
     /// Where both ends run, one after the other.
     pub(crate) placements: &'static [Placement],
     pub(crate) entries: Vec<Entry>,
-    /// What the others are compared with: the first of this kind, without idle connections.
+    /// The server that the others are compared with: the first of this kind, without idle connections.
     pub(crate) base: Option<Kind>,
     /// Also part of a quick run.
     pub(crate) quick: bool,
@@ -63,7 +63,7 @@ impl Load {
         tally.requests() as f64 * each as f64
     }
 
-    /// What is counted.
+    /// The unit that is counted.
     pub(crate) fn unit(self) -> &'static str {
         match self {
             Load::Flood { .. } => "requests",
@@ -89,11 +89,11 @@ const STACKS: [Kind; 9] = [
 /// Those that have places to run out of.
 const BOUNDED: [Kind; 4] = [Kind::MioStack, Kind::TokioStack, Kind::NodeStack, Kind::TwistedStack];
 const BOTH: &[Placement] = &[Placement::Limit, Placement::Apart];
-/// What the names of the scenarios with idle connections begin with.
+/// The beginning of the names of scenarios with idle connections.
 pub(crate) const IDLE: &str = "idle, ";
 /// How many clients a server holds at once where that matters.
 pub(crate) const PLACES: usize = 100;
-/// What is open beside the 100 that fill the server, in the scenario `eviction`.
+/// Connections beside the 100 that fill the server, in the scenario `eviction`.
 pub(crate) const EVICTING: usize = 28;
 
 /// Ours first, the baseline twice for the noise.

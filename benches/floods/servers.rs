@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 use test_support::machine::{ordinary, there};
-use test_support::{PATIENCE, Server, build, command, example, pollstack};
+use test_support::{Server, TEST_TIMEOUT, build, command, example, pollstack};
 
 /// A kind of server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,7 +38,7 @@ pub(crate) enum Kind {
     Sink,
 }
 
-/// What a server of any kind is asked for.
+/// The configuration of a server.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Setup {
     /// How many clients it is to hold, if not as many as it likes.
@@ -151,7 +151,7 @@ impl Kind {
         let server = Server::try_spawn(ordinary(&program), 0).ok_or("it does not start")?;
         let start = Instant::now();
         while TcpStream::connect(address).is_err() {
-            if start.elapsed() > PATIENCE {
+            if start.elapsed() > TEST_TIMEOUT {
                 return Err("it does not listen".to_owned());
             }
             std::thread::sleep(Duration::from_millis(5));

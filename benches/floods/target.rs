@@ -9,7 +9,7 @@ use crate::upload::upload;
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
-use test_support::PATIENCE;
+use test_support::TEST_TIMEOUT;
 use test_support::machine::{self, Calls, Placement, Strace};
 
 /// Places enough for a flood whose clients are told of a close before the server has counted it.
@@ -83,7 +83,7 @@ impl Target {
     /// Fills the places with connections that have sent a part of a request.
     fn hold(&mut self, count: usize, part: &[u8]) -> io::Result<()> {
         self.held = (0..count).map(|n| partial(&self.target, n, part)).collect::<io::Result<_>>()?;
-        patiently("nobody is turned away", || {
+        patiently("no client is turned away", || {
             let reply = connect(self.target.address, 0).and_then(|mut stream| {
                 stream.set_read_timeout(Some(Duration::from_millis(20)))?;
                 stream.read(&mut [0; 1])
@@ -159,7 +159,7 @@ impl Target {
 fn patiently(otherwise: &str, mut is_so: impl FnMut() -> bool) -> io::Result<()> {
     let start = Instant::now();
     while !is_so() {
-        if start.elapsed() > PATIENCE {
+        if start.elapsed() > TEST_TIMEOUT {
             return Err(io::Error::new(io::ErrorKind::TimedOut, otherwise));
         }
         std::thread::sleep(Duration::from_millis(5));

@@ -8,7 +8,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use test_support::machine::{self, Placement, Strace, ordinary, there};
-use test_support::{PATIENCE, Server, build, command, wait_until};
+use test_support::{Server, TEST_TIMEOUT, build, command, wait_until};
 
 /// The files, by name: what is measured, and a large one that takes no place on the disk.
 pub(crate) const SIZES: [(&str, u64); 3] = [("1k", 1 << 10), ("100k", 100 << 10), ("10m", 10 << 20)];
@@ -40,7 +40,7 @@ impl Site {
     }
 }
 
-/// What is in a file.
+/// The content of a file.
 fn content(len: u64) -> Vec<u8> {
     (0..len).map(|n| (n % 251) as u8).collect()
 }
@@ -142,7 +142,7 @@ impl Contender {
         let server = Server::try_spawn(command, 0)?;
         let start = Instant::now();
         while TcpStream::connect(address).is_err() {
-            if start.elapsed() > PATIENCE {
+            if start.elapsed() > TEST_TIMEOUT {
                 println!("left out: {name} does not listen");
                 return None;
             }
@@ -194,7 +194,7 @@ impl Contender {
 
 fn get(address: SocketAddr, name: &str) -> io::Result<Vec<u8>> {
     let mut stream = TcpStream::connect(address)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(TEST_TIMEOUT))?;
     write!(stream, "GET /{name} HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n")?;
     let mut reply = Vec::new();
     stream.read_to_end(&mut reply)?;

@@ -113,7 +113,7 @@ impl Hub {
 }
 
 impl Audience {
-    /// Publishes a message; how long it took until everybody had it.
+    /// Publishes a message. Returns how long it took until all subscribers had it.
     fn publish(&mut self) -> io::Result<Duration> {
         let all = self.subscribers.messages + self.subscribers.count();
         let start = Instant::now();
@@ -143,7 +143,7 @@ fn add_rows(text: &mut String, count: usize, hubs: &[Hub]) {
     }
 }
 
-/// What those who read feel of those who do not.
+/// Measures subscribers that read beside some that do not.
 fn beside_stalled(rounds: usize) -> io::Result<String> {
     let Some(contender) = Contender::pubsub() else { return Ok(String::new()) };
     let mut hub = Hub::new(contender);

@@ -1,4 +1,4 @@
-//! What a file costs: wrk asks both servers for the same ones.
+//! The cost of a file: wrk asks both servers for the same ones.
 
 use crate::contender::{Contender, SIZES};
 use crate::{in_words, middle};
@@ -12,7 +12,7 @@ const CONNECTIONS: &str = "50";
 /// Where the load runs; the server has the second processor.
 const PLACEMENTS: [Placement; 2] = [Placement::Apart, Placement::Limit];
 
-/// What is asked for, and how.
+/// The requests of a row.
 #[derive(Clone, Copy)]
 struct Load {
     file: &'static str,
@@ -31,7 +31,7 @@ struct Turns {
     calls: String,
 }
 
-/// What wrk has counted.
+/// The counts of wrk.
 struct Done {
     requests: f64,
     rate: f64,

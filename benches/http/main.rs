@@ -1,4 +1,4 @@
-//! What a file costs, in the example `web` and in nginx, and what a message to many costs, in the
+//! The cost of a file, in the example `web` and in nginx, and of a message to many, in the
 //! example `pubsub`, in nginx with nchan and in Node; always in the same run.
 //!
 //! ```text
@@ -38,7 +38,7 @@ struct Options {
     /// Pairs of turns.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pairs: Option<u16>,
-    /// What cargo says, if it runs benchmarks.
+    /// Set by `cargo bench`.
     #[arg(long, hide = true)]
     bench: bool,
 }

@@ -10,7 +10,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
-use test_support::PATIENCE;
+use test_support::TEST_TIMEOUT;
 use test_support::machine::{Placement, place_clients};
 
 /// How many slow readers there are where memory is measured, and beside a quick client.
@@ -53,7 +53,7 @@ fn crowd(contender: &Contender) -> io::Result<u64> {
     Ok(contender.peak_memory())
 }
 
-/// What a quick client feels, in words: percentiles without and beside slow readers.
+/// The latency of a quick client in words: percentiles without and beside slow readers.
 fn beside(contender: &Contender, rounds: usize) -> io::Result<String> {
     let mut quick = connect(contender.address, None)?;
     let mut slow = readers(contender.address, BESIDE)?;
@@ -102,7 +102,7 @@ fn connect(address: SocketAddr, room: Option<usize>) -> io::Result<TcpStream> {
     }
     socket.connect(&address.into())?;
     socket.set_tcp_nodelay(true)?;
-    socket.set_read_timeout(Some(PATIENCE))?;
+    socket.set_read_timeout(Some(TEST_TIMEOUT))?;
     Ok(socket.into())
 }
 

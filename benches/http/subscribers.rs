@@ -1,4 +1,4 @@
-//! Many subscribers of server-sent events, and somebody who publishes.
+//! Many subscribers of server-sent events, and one publisher.
 
 use crate::contender::Contender;
 use mio::net::TcpStream;
@@ -7,9 +7,9 @@ use socket2::{Domain, Socket, Type};
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
-use test_support::PATIENCE;
+use test_support::TEST_TIMEOUT;
 
-/// What is in every message once, and in nothing else that is sent.
+/// A byte that is in every message once, and in nothing else that is sent.
 const MARK: u8 = b'$';
 
 /// Subscribers that read whatever comes.
@@ -18,7 +18,7 @@ pub(crate) struct Subscribers {
     events: Events,
     streams: Vec<TcpStream>,
     buffer: Vec<u8>,
-    /// How many messages have come, to anybody.
+    /// How many messages have come, over all subscribers.
     pub(crate) messages: u64,
 }
 
@@ -50,7 +50,7 @@ impl Subscribers {
     pub(crate) fn read_until(&mut self, messages: u64) -> io::Result<()> {
         let start = Instant::now();
         while self.messages < messages {
-            if start.elapsed() > PATIENCE {
+            if start.elapsed() > TEST_TIMEOUT {
                 let text = format!("{} messages have come, and not {messages}", self.messages);
                 return Err(io::Error::new(ErrorKind::TimedOut, text));
             }
@@ -83,7 +83,7 @@ pub(crate) fn subscribe(address: SocketAddr, room: Option<usize>) -> io::Result<
         socket.set_recv_buffer_size(room)?;
     }
     socket.connect(&address.into())?;
-    socket.set_read_timeout(Some(PATIENCE))?;
+    socket.set_read_timeout(Some(TEST_TIMEOUT))?;
     let mut stream = std::net::TcpStream::from(socket);
     stream.write_all(b"GET /channels/bench/events HTTP/1.1\r\nHost: 127.0.0.1\r\nAccept: text/event-stream\r\n\r\n")?;
     Ok(stream)
@@ -100,7 +100,7 @@ impl Publisher {
     pub(crate) fn connect(address: SocketAddr, bytes: usize) -> io::Result<Publisher> {
         let stream = std::net::TcpStream::connect(address)?;
         stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_read_timeout(Some(TEST_TIMEOUT))?;
         let head = format!(
             "POST /channels/bench HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: text/plain\r\nContent-Length: {bytes}\r\n\r\n"
         );

@@ -1,4 +1,4 @@
-//! What our own work costs, without any network: the parser, the stack with its lines, and a turn
+//! The cost of our own code, without any network: the parser, the stack with its lines, and a turn
 //! of the loop.
 
 mod memory;

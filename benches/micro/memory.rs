@@ -11,12 +11,12 @@ use std::time::Instant;
 pub(crate) struct Memory {
     /// How many are still to come.
     pub(crate) waiting: Rc<Cell<usize>>,
-    /// What they want, in turn.
+    /// The requests, in turn.
     requests: [&'static [u8]; 2],
     now: Instant,
 }
 
-/// What a client still has to send.
+/// The bytes that a client still has to send.
 pub(crate) struct Stream(&'static [u8]);
 
 impl Memory {

@@ -139,7 +139,7 @@ impl<'a> Response<'a> {
 
     /// Changes to another protocol, with `101 Switching Protocols` whatever the status: from here
     /// on the client's bytes go to [`Handler::on_data`](super::Handler::on_data) as they are, and
-    /// what is [sent](super::Responder::send) goes out as it is (RFC 9110, section 7.8).
+    /// bytes that are [sent](super::Responder::send) go out as they are (RFC 9110, section 7.8).
     ///
     /// The handler has made sure that the client asked for it. One of HTTP/1.0 cannot have; nor may
     /// there be a body still to come: the response is a `400` then.

@@ -28,12 +28,12 @@ fn without_descriptors_it_waits_for_a_close_or_a_short_time() {
         assert_eq!(client.unread(), 0, "accepted without a new edge of the listener");
         assert_eq!(server.timeout(), None);
     }
-    assert!(!second.is_closed(), "nobody was closed for it");
+    assert!(!second.is_closed(), "no connection was closed for it");
 }
 
 /// Lost otherwise: newcomers, turned away for the sake of connections that are already over.
 #[test]
-fn without_descriptors_who_lingers_goes_first() {
+fn without_descriptors_lingering_connections_go_first() {
     let world = World::new(0);
     let mut server = serve(&world, Probe::once());
     let lingering = world.send(&[b'x'; 70_000]);
@@ -142,7 +142,7 @@ fn a_rejection_costs_five_calls_or_lingers() {
     let late = world.connect();
     world.settle(&mut server);
     assert_eq!(world.take_calls(), ["accept", "accept", "read", "write_more", "shutdown_write", "watch"]);
-    assert_eq!(server.stats().open, 1, "who lingers is no client");
+    assert_eq!(server.stats().open, 1, "a lingering connection is no client");
     late.send(b"x");
     late.end();
     world.settle(&mut server);
@@ -206,7 +206,7 @@ fn an_adopted_connection_is_admitted_as_a_newcomer_is() {
     let few = server.listen(ListenerConfig::unbound().max_conns(1)).unwrap();
     server.adopt(few, world.stream().1, Peer::Unix).unwrap();
     let error = server.adopt(few, world.stream().1, Peer::Unix).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::ResourceBusy, "nobody would ever be told of it");
+    assert_eq!(error.kind(), ErrorKind::ResourceBusy, "it would never be admitted");
     world.settle(&mut server);
     assert_eq!(server.stats().open, 2);
 
@@ -214,5 +214,5 @@ fn an_adopted_connection_is_admitted_as_a_newcomer_is() {
     world.settle(&mut server);
     assert!(clients[1].is_closed());
     let error = server.adopt(outgoing, world.stream().1, Peer::Unix).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::InvalidInput, "nobody would ever close it");
+    assert_eq!(error.kind(), ErrorKind::InvalidInput, "it would never be closed");
 }

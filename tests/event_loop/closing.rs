@@ -22,9 +22,9 @@ fn a_close_happens_once_and_counts_what_never_left() {
     assert_eq!(news(&server), ["#1 open", "#1 close ConnectionReset unsent 4"]);
 }
 
-/// Lost otherwise: somebody else's bytes, sent to the connection that has got the slot.
+/// Lost otherwise: bytes for another client, sent to the connection that has got the slot.
 #[test]
-fn a_stale_id_reaches_nobody() {
+fn a_stale_id_reaches_no_connection() {
     let world = World::new(0);
     let mut server = serve(&world, Probe::silent());
     let first = world.connect();
@@ -54,7 +54,7 @@ fn a_stale_id_reaches_nobody() {
 
 /// Lost otherwise: a connection, to an event that was meant for the one before it.
 #[test]
-fn late_and_false_events_harm_nobody() {
+fn late_and_false_events_do_no_harm() {
     let world = World::new(0);
     let mut server = serve(&world, Probe::echo());
     let client = world.connect();
@@ -113,7 +113,7 @@ fn finish_lingers_only_over_unread_input() {
     assert_eq!(news(&server).last().unwrap(), &"#2 close Finished unsent 0", "for the service it has closed");
     greedy.send(&[b'x'; 100_000]);
     world.settle(&mut server);
-    assert_eq!(greedy.unread(), 0, "what still comes is dropped");
+    assert_eq!(greedy.unread(), 0, "further input is dropped");
     greedy.end();
     world.settle(&mut server);
     assert!(greedy.is_closed() && !greedy.was_reset());
@@ -157,7 +157,7 @@ fn lingering_is_bounded_in_time_bytes_and_number() {
 
 /// Lost otherwise: five seconds for every peer that has ended before it is answered.
 #[test]
-fn nobody_lingers_for_a_peer_that_has_ended() {
+fn no_connection_lingers_for_a_peer_that_has_ended() {
     let world = World::new(0);
     let mut probe = Probe::silent();
     probe.on_eof = EofAction::Keep;

@@ -22,7 +22,7 @@ fn a_deadline_is_met_under_a_flood_of_newcomers() {
     assert_eq!(server.timeout(), None, "no deadline is left behind");
 }
 
-/// Lost otherwise: rest. A deadline that has been moved or cleared wakes nobody.
+/// Lost otherwise: rest. A deadline that has been moved or cleared does not wake the loop.
 #[test]
 fn a_moved_deadline_wakes_at_its_new_time_only() {
     let world = World::new(0);

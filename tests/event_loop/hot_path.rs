@@ -1,4 +1,4 @@
-//! What an ordinary request costs, and in which order requests are served.
+//! The cost of an ordinary request, and the order in which requests are served.
 
 use super::*;
 
@@ -10,7 +10,7 @@ fn an_immediate_request_costs_five_calls() {
     let clients: Vec<Client> = (0..10).map(|_| world.send(b"x")).collect();
     assert_eq!(world.settle(&mut server), 1, "one turn, and so one wait");
     let mut expected = ["accept", "read", "write_more", "shutdown_write", "close"].repeat(10);
-    expected.push("accept"); // which finds nobody
+    expected.push("accept"); // which finds the backlog empty
     assert_eq!(world.take_calls(), expected);
     assert!(clients.iter().all(|client| client.read() == b"." && client.has_ended()));
 }

@@ -16,7 +16,7 @@ fn an_end_behind_data_is_seen_without_an_edge_of_its_own() {
     assert_eq!(news(&server), ["#1 open", "#1 eof", "#1 close Finished unsent 0"]);
 }
 
-/// Lost otherwise: messages that the network cuts up. What is not taken is offered again in one
+/// Lost otherwise: messages that the network cuts up. Input that is not taken is offered again in one
 /// piece with what follows.
 #[test]
 fn input_that_is_left_is_offered_again_with_more() {
@@ -76,7 +76,7 @@ fn a_reset_is_noticed_while_paused() {
 
 /// Lost otherwise: memory, to a client that sends a message without end.
 #[test]
-fn a_full_input_buffer_that_nobody_empties_ends_the_connection() {
+fn a_full_input_that_is_not_taken_ends_the_connection() {
     let world = World::new(0);
     let mut server = serve(&world, Probe::new(|_, _, _| 0));
     world.send(&[b'x'; 1_000_000]);
@@ -109,7 +109,7 @@ fn backpressure_holds_and_lets_go() {
     assert!(echoed == data);
 }
 
-/// Lost otherwise: everybody else, to one client that never stops sending.
+/// Lost otherwise: all other clients, to one that never stops sending.
 #[test]
 fn a_busy_connection_has_a_bounded_turn() {
     let world = World::new(0);
@@ -127,7 +127,7 @@ fn a_busy_connection_has_a_bounded_turn() {
     assert_eq!(flood.unread(), 0, "and the rest needs no further event");
 }
 
-/// Lost otherwise: everybody else, to a service that sends more whenever it may.
+/// Lost otherwise: all other clients, to a service that sends more whenever it may.
 #[test]
 fn a_service_that_always_sends_more_has_a_bounded_turn() {
     let world = World::new(0);

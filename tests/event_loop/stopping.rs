@@ -6,7 +6,7 @@ use pollstack::limits::DEFAULT_ACCEPTS;
 
 /// Lost otherwise: requests under way at a stop, and those waiting in the backlog.
 #[test]
-fn a_stop_serves_who_is_there_and_then_ends() {
+fn a_stop_serves_its_clients_and_then_ends() {
     let world = World::new(0);
     let mut server = serve(&world, Probe::once());
     let slow = world.connect();
@@ -24,7 +24,7 @@ fn a_stop_serves_who_is_there_and_then_ends() {
     assert_eq!(news(&server)[3], "shutdown");
 }
 
-/// Lost otherwise: everybody in a long backlog, and those of whom the loop has not heard yet.
+/// Lost otherwise: every client in a long backlog, also those without an event yet.
 #[test]
 fn a_stop_serves_the_whole_backlog() {
     let world = World::new(0);
@@ -56,7 +56,7 @@ fn a_flood_does_not_hold_up_a_stop() {
 
 /// Lost otherwise: a quick restart, to clients that have their answer and stay.
 #[test]
-fn who_lingers_holds_up_a_stop_for_a_moment_only() {
+fn lingering_connections_hold_up_a_stop_for_a_moment_only() {
     let world = World::new(0);
     let mut server = world.serve(Probe::silent(), Limits::default(), listener(0, busy()));
     let rejected = world.connect();

@@ -1,4 +1,4 @@
-//! What handlers may do, in a simulated network.
+//! The effects of handlers, in a simulated network.
 
 use super::*;
 use pollstack::http::{BUSY, Headers, Outcome};
@@ -179,7 +179,7 @@ fn release(server: &mut EventLoop<Http<Script>, Sim>, body: &[u8]) {
         http.call(cx, |script, http| {
             let id = script.held.remove(0);
             http.respond(id, Status::OK).body(body);
-            http.respond(id, Status::OK).body(b"an id that is over reaches nobody");
+            http.respond(id, Status::OK).body(b"a stale id reaches no exchange");
         })
     });
 }
@@ -193,7 +193,7 @@ fn a_request_can_be_held_and_answered_by_its_id() {
     let other = world.connect();
     other.send(GET);
     world.settle(&mut server);
-    assert_eq!(one(&other.read(), "GET").status, 200, "and nobody else does");
+    assert_eq!(one(&other.read(), "GET").status, 200, "and no other client does");
     release(&mut server, b"first");
     world.settle(&mut server);
     assert_eq!(one(&client.read(), "GET").text(), "first");
@@ -245,7 +245,7 @@ fn a_handler_is_told_when_its_client_goes() {
     assert_eq!((log(&server), client.is_closed()), (vec!["eof", "Aborted"], true));
 }
 
-/// Lost otherwise: memory, to whoever asks for much and reads slowly.
+/// Lost otherwise: memory, to a client that asks for much and reads slowly.
 #[test]
 fn large_replies_wait_for_their_reader() {
     for (path, byte) in [("/large", b'x'), ("/length", b'x'), ("/piece", b'p'), ("/shared", b's')] {
@@ -317,7 +317,7 @@ fn files_are_sent_with_their_length() {
     assert!(short.was_reset(), "not a part for the whole");
 }
 
-/// Lost otherwise: the end of every header, to whoever gets a line break into a value.
+/// Lost otherwise: the end of every header, to a client that gets a line break into a value.
 #[test]
 fn no_line_break_gets_into_a_header() {
     for path in ["/split", "/name", "/ours", "/unprepared", "/huge"] {
@@ -358,7 +358,7 @@ fn streamed_bodies_go_both_ways_at_the_pace_of_their_reader() {
         client.send(&vec![b'a'; 3_000_000]);
         client.send(GET);
         world.settle(&mut server);
-        assert!(client.unread() > 2_000_000, "what is not read back is not taken");
+        assert!(client.unread() > 2_000_000, "input that is not read back is not taken");
         let bytes = read_all(&world, &mut server, &client);
         let (replies, _) = replies(&bytes, &["PUT", "GET"]).expect("two replies");
         assert!(replies[0].body.len() == 3_000_000 && replies[0].body.iter().all(|byte| *byte == b'A'));
@@ -410,7 +410,7 @@ fn a_chunk_can_wait_at_its_beginning() {
     assert_eq!(one(&client.read(), "PUT").text(), "abc");
 }
 
-/// Lost otherwise: connections, to bodies that nobody wants, or the next request in one of them.
+/// Lost otherwise: connections, to unwanted bodies, or the next request in one of them.
 #[test]
 fn bodies_are_read_past_or_refused() {
     let post = |path, body: &[u8], len: usize| {
@@ -438,7 +438,7 @@ fn bodies_are_read_past_or_refused() {
     assert_eq!(one(&client.read(), "POST").status, 415);
     let expecting = b"POST /skip HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n";
     let (_, _, client) = play(expecting);
-    assert!(one(&client.read(), "POST").closes(), "what comes next may be the body, or a request");
+    assert!(one(&client.read(), "POST").closes(), "the next bytes may be the body, or a request");
 }
 
 /// Lost otherwise: other protocols, such as WebSocket.
@@ -494,7 +494,7 @@ fn slow_requests_are_timed_out_by_the_clock() {
     world.settle(&mut server);
     world.advance(silence - Duration::from_nanos(1));
     world.settle(&mut server);
-    assert_eq!(client.read(), b"", "what has come counts");
+    assert_eq!(client.read(), b"", "bytes that have come count");
     world.advance(Duration::from_nanos(1));
     world.settle(&mut server);
     assert_eq!(one(&client.read(), "GET").status, 408);
@@ -543,7 +543,7 @@ fn who_reads_nothing_is_given_up() {
     assert_eq!(log(&server), ["Aborted"]);
 }
 
-/// Lost otherwise: long polls that end in time; and nobody times out who only waits.
+/// Lost otherwise: long polls that end in time, and clients that only wait.
 #[test]
 fn a_handler_has_deadlines_of_its_own() {
     let (world, mut server, client) = play(&request("/deadline"));
@@ -631,7 +631,7 @@ fn a_body_has_to_come_in_time() {
     }
 }
 
-/// Lost otherwise: the time that a stop gives to others, to a body that nobody wants any more.
+/// Lost otherwise: the time that a stop gives to others, to a body that is not wanted any more.
 #[test]
 fn a_stop_does_not_wait_for_a_body_that_is_read_past() {
     let (world, mut server, client) = play(b"POST /skip HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nabc");
@@ -644,7 +644,7 @@ fn a_stop_does_not_wait_for_a_body_that_is_read_past() {
     assert!(server.is_stopped());
 }
 
-/// Lost otherwise: a page for whoever finds no place.
+/// Lost otherwise: a page for a client without a place.
 #[test]
 fn newcomers_beyond_the_capacity_read_a_page() {
     let world = World::new(1);

@@ -14,7 +14,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use test_support::replies::{Response, one, replies};
 use test_support::{Client, Server, example};
 
-/// What time it is on the wall when a simulated world begins.
+/// The wall-clock time at which a simulated world begins.
 const DATE: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
 
 /// The echo server on a free port.

@@ -1,4 +1,4 @@
-//! What has to be refused because somebody in front of the server could read it otherwise: the
+//! Requests that are refused because a proxy in front of the server could read them otherwise: the
 //! cases that smuggle requests, each with its reason.
 
 use super::*;
@@ -115,10 +115,10 @@ const CASES: &[(u16, &str, &str)] = &[
     ),
 ];
 
-/// What would be a request of its own if the one before ended earlier, or later, than it does.
+/// Bytes that would be a request of their own if the one before ended earlier, or later, than it does.
 const SMUGGLED: &str = "GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n";
 
-/// Lost otherwise: other people's requests, to whoever gets a second one past a proxy.
+/// Lost otherwise: other clients' requests, to one that gets a second request past a proxy.
 #[test]
 fn what_can_be_read_in_two_ways_is_refused() {
     for (status, request, why) in CASES {

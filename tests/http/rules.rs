@@ -1,4 +1,4 @@
-//! What clients may do, over real sockets.
+//! The rules for clients, over real sockets.
 
 use super::*;
 use std::io::Read;
@@ -98,7 +98,7 @@ fn who_waits_for_a_continue_gets_it() {
     client.send(b"abc");
     assert_eq!(read(&mut client, &["POST"])[0].text(), "abc");
     client.send(b"POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\nabc");
-    assert_eq!(read(&mut client, &["POST"]).len(), 1, "who has begun needs no invitation");
+    assert_eq!(read(&mut client, &["POST"]).len(), 1, "a client that has begun needs no invitation");
     client.send(b"POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 9999999\r\n\r\n");
     assert_eq!(one(&client.answer(), "POST").status, 413, "and not invited first");
     assert_eq!(last(&server, b"GET / HTTP/1.1\r\nHost: a\r\nExpect: money\r\n\r\n").status, 417);
@@ -181,10 +181,10 @@ fn who_ends_its_half_is_answered() {
     }
     let mut client = server.connect();
     client.fin();
-    assert_eq!(client.answer(), b"", "who has asked for nothing");
+    assert_eq!(client.answer(), b"", "it has asked for nothing");
 }
 
-/// Lost otherwise: a server that can be stopped. Whoever is connected and silent must not hold
+/// Lost otherwise: a server that can be stopped. A silent client must not hold
 /// it up.
 #[test]
 fn sigterm_ends_it() {

@@ -20,7 +20,7 @@ const REQUESTS: [(&str, &str, &str); 7] = [
     ("B", "B /e HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\nhi", "B /e hi"),
 ];
 
-/// What a client has been told, without the invitations that it may or may not have got.
+/// The responses that a client has read, without the invitations that it may or may not have got.
 fn told(bytes: &[u8], methods: &[&str]) -> Vec<String> {
     let (replies, len) =
         replies(bytes, methods).unwrap_or_else(|| panic!("{methods:?} are answered: {}", bytes.escape_ascii()));

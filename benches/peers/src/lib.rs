@@ -1,4 +1,4 @@
-//! What the Rust peers share: their arguments, the listening socket and the bytes of the protocol.
+//! The common parts of the Rust peers: their arguments, the listening socket and the bytes of the protocol.
 
 use std::env;
 use std::io::{self, Write};
@@ -39,7 +39,7 @@ pub mod stack {
 
     /// Items on the stack.
     pub const CAPACITY: usize = 100;
-    /// What a client reads that is one too many.
+    /// The byte for a client that is one too many.
     pub const BUSY: &[u8] = &[0xFF];
 
     /// Returns the second argument: how many clients are served at the same time.
@@ -69,7 +69,7 @@ pub mod stack {
         /// The response to a push is a header that announces nothing.
         pub const STORED: Frame = Frame::EMPTY;
 
-        /// What is in a frame of which `len` bytes have come: `None` if more must follow, an error
+        /// The content of a frame of which `len` bytes have come: `None` if more must follow, an error
         /// if it is a push of nothing.
         pub fn request(&self, len: usize) -> Option<Result<Request, ()>> {
             match self.0[0] {

@@ -36,11 +36,11 @@ const TURN_BYTES: usize = 1024 * 1024;
   (printf 'confirm-accio\\r\\nconfirm-accio-again\\r\\n\\r\\n'; cat FILE) | nc -N 127.0.0.1 5000"
 )]
 struct Options {
-    /// ListenerConfig on this port of all IPv4 interfaces; 0 takes a free one
+    /// Listen on this port of all IPv4 interfaces; 0 takes a free one
     #[arg(allow_negative_numbers = true)]
     port: u16,
 
-    /// ListenerConfig on IP:PORT, [IPV6]:PORT or unix:PATH, too; may be repeated
+    /// Listen on IP:PORT, [IPV6]:PORT or unix:PATH, too; may be repeated
     #[arg(long, value_name = "ADDR")]
     listen: Vec<Address>,
 

@@ -30,11 +30,11 @@ const STRANGERS: usize = 64;
 #[derive(Parser)]
 #[command(version, after_help = "Try it:\n  nc 127.0.0.1 5378    HELLO-FROM ann, LIST, SEND ann hello")]
 struct Options {
-    /// ListenerConfig on this IP address, or on unix:PATH
+    /// Listen on this IP address, or on unix:PATH
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1", value_parser = address)]
     address: Address,
 
-    /// ListenerConfig on this port; 0 takes a free one
+    /// Listen on this port; 0 takes a free one
     #[arg(long, default_value_t = 5378)]
     port: u16,
 

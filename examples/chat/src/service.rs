@@ -26,7 +26,7 @@ pub struct Chat {
     room: usize,
     /// The users who are logged in.
     users: BTreeMap<Rc<[u8]>, ConnId>,
-    /// Everybody who is connected.
+    /// All users that are connected.
     clients: HashMap<ConnId, Client>,
 }
 
@@ -65,7 +65,7 @@ struct Delivery {
 }
 
 /// The request has to wait for something; it will be offered again.
-struct Later;
+struct Deferred;
 
 impl Chat {
     /// A server for at most `max_users` users.
@@ -94,7 +94,7 @@ impl Chat {
     }
 
     /// Does what a line asks for.
-    fn request(&mut self, cx: &mut Context<'_>, id: ConnId, line: &[u8]) -> Result<(), Later> {
+    fn request(&mut self, cx: &mut Context<'_>, id: ConnId, line: &[u8]) -> Result<(), Deferred> {
         let client = &self.clients[&id];
         let (header, body) = protocol::cut(line);
         let answer = match (header, &client.name) {
@@ -110,7 +110,7 @@ impl Chat {
         Ok(())
     }
 
-    fn log_in(&mut self, cx: &mut Context<'_>, id: ConnId, name: &[u8]) -> Result<(), Later> {
+    fn log_in(&mut self, cx: &mut Context<'_>, id: ConnId, name: &[u8]) -> Result<(), Deferred> {
         if !protocol::is_name(name) {
             return self.refuse(cx, id, BAD_RQST_BODY);
         }
@@ -120,7 +120,7 @@ impl Chat {
         if self.users.len() >= self.max_users {
             return self.refuse(cx, id, BUSY);
         }
-        self.say(cx, id, &[b"HELLO ", name, b"\n"], 0).map_err(|_| Later)?;
+        self.say(cx, id, &[b"HELLO ", name, b"\n"], 0).map_err(|_| Deferred)?;
         let name: Rc<[u8]> = name.into();
         log::debug!("{id} is {}", name.escape_ascii());
         self.users.insert(Rc::clone(&name), id);
@@ -128,17 +128,17 @@ impl Chat {
         Ok(())
     }
 
-    fn list(&mut self, cx: &mut Context<'_>, id: ConnId) -> Result<(), Later> {
+    fn list(&mut self, cx: &mut Context<'_>, id: ConnId) -> Result<(), Deferred> {
         if !self.clients[&id].unanswered.is_empty() {
-            return Err(Later);
+            return Err(Deferred);
         }
         let names: Vec<&[u8]> = self.users.keys().map(|name| &name[..]).collect();
-        self.say(cx, id, &[b"LIST-OK ", &names.join(&b','), b"\n"], 0).map_err(|_| Later)
+        self.say(cx, id, &[b"LIST-OK ", &names.join(&b','), b"\n"], 0).map_err(|_| Deferred)
     }
 
     /// Puts a message on its way, if its recipient has room for it beside the answers that it may
     /// be owed.
-    fn deliver(&mut self, cx: &mut Context<'_>, id: ConnId, sender: Rc<[u8]>, body: &[u8]) -> Result<Answer, Later> {
+    fn deliver(&mut self, cx: &mut Context<'_>, id: ConnId, sender: Rc<[u8]>, body: &[u8]) -> Result<Answer, Deferred> {
         let (name, text) = protocol::cut(body);
         if name.is_empty() || text.is_empty() {
             return Ok(Answer::Known(BAD_RQST_BODY));
@@ -159,13 +159,13 @@ impl Chat {
                 if !held_back.contains(&id) {
                     held_back.push_back(id);
                 }
-                Err(Later)
+                Err(Deferred)
             }
         }
     }
 
     /// Says the last word to a client, and lets it go.
-    fn refuse(&mut self, cx: &mut Context<'_>, id: ConnId, word: &'static [u8]) -> Result<(), Later> {
+    fn refuse(&mut self, cx: &mut Context<'_>, id: ConnId, word: &'static [u8]) -> Result<(), Deferred> {
         self.client(id).unanswered.push_back(Answer::Known(word));
         self.leave(cx, id);
         Ok(())
@@ -247,7 +247,7 @@ impl Service for Chat {
         }
         let (result, len) = match protocol::front(input, searched) {
             Front::Part => return 0,
-            _ if !self.may_ask(cx, id) => (Err(Later), 0),
+            _ if !self.may_ask(cx, id) => (Err(Deferred), 0),
             Front::Line(line, len) => (self.request(cx, id, line), len),
             Front::TooLong => (self.refuse(cx, id, BAD_RQST_BODY), input.len()),
         };
@@ -256,7 +256,7 @@ impl Service for Chat {
                 *searched = 0;
                 len
             }
-            Err(Later) => {
+            Err(Deferred) => {
                 cx.pause(id);
                 0
             }

@@ -41,7 +41,7 @@ Try it:
   curl -d message=hello http://127.0.0.1:8000/channels/lobby"
 )]
 struct Options {
-    /// ListenerConfig on IP:PORT, [IPV6]:PORT or unix:PATH; may be repeated
+    /// Listen on IP:PORT, [IPV6]:PORT or unix:PATH; may be repeated
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8000")]
     listen: Vec<Address>,
 

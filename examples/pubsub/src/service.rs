@@ -103,7 +103,7 @@ impl Pubsub {
         }
     }
 
-    /// Publishes a message, and sends it to everybody.
+    /// Publishes a message, and sends it to all subscribers.
     pub(crate) fn publish(
         &mut self,
         http: &mut Responder<'_>,

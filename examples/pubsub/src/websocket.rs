@@ -107,7 +107,7 @@ fn is_key(key: &[u8]) -> bool {
     }
 }
 
-/// A whole text message, as it goes to everybody.
+/// A whole text message, as all subscribers get it.
 pub(crate) fn text_frame(text: &[u8]) -> Vec<u8> {
     bytes(Frame::message(text.to_vec(), OpCode::Data(Data::Text), true))
 }

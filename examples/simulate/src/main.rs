@@ -3,7 +3,7 @@
 //! The loop's part in it: it runs on any [`Net`](pollstack::net::Net). Here that is a
 //! network in memory with a clock that jumps, clients who hang up, stall and send rubbish, and a
 //! kernel that interrupts, splits, reorders and runs out; and after every turn a naive model says
-//! what should have happened. A seed decides everything, so what fails once fails again.
+//! what should have happened. A seed decides everything, so a failure can be repeated.
 //!
 //! ```text
 //! cargo run --release -p simulate -- --seeds 100000

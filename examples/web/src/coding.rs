@@ -40,7 +40,7 @@ impl Coding {
 
 impl Accepted {
     /// Parses the request's `Accept-Encoding` (RFC 9110, section 12.5.3). Content as it is will
-    /// do for everybody, if nothing better does.
+    /// do for all clients, if nothing better does.
     pub(crate) fn of(request: &Request<'_>) -> Accepted {
         let (mut gzip, mut brotli, mut plain, mut rest) = (None, None, None, None);
         let fields = request.headers().filter(|(name, _)| name.eq_ignore_ascii_case("accept-encoding"));

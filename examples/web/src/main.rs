@@ -44,11 +44,11 @@ SIGHUP has it read again. Try it:
   curl -i http://127.0.0.1:8080/"
 )]
 struct Options {
-    /// ListenerConfig on this port of all IPv4 interfaces; 0 takes a free one [default: 8080, unless there is --listen]
+    /// Listen on this port of all IPv4 interfaces; 0 takes a free one [default: 8080, unless there is --listen]
     #[arg(short, long)]
     port: Option<u16>,
 
-    /// ListenerConfig on IP:PORT, [IPV6]:PORT or unix:PATH; may be repeated
+    /// Listen on IP:PORT, [IPV6]:PORT or unix:PATH; may be repeated
     #[arg(long, value_name = "ADDR")]
     listen: Vec<Address>,
 

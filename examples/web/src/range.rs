@@ -12,7 +12,7 @@ pub(crate) enum Range {
 }
 
 impl Range {
-    /// What `value` means for content of `len` bytes.
+    /// Reads the range `value` for content of `len` bytes.
     pub(crate) fn of(value: &[u8], len: u64) -> Range {
         let Some((unit, range)) = std::str::from_utf8(value).ok().and_then(|text| text.split_once('=')) else {
             return Range::Whole;

@@ -22,7 +22,7 @@ const INDEX: &[u8] = b"index.html";
 /// Methods that are known, and not for files. The layer knows of CONNECT.
 const OTHER_METHODS: [&str; 6] = ["POST", "PUT", "DELETE", "OPTIONS", "TRACE", "PATCH"];
 
-/// What `/` shows before there is a page.
+/// The page at `/` before there is one.
 const PLACEHOLDER: &str = "<!DOCTYPE html>
 <title>A web server</title>
 <h1>It serves</h1>

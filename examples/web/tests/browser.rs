@@ -150,7 +150,7 @@ fn serve(folder: &Path) -> (Server, String) {
     (server, address)
 }
 
-/// Lost otherwise: everybody who looks at a site with a browser instead of a test's client.
+/// Lost otherwise: the readers who look at a site with a browser instead of a test's client.
 #[test]
 fn a_page_loads_with_all_that_is_in_it() {
     let Some(browser) = Browser::start() else { return };

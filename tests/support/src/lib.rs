@@ -1,4 +1,4 @@
-//! What the tests and the benchmarks share: the real servers as child processes, clients for them,
+//! The common parts of the tests and the benchmarks: the real servers as child processes, clients for them,
 //! strict readers of replies, a browser.
 #![allow(missing_docs, clippy::new_without_default)]
 

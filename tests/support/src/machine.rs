@@ -1,6 +1,6 @@
 //! The machine: which processor runs what, and what the kernel tells of a run.
 
-use crate::{PATIENCE, Server};
+use crate::{Server, TEST_TIMEOUT};
 use std::ffi::OsStr;
 use std::fs;
 use std::process::{Child, Command, Stdio};
@@ -123,7 +123,7 @@ pub fn cpu(pid: u32) -> Duration {
     Duration::from_nanos(threads.filter_map(|thread| time(thread.path().join("schedstat"))).sum())
 }
 
-/// What a reader has to know of the machine.
+/// The description of the machine.
 pub fn describe() -> String {
     let cpus = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = cpus.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or("");
@@ -156,7 +156,7 @@ impl Void {
         (0..3).for_each(|n| self.0[n] += now.0[n] - before.0[n]);
     }
 
-    /// What has moved; empty if nothing has.
+    /// The figures that have moved; empty if none has.
     pub fn moved(&self) -> String {
         let moved = Void::NAMES.iter().zip(self.0).filter(|(_, count)| *count > 0);
         moved.map(|(name, count)| format!("{name} +{count}")).collect::<Vec<_>>().join(" ")
@@ -192,7 +192,7 @@ impl Strace {
         let traced = || fs::read_to_string(format!("/proc/{pid}/status")).is_ok_and(|s| !s.contains("TracerPid:\t0\n"));
         let start = Instant::now();
         while !traced() {
-            if child.try_wait().ok()?.is_some() || start.elapsed() > PATIENCE {
+            if child.try_wait().ok()?.is_some() || start.elapsed() > TEST_TIMEOUT {
                 let _ = child.kill();
                 return None; // it is not allowed to, for example
             }

@@ -1,5 +1,5 @@
 //! The real server as a child process, and clients for it. Every wait here ends: with what is
-//! waited for, or after `PATIENCE` with a panic.
+//! waited for, or after `TEST_TIMEOUT` with a panic.
 
 use socket2::SockRef;
 use std::collections::BTreeMap;
@@ -14,7 +14,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 /// Far longer than anything takes that works.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub const TEST_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Held while a process is started and while a client is closed: a process that is just being
 /// started has a copy of every descriptor for a moment, and would keep a closed connection open.
@@ -27,7 +27,7 @@ pub fn no_fork() -> MutexGuard<'static, ()> {
 /// A running server; killed when dropped.
 pub struct Server {
     child: Child,
-    /// What it said when it was ready.
+    /// The lines of its announcement.
     pub ready: Vec<String>,
     stdout: Mutex<Receiver<String>>,
 }
@@ -64,7 +64,7 @@ pub fn example(name: &str, args: &[&str]) -> Command {
 }
 
 /// Returns the path of a program of the workspace, built by cargo in the profile of the caller: cargo hands a
-/// test the binaries of its own package only. What is up to date costs cargo a look.
+/// test the binaries of its own package only. A build that is up to date takes a moment.
 pub fn build(kind: &str, name: &str) -> PathBuf {
     static BUILT: Mutex<BTreeMap<String, PathBuf>> = Mutex::new(BTreeMap::new());
     let mut built = BUILT.lock().unwrap_or_else(PoisonError::into_inner);
@@ -125,7 +125,7 @@ impl Server {
     }
 
     fn try_line(&self) -> Option<String> {
-        self.stdout.lock().unwrap().recv_timeout(PATIENCE).ok()
+        self.stdout.lock().unwrap().recv_timeout(TEST_TIMEOUT).ok()
     }
 
     /// Returns the address in what it said when it was ready.
@@ -274,7 +274,7 @@ pub fn wait_until<T>(what: &str, mut check: impl FnMut() -> Option<T>) -> T {
         if let Some(result) = check() {
             return result;
         }
-        assert!(start.elapsed() < PATIENCE, "waited in vain until {what}");
+        assert!(start.elapsed() < TEST_TIMEOUT, "waited in vain until {what}");
         thread::sleep(Duration::from_millis(2));
     }
 }
@@ -300,7 +300,7 @@ impl Read for Client {
 
 impl Client {
     pub fn new(stream: TcpStream) -> Client {
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_read_timeout(Some(TEST_TIMEOUT)).unwrap();
         stream.set_nodelay(true).unwrap();
         Client { stream: Some(stream) }
     }

@@ -1,13 +1,13 @@
 //! An echo server on plain mio, and the baseline of the echo scenarios: nothing that is not needed.
 //!
-//! All connections read into one buffer of 64 KiB, and what was read is written at once. What the
+//! All connections read into one buffer of 64 KiB, and what was read is written at once. Bytes that the
 //! kernel does not take is kept, and the connection is not read until it has gone out; only then
 //! does it wait for WRITABLE. It reads until `WouldBlock`, as mio asks for: events come only once.
 //!
 //! With a second argument, `short`, a read that did not fill the buffer is taken for the last one,
 //! as epoll(7) allows for streams and tokio does: that saves one call of two, on Linux.
 //!
-//! Left out: fairness. Who sends without a pause keeps the loop until its bytes have come back.
+//! Left out: fairness. A client that sends without a pause keeps the loop until its bytes have come back.
 
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Registry, Token};
@@ -20,7 +20,7 @@ const LISTENER: Token = Token(usize::MAX);
 
 struct Connection {
     stream: TcpStream,
-    /// What was read but could not be written.
+    /// The bytes that were read but could not be written.
     pending: Vec<u8>,
 }
 

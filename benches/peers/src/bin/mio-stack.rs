@@ -3,7 +3,7 @@
 //!
 //! Tokens are numbers that are not used again, as in mio's own example of a server: the first
 //! client of the map is the oldest, and an event for a client that has just been closed finds
-//! nobody. mio asks for every source to be deregistered before it is dropped, and so it is.
+//! no client. mio asks for every source to be deregistered before it is dropped, and so it is.
 //!
 //! Left out: an item goes back on the stack if its response cannot be written; who is served is
 //! closed at once, so that a client that sent too much may read a reset behind its response; out of
@@ -27,7 +27,7 @@ struct Server {
     registry: Registry,
     max_clients: usize,
     clients: BTreeMap<usize, Client>,
-    /// Who was one too many, until it has hung up.
+    /// A client that was one too many, until it has hung up.
     refused: BTreeMap<usize, TcpStream>,
     stack: Vec<Frame>,
     /// The lines: who waits, by place.

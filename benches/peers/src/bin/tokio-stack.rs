@@ -130,7 +130,7 @@ async fn serve(server: &RefCell<Server>, id: u64, mut stream: TcpStream) -> io::
     let response = match answer {
         Answer::Now(response) => response,
         Answer::Later(mut response) => tokio::select! {
-            biased; // what has been handed out is not lost to a hang-up in the same moment
+            biased; // an item that has been handed out is not lost to a hang-up in the same moment
             Ok(response) = &mut response => response,
             _ = end(&mut stream) => return Ok(()),
         },

@@ -8,7 +8,7 @@ mod rules;
 mod stopping;
 
 use std::io::{ErrorKind, Read, Write};
-use test_support::{Client, PATIENCE, Server, command, run, wait_until};
+use test_support::{Client, Server, TEST_TIMEOUT, command, run, wait_until};
 
 const ACCIO: &[u8] = b"accio\r\n";
 const CONFIRM: &[u8] = b"confirm-accio\r\n";

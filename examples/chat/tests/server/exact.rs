@@ -271,7 +271,7 @@ fn ten_seconds_without_a_login_are_too_long() {
     assert!(!slow.is_closed());
 }
 
-/// Lost otherwise: everybody's messages but one sender's, to a recipient whose room that one always
+/// Lost otherwise: the messages of all senders but one, to a recipient whose room that one always
 /// fills first.
 #[test]
 fn senders_who_are_held_back_take_turns() {
@@ -439,7 +439,7 @@ proptest! {
     /// Lost otherwise: messages that were confirmed, the order of anything, or everything, to a
     /// server that waits for what does not come.
     #[test]
-    fn whatever_is_read_whoever_goes(acts in prop::collection::vec(act(), 1..80)) {
+    fn messages_are_confirmed_in_order_whichever_client_goes(acts in prop::collection::vec(act(), 1..80)) {
         let mut room = Room::new();
         let users: Vec<Client> = (0..USERS).map(|n| room.log_in(&format!("user{n}"))).collect();
         let mut heard: Vec<Heard> = users.iter().map(|_| Heard::default()).collect();

@@ -10,7 +10,7 @@ use chat::protocol;
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::SocketAddr;
 use std::thread;
-use test_support::{Client, PATIENCE, Server, command, run, wait_until};
+use test_support::{Client, Server, TEST_TIMEOUT, command, run, wait_until};
 
 /// A chat server on a free port.
 fn start(args: &[&str]) -> Server {

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 const USERS: usize = 16;
 const MESSAGES: usize = 1000;
 
-/// Lost otherwise: messages, their order, or their confirmations, when everybody writes to
-/// everybody as fast as it can be read.
+/// Lost otherwise: messages, their order, or their confirmations, when all users write to
+/// all as fast as it can be read.
 #[test]
 fn sixteen_users_send_a_thousand_messages_to_each_other() {
     let server = start(&[]);
@@ -51,7 +51,7 @@ fn read_from_all(mut user: User) {
     assert_eq!(confirmed, (USERS - 1) * MESSAGES);
 }
 
-/// Lost otherwise: the server's memory, and everybody's time, to one user who does not read. It is
+/// Lost otherwise: the server's memory, and all users' time, to one user who does not read. It is
 /// disconnected in the end, and the sender is told which of its messages it has not got.
 #[test]
 fn twenty_thousand_messages_to_one_who_does_not_read() {
@@ -76,7 +76,7 @@ fn twenty_thousand_messages_to_one_who_does_not_read() {
         carl.ask("SEND dora hi", "SEND-OK");
         dora.hears("DELIVERY carl hi");
         slowest = slowest.max(before.elapsed());
-        assert!(start.elapsed() < PATIENCE, "the one who does not read is disconnected");
+        assert!(start.elapsed() < TEST_TIMEOUT, "the one who does not read is disconnected");
     }
     assert!(slowest.as_secs() < 2, "the others waited {slowest:?}, which is not for the 3 s of the timeout");
     flood.join().unwrap();
@@ -109,12 +109,12 @@ fn one_who_reads_slowly_is_not_disconnected() {
     assert!(answers.join().is_err(), "the end comes with the server's");
 }
 
-/// Lost otherwise: everybody's time, to a user who does not read the answers to its own requests.
+/// Lost otherwise: all users' time, to one who does not read the answers to its own requests.
 #[test]
 fn one_who_does_not_read_its_answers_holds_back_only_itself() {
     let server = start(&["--timeout", "1s"]);
     let (mut ann, mut bob) = (User::log_in(&server, "ann"), User::log_in(&server, "bob"));
-    ann.client().stream().set_write_timeout(Some(PATIENCE)).unwrap();
+    ann.client().stream().set_write_timeout(Some(TEST_TIMEOUT)).unwrap();
     let line = b"LIST\n".repeat(10_000);
     let error = wait_until("ann is disconnected", || ann.client().stream().write_all(&line).err());
     assert!(matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe), "{error}");

@@ -129,7 +129,7 @@ fn pr10_pr11_a_message_arrives_as_it_is_and_is_confirmed() {
 
 /// Lost otherwise (PR13): certainty that a user is not there.
 #[test]
-fn pr13_a_message_to_nobody_is_refused() {
+fn pr13_a_message_to_an_unknown_user_is_refused() {
     let server = start(&[]);
     let mut ann = User::log_in(&server, "ann");
     let _stranger = User::connect(&server);
@@ -199,9 +199,9 @@ fn pr12_pr14_answers_come_in_the_order_of_the_requests() {
     }
 }
 
-/// Lost otherwise (TR2, TR4): everybody, to one who stops in the middle of a line or of reading.
+/// Lost otherwise (TR2, TR4): all users, to one who stops in the middle of a line or of reading.
 #[test]
-fn tr2_tr4_nobody_waits_for_anybody_else() {
+fn tr2_tr4_no_user_waits_for_another() {
     let server = start(&[]);
     let mut slow: Vec<User> = (0..14).map(|n| User::log_in(&server, &format!("slow{n}"))).collect();
     slow.iter_mut().for_each(|user| user.client().send(b"SEND slow0 never fini"));
@@ -282,9 +282,9 @@ fn strangers_have_a_limit_of_their_own_and_little_time() {
     assert_eq!(list(&mut ann), "ann,bob", "users stay, however long they are silent");
 }
 
-/// Lost otherwise: a graceful end. Everybody reads the end of the stream, not a reset.
+/// Lost otherwise: a graceful end. Every user reads the end of the stream, not a reset.
 #[test]
-fn sigterm_lets_everybody_go() {
+fn sigterm_ends_every_stream() {
     let mut server = start(&[]);
     let (mut ann, mut bob) = (User::log_in(&server, "ann"), User::log_in(&server, "bob"));
     let mut stranger = User::connect(&server);
@@ -328,7 +328,7 @@ fn it_listens_on_ipv6_and_on_unix_sockets() {
     let server = start(&["--address", &format!("unix:{}", path.display())]);
     assert_eq!(server.ready[1], format!("listening on unix:{}", path.display()));
     let mut stream = std::os::unix::net::UnixStream::connect(&path).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_read_timeout(Some(TEST_TIMEOUT)).unwrap();
     stream.write_all(b"HELLO-FROM ann\n").unwrap();
     let mut hello = [0; 10];
     stream.read_exact(&mut hello).unwrap();

@@ -3,9 +3,9 @@
 use super::*;
 use socket2::{Domain, Socket, Type};
 
-/// Lost otherwise: everybody's messages, or the machine's memory, to one who does not read.
+/// Lost otherwise: all subscribers' messages, or the machine's memory, to one who does not read.
 #[test]
-fn who_does_not_read_is_disconnected_and_nobody_else_notices() {
+fn only_the_subscriber_that_does_not_read_is_disconnected() {
     let server = start(&["--max-message", "8192"]);
     let descriptors = server.descriptors();
     let narrow: Vec<Client> = (0..20)
@@ -43,9 +43,9 @@ fn who_does_not_read_is_disconnected_and_nobody_else_notices() {
     drop(narrow);
 }
 
-/// Lost otherwise: everybody who reads, to a burst that is more than a turn of the loop may write.
+/// Lost otherwise: the subscribers that read, to a burst that is more than a turn of the loop may write.
 #[test]
-fn a_burst_costs_nobody_who_reads_anything() {
+fn a_burst_disconnects_no_subscriber_that_reads() {
     let server = start(&["--max-message", "8192"]);
     let mut readers: Vec<Stream> = (0..5).map(|_| subscribe(&server, "")).collect();
     let longest = "\n".repeat(8192);
@@ -80,7 +80,7 @@ fn who_is_left_behind_by_the_history_is_disconnected() {
     assert_eq!((publish(&server, "a").1, &stats(&server)["disconnected_slow"]), (0, &json!(1)));
 }
 
-/// Lost otherwise: memory or descriptors, a little with everybody who comes and goes.
+/// Lost otherwise: memory or descriptors, a little with every client that comes and goes.
 #[test]
 fn a_thousand_come_and_go() {
     rlimit::increase_nofile_limit(4096).unwrap();

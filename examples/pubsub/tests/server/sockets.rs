@@ -15,7 +15,7 @@ const HANDSHAKE: [(&str, &str); 4] = [
 /// A client library's connection to the channel `c`.
 pub(crate) fn connect(server: &Server, query: &str) -> WebSocket<TcpStream> {
     let stream = TcpStream::connect(server.address()).unwrap();
-    stream.set_read_timeout(Some(test_support::PATIENCE)).unwrap();
+    stream.set_read_timeout(Some(test_support::TEST_TIMEOUT)).unwrap();
     let (socket, response) =
         tungstenite::client(format!("ws://localhost/channels/c/ws{query}"), stream).expect("a handshake");
     assert_eq!(response.status(), 101);

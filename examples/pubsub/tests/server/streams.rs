@@ -105,7 +105,7 @@ fn long_polls_go_on_where_they_were() {
 
 /// Lost otherwise: messages to a subscriber, by its kind of connection.
 #[test]
-fn everybody_gets_every_message_in_order_once() {
+fn every_subscriber_gets_every_message_in_order_once() {
     let server = start(&["--history", "1000"]);
     let mut streams: Vec<Stream> = (0..10).map(|_| subscribe(&server, "?after=0")).collect();
     let mut socket = sockets::connect(&server, "?after=0");

@@ -25,15 +25,15 @@ pub(super) fn run(seed: u64, world: &World, report: &mut Report) -> Check {
     let mut server = EventLoop::with_net(world.net(), accio, Limits::default());
     server.listen(ListenerConfig::new("127.0.0.1:1".parse()?).max_conns(parallel).overload(Overload::Defer))?;
     let (world, expected, clients) = (world.clone(), VecDeque::new(), Vec::new());
-    let mut play = Play { world, random, server, parallel, expected, clients, turned: None, honest };
-    for _ in 0..play.random.usize(20..300) {
-        play.act();
-        play.check(report)?;
+    let mut scenario = Scenario { world, random, server, parallel, expected, clients, turned: None, honest };
+    for _ in 0..scenario.random.usize(20..300) {
+        scenario.act();
+        scenario.check(report)?;
     }
-    play.end(report)
+    scenario.end(report)
 }
 
-struct Play {
+struct Scenario {
     world: World,
     random: Rng,
     server: EventLoop<Accio<Vec<u8>>, Sim>,
@@ -68,7 +68,7 @@ enum Stage {
     Over,
 }
 
-impl Play {
+impl Scenario {
     fn act(&mut self) {
         match self.random.u8(..100) {
             0..15 => self.connect(),
@@ -194,7 +194,7 @@ impl Play {
         Ok(())
     }
 
-    /// Everybody goes on to the end.
+    /// All clients go on to the end.
     fn end(mut self, report: &mut Report) -> Check {
         self.world.set_faults(Faults::default());
         self.world.advance(Duration::from_secs(1));

@@ -36,7 +36,7 @@ pub(super) fn run(seed: u64, world: &World, report: &mut Report) -> Check {
     let mut server = EventLoop::with_net(world.net(), service, limits);
     let max_conns = random.usize(1..8);
     server.listen(ListenerConfig::new("127.0.0.1:1".parse()?).max_conns(max_conns).overload(overload))?;
-    let mut play = Play {
+    let mut scenario = Scenario {
         world: world.clone(),
         random,
         server,
@@ -46,11 +46,11 @@ pub(super) fn run(seed: u64, world: &World, report: &mut Report) -> Check {
         clients: Vec::new(),
         moved: Vec::new(),
     };
-    for _ in 0..play.random.usize(20..300) {
-        play.act();
-        play.check(report)?;
+    for _ in 0..scenario.random.usize(20..300) {
+        scenario.act();
+        scenario.check(report)?;
     }
-    play.end(report)
+    scenario.end(report)
 }
 
 /// The bytes that it sends to a connection count on from those before, a byte at a time, and so does
@@ -58,7 +58,7 @@ pub(super) fn run(seed: u64, world: &World, report: &mut Report) -> Check {
 #[derive(Default)]
 struct Anything {
     random: Rng,
-    /// Everybody it has ever known.
+    /// All connections it has ever known.
     known: Vec<ConnId>,
     /// The connections that are open.
     open: BTreeMap<ConnId, State>,
@@ -230,7 +230,7 @@ fn count(from: u64, n: usize) -> Vec<u8> {
     (from..).take(n).map(|n| n as u8).collect()
 }
 
-struct Play {
+struct Scenario {
     world: World,
     random: Rng,
     server: EventLoop<Anything, Sim>,
@@ -243,7 +243,7 @@ struct Play {
     moved: Vec<(u64, u64)>,
 }
 
-impl Play {
+impl Scenario {
     fn act(&mut self) {
         match self.random.u8(..100) {
             0..15 => {
@@ -349,7 +349,7 @@ impl Play {
         require(forgotten.is_none(), || format!("client {forgotten:?} is reset in the backlog"))
     }
 
-    /// All goes well from here on, everybody goes, and nothing is left.
+    /// Without faults, all clients go, and nothing is left.
     fn end(mut self, report: &mut Report) -> Check {
         self.world.set_faults(Faults::default());
         self.world.advance(Duration::from_secs(1));

@@ -1,4 +1,4 @@
-//! The chat server under users who write, read, stall and go. What the server writes to every user,
+//! The chat server under users who write, read, stall and go. The lines that it writes to every user,
 //! in its order, has to make sense: every answer that of the next request, every `SEND-OK` behind
 //! its `DELIVERY`.
 
@@ -31,15 +31,15 @@ pub(super) fn run(seed: u64, world: &World, report: &mut Report) -> Check {
     let honest =
         [Fault::WouldBlock, Fault::FreshWouldBlock, Fault::Interrupted].iter().all(|fault| faults.one_in(*fault) == 0);
     let exhausted = faults.one_in(Fault::NoDescriptors) > 0;
-    let mut play = Play { world: world.clone(), random, server, users: Vec::new(), big, honest, exhausted };
-    for _ in 0..play.random.usize(20..400) {
-        play.act();
-        play.check(report)?;
+    let mut scenario = Scenario { world: world.clone(), random, server, users: Vec::new(), big, honest, exhausted };
+    for _ in 0..scenario.random.usize(20..400) {
+        scenario.act();
+        scenario.check(report)?;
     }
-    play.end(report)
+    scenario.end(report)
 }
 
-struct Play {
+struct Scenario {
     world: World,
     random: Rng,
     server: EventLoop<Chat, Sim>,
@@ -86,7 +86,7 @@ enum Request {
     Nonsense,
 }
 
-impl Play {
+impl Scenario {
     fn act(&mut self) {
         match self.random.u8(..100) {
             0..8 => self.connect(),
@@ -122,13 +122,13 @@ impl Play {
     }
 
     fn ask(&mut self) {
-        let (everybody, big) = (self.users.len() + 1, self.big);
+        let (all, big) = (self.users.len() + 1, self.big);
         self.any(|user, random| {
             let number = user.lines;
             let line = match random.u8(..20) {
                 0..12 => {
                     let size = if random.u8(..8) < big { random.usize(..60_000) } else { random.usize(..200) };
-                    format!("SEND u{} {number} {}\n", random.usize(..everybody), "x".repeat(size))
+                    format!("SEND u{} {number} {}\n", random.usize(..all), "x".repeat(size))
                 }
                 12..15 => "LIST\n".to_owned(),
                 15 => "NONSENSE\n".to_owned(),
@@ -257,7 +257,7 @@ impl Play {
         require(reason, || format!("client {client} is closed for nothing, {idle:?} after the last write"))
     }
 
-    /// Everybody reads: everything is answered.
+    /// All users read, and every request is answered.
     fn end(mut self, report: &mut Report) -> Check {
         self.world.set_faults(Faults::default());
         self.users.iter_mut().for_each(|user| {

@@ -43,12 +43,12 @@ pub(super) fn run(seed: u64, world: &World, report: &mut Report) -> Check {
     let mut server = EventLoop::with_net(world.net(), Http::new(moody, clock).limits(http_limits()), limits);
     server.listen(ListenerConfig::new("127.0.0.1:1".parse()?))?;
     let promised = faults.one_in(Fault::NoDescriptors) == 0;
-    let mut play = Play { world: world.clone(), random, server, callers: Vec::new(), turned: false, promised };
-    for _ in 0..play.random.usize(20..300) {
-        play.act();
-        play.check(report)?;
+    let mut scenario = Scenario { world: world.clone(), random, server, callers: Vec::new(), turned: false, promised };
+    for _ in 0..scenario.random.usize(20..300) {
+        scenario.act();
+        scenario.check(report)?;
     }
-    play.end(report)
+    scenario.end(report)
 }
 
 /// Answers with what it has understood of a request: at once or later, whole or in pieces.
@@ -203,7 +203,7 @@ fn filler(target: &str) -> String {
     })
 }
 
-struct Play {
+struct Scenario {
     world: World,
     random: Rng,
     server: EventLoop<Http<Moody>, Sim>,
@@ -243,7 +243,7 @@ struct Caller {
     over: bool,
 }
 
-impl Play {
+impl Scenario {
     fn act(&mut self) {
         let n = self.random.usize(..self.callers.len().max(1));
         let (random, caller) = (&mut self.random, self.callers.get_mut(n));
@@ -306,7 +306,7 @@ impl Play {
         self.callers.iter_mut().try_for_each(Caller::check)
     }
 
-    /// Everybody says and reads the rest, and all that waits is answered.
+    /// All clients send and read the rest, and all requests that wait are answered.
     fn end(mut self, report: &mut Report) -> Check {
         self.world.set_faults(Faults::default());
         self.world.advance(Duration::from_millis(100)); // so that no accept waits for descriptors any more

@@ -342,7 +342,7 @@ impl Model {
         Ok(())
     }
 
-    /// Everybody has gone.
+    /// All clients have gone.
     pub(crate) fn is_over(&self) -> Check {
         require(self.leaving == 0 && self.parked() == (0, 0), || "a client still waits".to_owned())?;
         for (client, known) in self.clients.iter().enumerate() {

@@ -52,15 +52,16 @@ pub(crate) fn run(seed: u64, world: &World, report: &mut Report) -> Check {
     ];
     let prompt = !small && delays.iter().all(|fault| faults.one_in(*fault) == 0);
     let model = Model::new(capacity, max_clients, EVICT_AFTER).in_world(prompt, promised);
-    let mut play = Play { world: world.clone(), random, server, model, actors: Vec::new(), promised, prompt, unix };
-    for _ in 0..play.random.usize(20..400) {
-        play.act();
-        play.check(report)?;
+    let mut scenario =
+        Scenario { world: world.clone(), random, server, model, actors: Vec::new(), promised, prompt, unix };
+    for _ in 0..scenario.random.usize(20..400) {
+        scenario.act();
+        scenario.check(report)?;
     }
-    play.end(report)
+    scenario.end(report)
 }
 
-struct Play {
+struct Scenario {
     world: World,
     random: Rng,
     server: EventLoop<StackService, Sim>,
@@ -103,7 +104,7 @@ struct Actor {
     over: bool,
 }
 
-impl Play {
+impl Scenario {
     fn act(&mut self) {
         match self.random.u8(..100) {
             0..30 => self.connect(),
@@ -280,7 +281,7 @@ impl Play {
         self.actors.iter().try_for_each(|actor| actor.check(&self.model, self.promised, self.unix))
     }
 
-    /// Everybody reads, nothing goes wrong any more, the stack is emptied, and everybody goes.
+    /// Without faults, all clients read, the stack is emptied, and all clients go.
     fn end(mut self, report: &mut Report) -> Check {
         self.world.set_faults(Faults::default());
         self.world.advance(Duration::from_secs(1)); // no descriptors: the loop tries again soon

@@ -32,7 +32,7 @@ fn hosts_are_told_apart_by_name() {
 
 /// Lost otherwise: the border between two sites.
 #[test]
-fn without_a_default_the_others_are_nobody() {
+fn without_a_default_other_hosts_are_not_found() {
     let site = Site::with("host a.example www\n", &[("i.txt", b"a")]);
     assert_eq!(site.get_with("/i.txt", &[("Host", "a.example")]).text(), "a");
     assert_eq!(site.get_with("/i.txt", &[("Host", "b.example")]).status, 404);

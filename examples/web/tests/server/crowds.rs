@@ -20,9 +20,9 @@ fn with_large(config: &str, len: u64) -> Site {
     site
 }
 
-/// Lost otherwise: the machine's memory; and everybody else's time.
+/// Lost otherwise: the machine's memory; and the other clients' time.
 #[test]
-fn slow_readers_cost_nothing_and_delay_nobody() {
+fn slow_readers_cost_no_memory_and_no_time() {
     let site = with_large("host default www\n", 1 << 30);
     let readers: Vec<Client> = (0..300)
         .map(|_| {
@@ -66,7 +66,7 @@ fn a_gibibyte_comes_whole_in_flat_memory() {
     assert_eq!((beyond.status, beyond.text()), (206, "end"));
 }
 
-/// Lost otherwise: everybody, when a thousand come at once.
+/// Lost otherwise: all clients, when a thousand come at once.
 #[test]
 fn a_thousand_at_once_are_served() {
     rlimit::increase_nofile_limit(4096).unwrap();
@@ -93,7 +93,7 @@ fn the_one_too_many_reads_a_503() {
     wait_until("there is a place again", || (site.get("/a.txt").status == 200).then_some(()));
 }
 
-/// Lost otherwise: everybody else's descriptors, to a few who ask for the same file under many names,
+/// Lost otherwise: the other clients' descriptors, to a few that ask for the same file under many names,
 /// and do not read.
 #[test]
 fn a_client_that_pipelines_holds_one_file_at_a_time() {

@@ -63,7 +63,7 @@ fn in_folder(folder: &tempfile::TempDir, args: &[&str]) -> Command {
 }
 
 impl Site {
-    /// A server of `files` to everybody.
+    /// A server of `files` for every host.
     fn new(files: &[(&str, &[u8])]) -> Site {
         Site::with("host default www\n", files)
     }

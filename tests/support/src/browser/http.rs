@@ -1,13 +1,13 @@
 //! As much of an HTTP client as talking to a driver, or publishing a message, needs: one request,
 //! one connection.
 
-use crate::{Client, PATIENCE};
+use crate::{Client, TEST_TIMEOUT};
 use std::io::{ErrorKind, Read};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 /// A browser that starts on a busy machine takes its time.
-const ANSWER_TIME: Duration = Duration::from_secs(4 * PATIENCE.as_secs());
+const ANSWER_TIME: Duration = Duration::from_secs(4 * TEST_TIMEOUT.as_secs());
 
 /// Sends a request with a text in it, and returns the status and the text of the reply.
 pub fn ask(server: SocketAddr, method: &str, path: &str, media: &str, text: &str) -> (u16, String) {

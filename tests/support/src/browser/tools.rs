@@ -1,14 +1,14 @@
-//! What has to be installed for these tests, and what is said where it is not.
+//! The programs that these tests need, and the message where one is missing.
 
 use std::env;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::thread;
 
-/// Where programs are that not everybody has in the path.
+/// Folders of programs that are often not in the path.
 const MORE_FOLDERS: [&str; 2] = ["/usr/sbin", "/usr/local/sbin"];
 
-/// Returns the first of `names` that is installed. If none is, or nobody has asked for a browser, the test is
+/// Returns the first of `names` that is installed. If none is, or no browser was asked for, the test is
 /// left out: it says so, unless `BROWSER=required` is set, which makes it fail.
 pub fn tool(names: &[&str]) -> Option<PathBuf> {
     if env::var_os("BROWSER").is_none() {

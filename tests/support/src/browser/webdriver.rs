@@ -2,7 +2,7 @@
 
 use super::http::ask;
 use super::tools::{leave_out, tool};
-use crate::{PATIENCE, Server, no_fork, wait_until};
+use crate::{Server, TEST_TIMEOUT, no_fork, wait_until};
 use serde_json::{Value, json};
 use std::cell::RefCell;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -12,7 +12,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use std::{fs, thread};
 
-/// What the keys are called that have no character.
+/// The names of keys without a character.
 pub const TAB: char = '\u{E004}';
 pub const ENTER: char = '\u{E007}';
 pub const SHIFT: char = '\u{E008}';
@@ -101,14 +101,14 @@ impl Browser {
         Page { browser: self, window }
     }
 
-    /// What the pages have complained of since this was asked last: errors and warnings, of their
+    /// The complaints of the pages since the last call: errors and warnings, of their
     /// scripts and of the browser about them.
     pub fn complaints(&self) -> Vec<String> {
         let grave = |entry: &&Value| ["SEVERE", "WARNING"].iter().any(|level| entry["level"] == *level);
         self.log("browser").iter().filter(grave).map(|entry| text(&entry["message"])).collect()
     }
 
-    /// What has happened in the network since this was asked last: names of events and what is
+    /// The events of the network since the last call: names of events and what is
     /// told of them, as in the domain `Network` of the DevTools protocol.
     pub fn traffic(&self) -> Vec<(String, Value)> {
         let event = |entry: &Value| {
@@ -175,13 +175,13 @@ impl Drop for Browser {
             let _ = Command::new("kill").args(["-KILL", "--", &group]).stderr(Stdio::null()).status();
         }
         let start = Instant::now();
-        while is_alive(self.process) && start.elapsed() < PATIENCE {
+        while is_alive(self.process) && start.elapsed() < TEST_TIMEOUT {
             thread::sleep(Duration::from_millis(2));
         }
     }
 }
 
-/// Returns whether there is such a process; one that has ended, and that nobody has asked about, is none.
+/// Returns whether there is such a process; a zombie is none.
 fn is_alive(process: u64) -> bool {
     let status = fs::read_to_string(format!("/proc/{process}/stat"));
     status.is_ok_and(|status| !status.contains(") Z "))
