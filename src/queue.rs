@@ -71,13 +71,14 @@ impl<T> Queue<T> {
 
     /// Removes the element that has waited longest.
     pub fn pop_front(&mut self) -> Option<T> {
-        self.unlink(self.front?)
+        let node = self.nodes.remove_at(self.front?)?;
+        Some(self.unlink(node))
     }
 
     /// Removes the element at `place`; returns `None` if it has left already.
     pub fn remove(&mut self, Place(place): Place) -> Option<T> {
-        self.nodes.get(place)?;
-        self.unlink(place.key())
+        let node = self.nodes.remove(place)?;
+        Some(self.unlink(node))
     }
 
     /// Returns the elements, the longest waiting first.
@@ -86,8 +87,8 @@ impl<T> Queue<T> {
         std::iter::successors(first, |node| node.behind.map(|key| &self.nodes[key])).map(|node| &node.value)
     }
 
-    fn unlink(&mut self, key: usize) -> Option<T> {
-        let node = self.nodes.remove_at(key)?;
+    /// Closes the gap that a node has left.
+    fn unlink(&mut self, node: Node<T>) -> T {
         match node.before {
             Some(before) => self.nodes[before].behind = node.behind,
             None => self.front = node.behind,
@@ -96,7 +97,7 @@ impl<T> Queue<T> {
             Some(behind) => self.nodes[behind].before = node.before,
             None => self.back = node.before,
         }
-        Some(node.value)
+        node.value
     }
 }
 
