@@ -20,13 +20,14 @@ pub(crate) struct Connection {
     pub(crate) seat: Seat,
     pub(crate) phase: Phase,
     pub(crate) input_end: InputEnd,
+    pub(crate) output_end: OutputEnd,
     /// Readiness as events and calls have told it. A bit is cleared only by a call that found
     /// nothing: `WouldBlock`, a short read or write, an end.
     pub(crate) ready: Ready,
     /// The events that are asked for.
     pub(crate) watched: Option<Interest>,
 
-    /// The service wants no input for now.
+    /// The service wants to be offered no input for now.
     pub(crate) paused: bool,
     /// The service wants no input any more, only the end of it.
     pub(crate) ignored: bool,
@@ -77,8 +78,21 @@ pub(crate) enum InputEnd {
     NotRead,
     /// The end has been read.
     Read,
-    /// The service has been told of it.
+    /// The service has been told that an end follows the input that is held back.
+    Announced,
+    /// The service has been told of the end.
     Reported,
+}
+
+/// How far our half has come, on a connection that goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum OutputEnd {
+    /// The service may still send.
+    NotAsked,
+    /// The end follows when the output is out.
+    Asked,
+    /// The end is out.
+    Sent,
 }
 
 /// Where a connection is counted.
@@ -102,6 +116,8 @@ pub(crate) enum Step {
     /// The input is full, and the service has taken nothing of it: read on, and close if there is
     /// more than the end.
     Overflow,
+    /// Tell the service that the peer has ended, behind the input that is held back.
+    AnnounceEnd,
     /// Tell the service that the peer has ended.
     End,
     /// Read, and drop what comes.
@@ -117,6 +133,7 @@ impl Connection {
             seat,
             phase: Phase::Open,
             input_end: InputEnd::NotRead,
+            output_end: OutputEnd::NotAsked,
             ready: Ready { readable: true, writable: true, ..Ready::default() },
             watched: None,
             paused: false,
@@ -179,6 +196,24 @@ impl Connection {
     /// Notes that our half has ended. All that the kernel kept back has left with it.
     pub(crate) fn has_shut_down(&mut self) {
         self.corked = 0;
+        self.output_end = OutputEnd::Sent;
+    }
+
+    /// Ends our half when the output is out.
+    pub(crate) fn shutdown_write(&mut self) {
+        if self.can_be_sent_to() {
+            self.output_end = OutputEnd::Asked;
+        }
+    }
+
+    /// Returns whether the stream ends behind the output.
+    pub(crate) fn output_ends(&self) -> bool {
+        self.phase != Phase::Open || self.output_end == OutputEnd::Asked
+    }
+
+    /// Returns whether both halves have ended, and the service has been told of all.
+    pub(crate) fn is_over(&self) -> bool {
+        self.input_end == InputEnd::Reported && self.output_end == OutputEnd::Sent && self.input.is_empty()
     }
 
     /// Reads and drops what the peer sends from here on. The end may have come with the request, so
@@ -215,16 +250,18 @@ impl Connection {
         match self.phase {
             Phase::Lingering => readable.then_some(Step::Discard),
             Phase::Finishing | Phase::Aborted => None,
-            Phase::Open if self.paused => None,
             Phase::Open if self.ignored && readable => Some(Step::Discard),
-            Phase::Open if self.reoffer && !self.input.is_empty() => Some(Step::Offer),
+            Phase::Open if self.reoffer && !self.paused && !self.input.is_empty() => Some(Step::Offer),
             Phase::Open if readable && self.input.len() < limits.input => {
                 Some(Step::Read(limits.input - self.input.len()))
+            }
+            Phase::Open if self.paused && !self.input.is_empty() => {
+                (self.input_end == InputEnd::Read).then_some(Step::AnnounceEnd)
             }
             // As long as something is to be written, the service may be waiting for room.
             Phase::Open if self.output.is_some() && !self.input.is_empty() => None,
             Phase::Open if readable => Some(Step::Overflow),
-            Phase::Open => (self.input_end == InputEnd::Read).then_some(Step::End),
+            Phase::Open => matches!(self.input_end, InputEnd::Read | InputEnd::Announced).then_some(Step::End),
         }
     }
 
@@ -239,12 +276,12 @@ impl Connection {
     }
 
     pub(crate) fn can_be_sent_to(&self) -> bool {
-        self.phase == Phase::Open
+        self.phase == Phase::Open && self.output_end == OutputEnd::NotAsked
     }
 
     /// Returns whether its input may be offered to the service.
     pub(crate) fn takes_input(&self) -> bool {
-        self.can_be_sent_to() && !self.paused && !self.ignored
+        self.phase == Phase::Open && !self.paused && !self.ignored
     }
 
     /// Closes the connection when its output is out, unless it has come further already.

@@ -129,12 +129,19 @@ impl Connections {
         }
     }
 
+    /// Has the loop look at a connection when the callback has returned.
+    pub(crate) fn touch(&mut self, key: usize) {
+        if let Some(connection) = self.arena.at_mut(key) {
+            connection.mark_dirty(key, &mut self.dirty);
+        }
+    }
+
     /// Adds to a connection's output with `push`, if there is room for the `cost` bytes that it takes.
     pub(crate) fn send(&mut self, id: ConnId, cost: usize, push: impl FnOnce(&mut Output)) -> Result<(), SendError> {
         let connection = self.arena.get_mut(id.0).filter(|connection| connection.can_be_sent_to());
         let connection = connection.ok_or(SendError::Gone)?;
         if cost > connection.send_capacity(&self.limits) {
-            return Err(SendError::Full);
+            return Err(if cost > self.limits.output { SendError::TooLarge } else { SendError::Full });
         }
         if cost > 0 {
             push(connection.output.get_or_insert_with(|| self.spare.pop().unwrap_or_default()));
@@ -188,13 +195,13 @@ impl Connections {
         None
     }
 
-    /// Puts a connection on the run queue if it can go on without another event. A connection that can
-    /// only end goes to the front: what the others bring must not be given to a peer that has left.
+    /// Puts a connection on the run queue if it can go on without another event. A connection whose input
+    /// is not wanted goes to the front: what the others bring must not be given to a peer that has left.
     pub(crate) fn queue_if_runnable(&mut self, key: usize) {
         let Some(connection) = self.arena.at_mut(key) else { return };
         if !connection.queued && connection.has_work(&self.limits) {
             connection.queued = true;
-            match connection.ignored {
+            match connection.ignored || connection.paused {
                 true => self.runnable.push_front(key),
                 false => self.runnable.push_back(key),
             }

@@ -3,12 +3,13 @@
 use crate::connection::Connection;
 use crate::connections::Connections;
 use crate::id::{ConnId, SendError};
+use crate::limits::Limits;
 use crate::net::Peer;
 use std::fs::File;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-/// Effects on any connection, at any time: send, finish, abort, pause, set a deadline, stop.
+/// Effects on any connection, at any time: send, shut down, finish, abort, pause, set a deadline, stop.
 ///
 /// A context makes no system call and calls nothing back. It records effects, and the loop carries
 /// them out when the callback has returned, so no callback ever runs inside another. An effect on a
@@ -33,10 +34,16 @@ impl<'a> Context<'a> {
         self.connections.now
     }
 
+    /// Returns the limits of the loop.
+    pub fn limits(&self) -> &Limits {
+        &self.connections.limits
+    }
+
     /// Sends a copy of `bytes`: all of them, or none.
     ///
     /// # Errors
     /// [`Full`](SendError::Full) if they are more than the [`send_capacity`](Self::send_capacity),
+    /// [`TooLarge`](SendError::TooLarge) if they are more than it can ever be,
     /// [`Gone`](SendError::Gone) if the connection cannot be sent to any more.
     pub fn send(&mut self, id: ConnId, bytes: &[u8]) -> Result<(), SendError> {
         self.connections.send(id, bytes.len(), |output| output.push_bytes(bytes))
@@ -86,6 +93,12 @@ impl<'a> Context<'a> {
         self.connections.open(id).map(|connection| connection.peer)
     }
 
+    /// Returns whether the end of the peer's half has been read, be it told already or not. Also true
+    /// once the connection has gone.
+    pub fn has_ended(&self, id: ConnId) -> bool {
+        self.connections.get(id).is_none_or(Connection::has_ended)
+    }
+
     /// Closes the connection once everything sent has gone out. Call it when the peer's last message
     /// is complete: input is not delivered any more.
     ///
@@ -96,6 +109,8 @@ impl<'a> Context<'a> {
     ///
     /// A peer that does not read keeps its place until it does. A [deadline](Self::set_deadline) stays
     /// in force and can end that.
+    ///
+    /// To end the output alone, and go on reading, call [`shutdown_write`](Self::shutdown_write).
     pub fn finish(&mut self, id: ConnId) {
         self.connections.change(id, Connection::finish);
     }
@@ -110,6 +125,23 @@ impl<'a> Context<'a> {
             connection.finish();
             connection.goes_on = true;
         });
+    }
+
+    /// Ends our half of the stream: the FIN follows the last of the output. Input is still offered, and
+    /// its end told; nothing more can be sent ([`Gone`](SendError::Gone)). When both halves have ended, the
+    /// loop closes the connection, as [`Finished`](crate::CloseReason::Finished).
+    ///
+    /// A peer may wait for our end before it answers, and a proxy passes one on:
+    ///
+    /// ```
+    /// # use pollstack::{ConnId, Context, EofAction};
+    /// # fn on_eof(cx: &mut Context<'_>, other: ConnId) -> EofAction {
+    /// cx.shutdown_write(other);
+    /// EofAction::Keep // the other side may still answer
+    /// # }
+    /// ```
+    pub fn shutdown_write(&mut self, id: ConnId) {
+        self.connections.change(id, Connection::shutdown_write);
     }
 
     /// Closes the connection at once. Output that has not gone out is lost, and counted in
@@ -128,12 +160,36 @@ impl<'a> Context<'a> {
         self.connections.change(id, Connection::ignore_input);
     }
 
-    /// Stops reading from the connection, which holds its peer back.
+    /// Offers no input of the connection until [`resume`](Self::resume): the way to wait for something
+    /// else than more input.
+    ///
+    /// The loop still reads, up to [`Limits::input`](crate::Limits::input), and then holds the peer
+    /// back. So it notices the end, and tells it: with [`Service::on_eof`](crate::Service::on_eof) if no
+    /// input is held back, else with [`Service::on_early_eof`](crate::Service::on_early_eof). A paused
+    /// connection is never closed for a full input.
+    ///
+    /// A service that passes input on to another connection waits until that has room:
+    ///
+    /// ```
+    /// use pollstack::{ConnId, Context};
+    ///
+    /// fn on_data(cx: &mut Context<'_>, from: ConnId, to: ConnId, input: &[u8]) -> usize {
+    ///     let fits = input.len().min(cx.send_capacity(to));
+    ///     if fits < input.len() {
+    ///         cx.pause(from);
+    ///     }
+    ///     cx.send(to, &input[..fits]).map_or(0, |()| fits)
+    /// }
+    ///
+    /// fn on_drain(cx: &mut Context<'_>, from: ConnId, _to: ConnId) {
+    ///     cx.resume(from);
+    /// }
+    /// ```
     pub fn pause(&mut self, id: ConnId) {
         self.connections.change(id, |connection| connection.paused = true);
     }
 
-    /// Goes on reading, and offers again what input is left. Do not call it from
+    /// Offers input again, first what is left of it. Do not call it from
     /// [`Service::on_data`](crate::Service::on_data) for the connection that the call is about: the
     /// loop would offer the same input for ever.
     pub fn resume(&mut self, id: ConnId) {

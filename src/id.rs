@@ -28,11 +28,14 @@ pub struct ListenerId(pub(crate) usize);
 /// Why nothing of a message was sent. There are no other reasons, so a `match` may be exhaustive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SendError {
-    /// The connection has closed, or has been finished or aborted.
+    /// The connection has closed, or its output has been ended: finished, aborted or shut down.
     Gone,
     /// The output buffer has no room for the message until the peer reads. The loop then calls
     /// [`Service::on_drain`](crate::Service::on_drain).
     Full,
+    /// The message is larger than [`Limits::output`](crate::Limits::output), and never fits: send it in
+    /// parts, or raise the limit.
+    TooLarge,
 }
 
 impl fmt::Display for SendError {
@@ -40,6 +43,7 @@ impl fmt::Display for SendError {
         f.write_str(match self {
             SendError::Gone => "the connection is gone",
             SendError::Full => "the connection's output buffer is full",
+            SendError::TooLarge => "the message is larger than the output buffer may grow (Limits::output)",
         })
     }
 }

@@ -41,12 +41,13 @@ pub trait Service {
     ///
     /// Returns the number of bytes consumed from the front. The loop offers the rest again at once if
     /// some were consumed, and together with what follows as soon as more arrives. A service that
-    /// waits for something else consumes what it can, and calls [`Context::resume`] to be offered
-    /// the rest.
+    /// waits for something else than more input calls [`Context::pause`], and later
+    /// [`Context::resume`] to be offered the rest. Only for room in the output of the same connection it
+    /// need not pause.
     ///
     /// `input` never grows beyond [`Limits::input`](crate::Limits::input). If the service waits
-    /// for more than that, the loop closes the connection with [`CloseReason::InputFull`]. Refuse
-    /// such a message before, with an error of the protocol's own.
+    /// for more than that, and has not paused, the loop closes the connection with
+    /// [`CloseReason::InputFull`]. Refuse such a message before, with an error of the protocol's own.
     fn on_data(&mut self, cx: &mut Context<'_>, id: ConnId, conn: &mut Self::Conn, input: &[u8]) -> usize;
 
     /// The peer has ended its half of the stream. All that it sent has been offered. Input that the service
@@ -55,8 +56,14 @@ pub trait Service {
         EofAction::Finish
     }
 
+    /// The peer of a [paused](Context::pause) connection has ended its half, behind input that is held
+    /// back: a client that waits for something has perhaps left. Once that input has been offered,
+    /// [`on_eof`](Service::on_eof) follows. If none is held back, `on_eof` comes at once.
+    fn on_early_eof(&mut self, _cx: &mut Context<'_>, _id: ConnId, _conn: &mut Self::Conn) {}
+
     /// The kernel has taken everything sent to this connection. The loop does not call this after
-    /// [`Context::finish`]: [`on_close`](Service::on_close) says the same then.
+    /// [`Context::finish`]: [`on_close`](Service::on_close) says the same then. After
+    /// [`Context::shutdown_write`] the FIN has left, too.
     fn on_drain(&mut self, _cx: &mut Context<'_>, _id: ConnId, _conn: &mut Self::Conn) {}
 
     /// The deadline set with [`Context::set_deadline`] has passed, and is cleared.
@@ -90,7 +97,8 @@ pub trait Service {
 /// `match` may be exhaustive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EofAction {
-    /// Go on sending. The connection stays until it is finished or aborted.
+    /// Go on sending. The connection stays until it is finished, aborted or
+    /// [shut down](Context::shutdown_write).
     Keep,
     /// Close as [`Context::finish`] does.
     Finish,
@@ -122,7 +130,7 @@ impl Closed {
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum CloseReason {
-    /// The service finished it, and all its output went out.
+    /// The service finished it, or both halves have ended; all its output went out.
     Finished,
     /// The service aborted it.
     Aborted,

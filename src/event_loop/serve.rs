@@ -1,7 +1,7 @@
 //! A connection's turn: read, offer, flush, close.
 
 use super::{ConnectionIo, EventLoop};
-use crate::connection::{InputEnd, Phase, Seat, Step};
+use crate::connection::{InputEnd, OutputEnd, Phase, Seat, Step};
 use crate::context::Context;
 use crate::id::ConnId;
 use crate::net::{Interest, Net};
@@ -19,9 +19,10 @@ impl<S: Service, N: Net> EventLoop<S, N> {
         self.settle();
         while let Some(step) = self.connections.next_step(key) {
             match step {
-                Step::Offer => self.offer(key, 0),
+                Step::Offer => self.offer_again(key),
                 Step::Read(room) => self.read(key, room),
                 Step::Overflow => self.overflow(key),
+                Step::AnnounceEnd => self.announce_end(key),
                 Step::End => self.end_of_input(key),
                 Step::Discard => self.discard(key),
             }
@@ -39,11 +40,14 @@ impl<S: Service, N: Net> EventLoop<S, N> {
         }
     }
 
-    /// Reads at most `room` bytes, and offers what came.
+    /// Reads at most `room` bytes, and offers what came, unless the service has paused the connection.
     fn read(&mut self, key: usize, room: usize) {
         let wanted = room.min(self.scratch.len());
         match self.receive(key, wanted) {
             Ok(Some(0) | None) => {}
+            Ok(Some(n)) if self.connections[key].paused => {
+                self.connections[key].input.extend_from_slice(&self.scratch[..n]);
+            }
             Ok(Some(n)) => self.offer(key, n),
             Err(error) => self.close(key, CloseReason::Failed(error)),
         }
@@ -126,7 +130,19 @@ impl<S: Service, N: Net> EventLoop<S, N> {
         self.connections[key].keep_input(left);
     }
 
+    /// Offers what is left of the input. It may be the last of a connection whose halves have both ended.
+    fn offer_again(&mut self, key: usize) {
+        self.connections.touch(key);
+        self.offer(key, 0);
+    }
+
+    fn announce_end(&mut self, key: usize) {
+        self.connections[key].input_end = InputEnd::Announced;
+        self.call_back(key, |service, cx, id, conn| service.on_early_eof(cx, id, conn));
+    }
+
     fn end_of_input(&mut self, key: usize) {
+        self.connections.touch(key);
         self.connections[key].input_end = InputEnd::Reported;
         self.call_back(key, |service, cx, id, conn| match service.on_eof(cx, id, conn) {
             EofAction::Keep => {}
@@ -153,11 +169,35 @@ impl<S: Service, N: Net> EventLoop<S, N> {
         };
         let connection = &self.connections[key];
         match connection.phase {
+            Phase::Finishing if connection.output().is_none() => self.conclude(key),
+            Phase::Open if connection.output_end != OutputEnd::NotAsked => self.end_output(key, emptied),
             Phase::Open if emptied => self.call_back(key, |service, cx, id, conn| service.on_drain(cx, id, conn)),
-            Phase::Open | Phase::Aborted | Phase::Lingering => {}
-            Phase::Finishing if connection.output().is_some() => {}
-            Phase::Finishing => self.conclude(key),
+            Phase::Open | Phase::Finishing | Phase::Aborted | Phase::Lingering => {}
         }
+    }
+
+    /// Ends our half of a connection that goes on, once its output is out. When both halves have ended,
+    /// it closes.
+    fn end_output(&mut self, key: usize, emptied: bool) {
+        let connection = &self.connections[key];
+        if connection.output_end == OutputEnd::Asked && connection.output().is_none() {
+            if let Err(error) = self.shutdown_write(key) {
+                return self.close(key, CloseReason::Failed(error));
+            }
+        }
+        if emptied {
+            self.call_back(key, |service, cx, id, conn| service.on_drain(cx, id, conn));
+        }
+        if self.connections[key].is_over() {
+            self.close(key, CloseReason::Finished);
+        }
+    }
+
+    fn shutdown_write(&mut self, key: usize) -> io::Result<()> {
+        let Some(io) = io_of(&mut self.io, key) else { return Ok(()) };
+        self.net.shutdown_write(&mut io.stream)?;
+        self.connections[key].has_shut_down();
+        Ok(())
     }
 
     /// Ends a connection whose output is out. Our FIN goes first, together with what the kernel has kept
@@ -172,10 +212,10 @@ impl<S: Service, N: Net> EventLoop<S, N> {
                 Ok(_) | Err(_) => {}
             }
         }
-        let Some(io) = io_of(&mut self.io, key) else { return };
-        match self.net.shutdown_write(&mut io.stream) {
-            Ok(()) => self.connections[key].has_shut_down(),
-            Err(error) => return self.close(key, CloseReason::Failed(error)),
+        if self.connections[key].output_end != OutputEnd::Sent {
+            if let Err(error) = self.shutdown_write(key) {
+                return self.close(key, CloseReason::Failed(error));
+            }
         }
         if self.connections[key].closes_at_once() {
             self.close(key, CloseReason::Finished);
@@ -191,7 +231,7 @@ impl<S: Service, N: Net> EventLoop<S, N> {
         let budget = self.connections.limits.turn;
         let connection = &mut self.connections[key];
         while connection.can_write() && connection.has_budget(turn, budget) {
-            let ends = connection.phase != Phase::Open;
+            let ends = connection.output_ends();
             let Some(output) = connection.output_mut() else { break };
             match output.write_to(&mut self.net, &mut io.stream, ends) {
                 Ok(written) => {

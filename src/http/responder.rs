@@ -67,12 +67,7 @@ impl Responder<'_> {
     /// Returns how many bytes can be sent now in one piece; 0 if no response is being streamed.
     pub fn send_capacity(&self, id: ExchangeId) -> usize {
         let Some(connection) = self.core.find(id) else { return 0 };
-        let room = self.cx.send_capacity(connection.id());
-        match connection.response() {
-            Progress::Stream(Coding::Chunked) => room.saturating_sub(CHUNK_BYTES + LAST_CHUNK.len()),
-            Progress::Stream(_) => room,
-            Progress::None | Progress::Rest(..) => 0,
-        }
+        room_for_content(connection.response(), self.cx.send_capacity(connection.id()))
     }
 
     /// Sends a copy of `bytes`, all of them or none, as content of a response that is being
@@ -80,8 +75,9 @@ impl Responder<'_> {
     ///
     /// # Errors
     /// [`Full`](SendError::Full) if they are more than [`send_capacity`](Self::send_capacity);
-    /// [`Handler::on_room`](super::Handler::on_room) tells of more room. [`Gone`](SendError::Gone) if the
-    /// exchange is over, or if they are more than the response has promised, which aborts the connection.
+    /// [`Handler::on_room`](super::Handler::on_room) tells of more room. [`TooLarge`](SendError::TooLarge)
+    /// if there can never be room for them. [`Gone`](SendError::Gone) if the exchange is over, or if they
+    /// are more than the response has promised, which aborts the connection.
     pub fn send(&mut self, id: ExchangeId, bytes: &[u8]) -> Result<(), SendError> {
         self.send_with(id, bytes.len(), |cx, connection| cx.send(connection.id(), bytes))
     }
@@ -171,7 +167,7 @@ impl Responder<'_> {
     ) -> Result<(), SendError> {
         let room = self.send_capacity(id);
         let Some(connection) = self.core.find_mut(id) else { return Err(SendError::Gone) };
-        let conn = connection.id();
+        let (conn, most) = (connection.id(), room_for_content(connection.response(), self.cx.limits().output));
         let Progress::Stream(coding) = *connection.response() else { return Err(SendError::Gone) };
         if !self.cx.is_open(conn) {
             return Err(SendError::Gone);
@@ -179,6 +175,7 @@ impl Responder<'_> {
         match coding {
             Coding::Dropped => return Ok(()),
             _ if len == 0 => return Ok(()), // an empty chunk would be the end
+            _ if len > most => return Err(SendError::TooLarge),
             _ if len > room => return Err(SendError::Full),
             Coding::ToTheEnd => push(&mut self.cx, connection)?,
             Coding::Length(left) => match left.checked_sub(len as u64) {
@@ -200,6 +197,15 @@ impl Responder<'_> {
         }
         connection.sent();
         Ok(())
+    }
+}
+
+/// Returns how many bytes of content can be sent in one piece where there is `room`.
+fn room_for_content(response: &Progress, room: usize) -> usize {
+    match response {
+        Progress::Stream(Coding::Chunked) => room.saturating_sub(CHUNK_BYTES + LAST_CHUNK.len()),
+        Progress::Stream(_) => room,
+        Progress::None | Progress::Rest(..) => 0,
     }
 }
 

@@ -269,6 +269,20 @@ impl<H: Handler> Service for Http<H> {
         eof
     }
 
+    /// A client has asked for more than it is waiting for, and ended its half. An exchange may wait for
+    /// long, so its handler is asked now.
+    fn on_early_eof(&mut self, cx: &mut Context<'_>, id: ConnId, conn: &mut Conn) {
+        let waiting = self.core.connection(conn.0).filter(|at| matches!(at.reading(), Reading::AwaitingResponse));
+        if let Some(exchange) = waiting.and_then(Connection::report_eof) {
+            match self.call_handler(cx, |handler, http| handler.on_eof(http, exchange)) {
+                EofAction::Keep => {}
+                EofAction::Finish => cx.finish(id),
+                EofAction::Abort => cx.abort(id),
+            }
+        }
+        self.settle(cx);
+    }
+
     fn on_drain(&mut self, cx: &mut Context<'_>, id: ConnId, conn: &mut Conn) {
         let now = cx.now();
         if self.core.connection(conn.0).is_some_and(|connection| connection.drained(now)) {

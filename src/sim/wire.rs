@@ -286,6 +286,9 @@ impl Wire {
 
     /// Returns how much can be written; an error if nothing ever can.
     pub(super) fn writable(&mut self) -> io::Result<usize> {
+        if self.server == End::Shut {
+            return Err(ErrorKind::BrokenPipe.into());
+        }
         self.take_error().map_or(Ok(()), Err)?;
         if self.client == End::Reset {
             return Err(ErrorKind::BrokenPipe.into());

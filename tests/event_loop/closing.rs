@@ -97,6 +97,78 @@ fn callbacks_may_end_any_connection() {
     assert_eq!(server.stats().open, 0);
 }
 
+/// Lost otherwise: the answer of a peer that waits for our end; and what was sent before ours.
+#[test]
+fn our_half_can_end_alone() {
+    let world = World::new(0);
+    let mut server = serve(&world, Probe::silent());
+    server.call(|probe, _| probe.on_eof = EofAction::Keep);
+    let client = world.connect();
+    client.set_room(0);
+    world.settle(&mut server);
+    let id = server.service().ids[0];
+    server.call(|_, cx| {
+        cx.send(id, b"question").unwrap();
+        cx.shutdown_write(id);
+        assert_eq!(cx.send(id, b"more"), Err(SendError::Gone));
+        assert!(!cx.is_open(id) && cx.send_capacity(id) == 0);
+    });
+    world.settle(&mut server);
+    assert!(!client.has_ended(), "the output comes first");
+    client.set_room(100);
+    world.settle(&mut server);
+    assert_eq!(client.read(), b"question");
+    assert!(client.has_ended() && !client.is_closed());
+    client.send(b"answer");
+    world.settle(&mut server);
+    assert_eq!(news(&server), ["#1 open", "#1 drain"]);
+    assert_eq!(server.service().log.last().unwrap(), "#1 data 6 of 6", "input goes on");
+    client.end();
+    world.settle(&mut server);
+    assert_eq!(news(&server)[2..], ["#1 eof", "#1 close Finished unsent 0"], "both halves have ended");
+    assert!(client.is_closed() && !client.was_reset());
+}
+
+/// Lost otherwise: places, to connections on which nothing can happen any more; or the input that was held
+/// back on them.
+#[test]
+fn a_connection_closes_when_both_halves_have_ended() {
+    let world = World::new(0);
+    let mut server = serve(&world, Probe::silent());
+    server.call(|probe, _| probe.on_eof = EofAction::Keep);
+    let (client, held) = (world.send(b"a"), world.connect());
+    world.settle(&mut server);
+    let ids = server.service().ids.clone();
+    client.end();
+    server.call(|_, cx| cx.pause(ids[1]));
+    held.send(b"held");
+    held.end();
+    world.settle(&mut server);
+    assert_eq!(server.stats().open, 2, "the server may still send");
+    server.call(|_, cx| ids.iter().for_each(|id| cx.shutdown_write(*id)));
+    world.settle(&mut server);
+    assert!(client.is_closed() && !held.is_closed());
+    server.call(|_, cx| cx.resume(ids[1]));
+    world.settle(&mut server);
+    assert!(held.is_closed() && !held.was_reset());
+    assert_eq!(server.service().log[server.service().log.len() - 3], "#2 data 4 of 4");
+}
+
+/// Lost otherwise: the close of a connection that has ended its half before.
+#[test]
+fn finish_after_shutdown_write_ends_our_half_once() {
+    let world = World::new(0);
+    let mut server = serve(&world, Probe::silent());
+    let client = world.connect();
+    world.settle(&mut server);
+    let id = server.service().ids[0];
+    server.call(|_, cx| cx.shutdown_write(id));
+    server.call(|_, cx| cx.finish(id));
+    world.settle(&mut server);
+    assert!(client.is_closed() && !client.was_reset());
+    assert_eq!(world.take_calls().iter().filter(|call| **call == "shutdown_write").count(), 1);
+}
+
 /// Lost otherwise: an answer, to the reset of a close over unread input.
 #[test]
 fn finish_lingers_only_over_unread_input() {

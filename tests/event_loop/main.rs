@@ -95,6 +95,10 @@ impl Service for Probe {
         self.on_eof
     }
 
+    fn on_early_eof(&mut self, _: &mut Context<'_>, id: ConnId, (): &mut ()) {
+        self.log.push(format!("{id} early eof"));
+    }
+
     fn on_drain(&mut self, cx: &mut Context<'_>, id: ConnId, (): &mut ()) {
         self.log.push(format!("{id} drain"));
         (self.on_drain)(cx, id);

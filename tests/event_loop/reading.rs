@@ -46,14 +46,59 @@ fn a_paused_connection_is_not_read_and_resumes_without_an_event() {
     world.settle(&mut server);
     client.send(&[b'x'; 1_000_000]);
     world.settle(&mut server);
-    assert_eq!(client.unread(), 1_000_000, "a paused connection is not read");
+    let held = Limits::default().input - 2;
+    assert_eq!(client.unread(), 1_000_000 - held, "a paused connection is read up to the limit, and not closed");
     for _ in 0..3 {
         let id = server.service().ids[0];
         server.call(|_, cx| cx.resume(id));
         world.settle(&mut server);
     }
-    assert_eq!(server.service().log[1..4], ["#1 data 1 of 3", "#1 data 1 of 2", "#1 data 1 of 1"]);
-    assert!(server.service().log[4].contains("data 1 of 65536"), "and then it reads on: {}", server.service().log[4]);
+    assert_eq!(server.service().log[1..4], ["#1 data 1 of 3", "#1 data 1 of 65536", "#1 data 1 of 65536"]);
+}
+
+/// Lost otherwise: what a client that has hung up is given, while it was paused.
+#[test]
+fn the_end_of_a_paused_connection_is_told() {
+    let world = World::new(0);
+    let mut server = serve(
+        &world,
+        Probe::new(|cx, id, input| {
+            cx.pause(id);
+            input.len().min(1)
+        }),
+    );
+    let (idle, eager) = (world.send(b"a"), world.send(b"ab"));
+    world.settle(&mut server);
+    idle.end();
+    world.settle(&mut server);
+    assert_eq!(news(&server)[2..], ["#1 eof", "#1 close Finished unsent 0"], "nothing is held back: at once");
+    let id = server.service().ids[1];
+    assert!(!server.call(|_, cx| cx.has_ended(id)));
+    eager.end();
+    world.settle(&mut server);
+    assert!(server.call(|_, cx| cx.has_ended(id)));
+    assert_eq!(news(&server)[4..], ["#2 early eof"]);
+    server.call(|_, cx| cx.resume(id));
+    world.settle(&mut server);
+    assert_eq!(news(&server)[5..], ["#2 eof", "#2 close Finished unsent 0"], "the end comes behind all input");
+    assert_eq!(server.service().log.iter().filter(|line| line.contains("data")).count(), 3);
+}
+
+/// Lost otherwise: connections of a proxy whose other side is slow. A reset tells the client nothing.
+#[test]
+fn a_paused_connection_is_not_closed_for_a_full_input() {
+    let world = World::new(0);
+    let mut server = serve(
+        &world,
+        Probe::new(|cx, id, _| {
+            cx.pause(id);
+            0
+        }),
+    );
+    let client = world.send(&[b'x'; 1_000_000]);
+    world.settle(&mut server);
+    assert_eq!(news(&server), ["#1 open"]);
+    assert_eq!(client.unread(), 1_000_000 - Limits::default().input);
 }
 
 /// Lost otherwise: places, to clients that have gone while they were not being read.

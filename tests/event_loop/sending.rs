@@ -33,7 +33,7 @@ fn send_takes_all_or_nothing_within_the_limit() {
     let id = server.service().ids[0];
     server.call(|_, cx| {
         assert_eq!(cx.send_capacity(id), 10);
-        assert_eq!(cx.send(id, b"123456789AB"), Err(SendError::Full));
+        assert_eq!(cx.send(id, b"123456789AB"), Err(SendError::TooLarge), "no drain can make room for it");
         assert_eq!(cx.send(id, b"1234567890"), Ok(()));
         assert_eq!(cx.send_capacity(id), 0);
         assert_eq!(cx.send(id, b"x"), Err(SendError::Full));

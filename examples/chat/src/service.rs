@@ -154,7 +154,7 @@ impl Chat {
                 Ok(Answer::Open)
             }
             Err(SendError::Gone) => Ok(Answer::Known(BAD_DEST_USER)),
-            Err(SendError::Full) => {
+            Err(SendError::Full | SendError::TooLarge) => {
                 let held_back = &mut self.client(to).held_back;
                 if !held_back.contains(&id) {
                     held_back.push_back(id);

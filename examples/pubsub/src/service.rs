@@ -210,7 +210,7 @@ fn deliver(http: &mut Responder<'_>, guard: &Guard, who: Subscriber, message: &M
     };
     match sent {
         Ok(()) => Delivery::Taken,
-        Err(SendError::Full) => Delivery::Full,
+        Err(SendError::Full | SendError::TooLarge) => Delivery::Full,
         Err(SendError::Gone) => Delivery::Gone,
     }
 }
