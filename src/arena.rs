@@ -54,7 +54,25 @@ impl Index {
 impl<T> Arena<T> {
     /// Makes an empty arena, which allocates nothing until the first value comes.
     pub const fn new() -> Self {
-        Arena { slots: Slab::new(), serial: 0 }
+        Arena::starting_after(0)
+    }
+
+    /// Makes an empty arena whose first value has the serial number behind `serial`. So the names of
+    /// several arenas can be kept apart.
+    pub const fn starting_after(serial: u64) -> Self {
+        Arena { slots: Slab::new(), serial }
+    }
+
+    /// Gives the next value the serial number behind `serial`, which must not be less than those that
+    /// were given out.
+    pub fn skip_to(&mut self, serial: u64) {
+        debug_assert!(serial >= self.serial, "a serial number is given out once");
+        self.serial = serial;
+    }
+
+    /// Returns the serial number that was given out last.
+    pub fn last_serial(&self) -> u64 {
+        self.serial
     }
 
     /// Returns the number of values.
@@ -75,6 +93,12 @@ impl<T> Arena<T> {
     /// Returns the index that the next [`insert`](Self::insert) will return.
     pub fn next_index(&self) -> Index {
         Index { serial: self.serial + 1, key: self.slots.vacant_key() }
+    }
+
+    /// Gives out a name that no value has, nor will have.
+    pub fn skip(&mut self) -> Index {
+        self.serial += 1;
+        Index { serial: self.serial, key: usize::MAX }
     }
 
     /// Adds a value.

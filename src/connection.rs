@@ -19,6 +19,8 @@ pub(crate) struct Connection {
     pub(crate) listener: usize,
     pub(crate) seat: Seat,
     pub(crate) phase: Phase,
+    /// It is being made: neither input nor output moves yet.
+    pub(crate) connecting: bool,
     pub(crate) input_end: InputEnd,
     pub(crate) output_end: OutputEnd,
     /// Readiness as events and calls have told it. A bit is cleared only by a call that found
@@ -132,6 +134,7 @@ impl Connection {
             listener,
             seat,
             phase: Phase::Open,
+            connecting: false,
             input_end: InputEnd::NotRead,
             output_end: OutputEnd::NotAsked,
             ready: Ready { readable: true, writable: true, ..Ready::default() },
@@ -153,9 +156,25 @@ impl Connection {
         }
     }
 
-    /// Notes what an event says. None of it is taken for a fact.
+    /// Notes what an event says. None of it is taken for a fact. While the connection is being made,
+    /// every event is one to ask the socket about.
     pub(crate) fn update_readiness(&mut self, ready: Ready) {
-        self.ready |= ready;
+        match self.connecting {
+            true => self.ready.error = true,
+            false => self.ready |= ready,
+        }
+    }
+
+    /// Notes that the connection is being made.
+    pub(crate) fn begin_connecting(&mut self) {
+        self.connecting = true;
+        self.ready = Ready::default();
+    }
+
+    /// Notes that the connection has been made.
+    pub(crate) fn has_connected(&mut self) {
+        self.connecting = false;
+        self.ready = Ready { readable: true, writable: true, ..Ready::default() };
     }
 
     /// Notes that a read of at most `wanted` bytes brought `n`.

@@ -2,9 +2,9 @@
 
 use crate::arena::Arena;
 use crate::connection::{Connection, Phase, Seat, Step};
-use crate::id::{ConnId, SendError};
+use crate::id::{ConnId, ListenerId, SERIALS, SendError, take_serials};
 use crate::limits::{BURST_BYTES, Limits, OUTPUT_BYTES};
-use crate::net::{Peer, Ready};
+use crate::net::{Address, Peer, Ready};
 use crate::output::Output;
 use crate::queue::Place;
 use crate::timers::Deadlines;
@@ -27,11 +27,21 @@ pub(crate) struct Began {
     pub(crate) error: bool,
 }
 
+/// A connection that a callback has asked for.
+#[derive(Debug)]
+pub(crate) struct Connect {
+    pub(crate) id: ConnId,
+    pub(crate) listener: ListenerId,
+    pub(crate) address: Address,
+}
+
 /// All connections of a loop.
 #[derive(Debug)]
 pub(crate) struct Connections {
     pub(crate) limits: Limits,
     arena: Arena<Connection>,
+    /// The keys that the network can tell apart are less than this.
+    keys: usize,
     pub(crate) deadlines: Deadlines,
     /// Those changed by the last callback.
     dirty: VecDeque<usize>,
@@ -39,6 +49,10 @@ pub(crate) struct Connections {
     runnable: VecDeque<usize>,
     #[expect(clippy::vec_box, reason = "boxes move between here and the connections as they are")]
     spare: Vec<Box<Output>>,
+    /// Those that have been asked for and not been made.
+    connects: VecDeque<Connect>,
+    /// When the service's timer goes off.
+    pub(crate) timer: Option<Instant>,
     pub(crate) now: Instant,
     pub(crate) turn: u64,
     /// The grace period of a stop that has been asked for.
@@ -46,14 +60,18 @@ pub(crate) struct Connections {
 }
 
 impl Connections {
-    pub(crate) fn new(limits: Limits, now: Instant) -> Self {
+    /// Makes an empty table for a network that can tell `keys` connections apart.
+    pub(crate) fn new(limits: Limits, keys: usize, now: Instant) -> Self {
         Connections {
             limits,
-            arena: Arena::new(),
+            arena: Arena::starting_after(take_serials()),
+            keys,
             deadlines: Deadlines::default(),
             dirty: VecDeque::new(),
             runnable: VecDeque::new(),
             spare: Vec::new(),
+            connects: VecDeque::new(),
+            timer: None,
             now,
             turn: 0,
             stop: None,
@@ -95,7 +113,55 @@ impl Connections {
 
     /// Adds a connection.
     pub(crate) fn insert(&mut self, peer: Peer, listener: usize, seat: Seat) -> ConnId {
+        if self.arena.last_serial() % SERIALS == SERIALS - 1 {
+            self.arena.skip_to(take_serials());
+        }
         ConnId(self.arena.insert(Connection::new(peer, listener, seat)))
+    }
+
+    /// Returns whether the network can tell one more connection apart.
+    pub(crate) fn has_key(&self) -> bool {
+        self.next_key() < self.keys
+    }
+
+    /// Asks for a connection to `address`. It is in the table at once, and can be sent to.
+    pub(crate) fn connect(&mut self, listener: ListenerId, address: Address) -> ConnId {
+        let peer = match &address {
+            Address::Tcp(address) => Peer::Tcp(*address),
+            Address::Unix(_) => Peer::Unix,
+        };
+        let id = match self.has_key() {
+            true => self.insert(peer, 0, Seat::None),
+            false => ConnId(self.arena.skip()),
+        };
+        // It may have the key of the connection that is being served.
+        if let Some(connection) = self.arena.get_mut(id.0) {
+            connection.begin_connecting();
+        }
+        self.connects.push_back(Connect { id, listener, address });
+        id
+    }
+
+    /// Returns how many connections have been asked for and not been made.
+    pub(crate) fn connects(&self) -> usize {
+        self.connects.len()
+    }
+
+    /// Takes the next connection that has been asked for.
+    pub(crate) fn next_connect(&mut self) -> Option<Connect> {
+        self.connects.pop_front()
+    }
+
+    /// Forgets the connections that have been asked for. The service does not know them yet.
+    pub(crate) fn forget_connects(&mut self) {
+        while let Some(Connect { id, .. }) = self.connects.pop_front() {
+            self.discard(id);
+        }
+    }
+
+    /// Removes the connection `id`, if it is there. Returns how many bytes that were sent to it never left.
+    pub(crate) fn discard(&mut self, id: ConnId) -> u64 {
+        if self.arena.get(id.0).is_some() { self.remove(id.key()) } else { 0 }
     }
 
     /// Returns the connection under `key`, whatever its phase.
@@ -178,8 +244,8 @@ impl Connections {
     /// it has moved in this turn.
     pub(crate) fn look_again(&mut self, key: usize) {
         if let Some(connection) = self.arena.at_mut(key) {
-            connection.ready.readable = true;
-            connection.ready.writable |= connection.output.is_some();
+            let writable = connection.output.is_some();
+            connection.update_readiness(Ready { readable: true, writable, ..Ready::default() });
             connection.spent = 0;
         }
     }
@@ -304,7 +370,7 @@ mod tests {
     #[test]
     fn a_large_output_buffer_is_not_kept() {
         let limits = Limits { output: 4 * SPARE_BYTES, ..Limits::default() };
-        let mut connections = Connections::new(limits, Instant::now());
+        let mut connections = Connections::new(limits, usize::MAX, Instant::now());
         for size in [SPARE_BYTES + 1, 100] {
             let id = connections.insert(Peer::Unix, 0, Seat::None);
             connections.send(id, size, |output| output.push_bytes(&vec![0; size])).unwrap();

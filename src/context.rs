@@ -2,14 +2,15 @@
 
 use crate::connection::Connection;
 use crate::connections::Connections;
-use crate::id::{ConnId, SendError};
+use crate::id::{ConnId, ListenerId, SendError};
 use crate::limits::Limits;
-use crate::net::Peer;
+use crate::net::{Address, Peer};
 use std::fs::File;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-/// Effects on any connection, at any time: send, shut down, finish, abort, pause, set a deadline, stop.
+/// Effects on any connection, at any time: connect, send, shut down, finish, abort, pause, set a deadline,
+/// stop.
 ///
 /// A context makes no system call and calls nothing back. It records effects, and the loop carries
 /// them out when the callback has returned, so no callback ever runs inside another. An effect on a
@@ -210,6 +211,27 @@ impl<'a> Context<'a> {
             let deadline = deadline.map(|at| at.max(next_turn.min(before)));
             self.connections.deadlines.set(id.key(), deadline);
         }
+    }
+
+    /// Sets, moves or clears the timer of the service, which needs no connection. When the time has come,
+    /// the loop calls [`Service::on_timer`](crate::Service::on_timer), once, in the next turn at the soonest.
+    pub fn set_timer(&mut self, at: Option<Instant>) {
+        self.connections.timer = at;
+    }
+
+    /// Connects to `address`. The connection counts with those of `listener`, which may have no address
+    /// ([`ListenerConfig::unbound`](crate::ListenerConfig::unbound)), and has the
+    /// [keepalive](crate::ListenerConfig::keepalive) of that.
+    ///
+    /// The id is good at once: what is sent goes out when the connection has been made, and a
+    /// [deadline](Self::set_deadline) bounds the wait (without one it is the system's, two minutes on
+    /// Linux). The loop calls [`Service::on_open`](crate::Service::on_open) after this callback, and
+    /// [`Service::on_connect`](crate::Service::on_connect) once the peer has answered. If that fails, or
+    /// if the listener is full or not there, it calls [`Service::on_close`](crate::Service::on_close) with
+    /// [`CloseReason::Failed`](crate::CloseReason::Failed). Nothing is evicted for it. To try again, wait: a
+    /// peer that refuses does so at once.
+    pub fn connect(&mut self, listener: ListenerId, address: Address) -> ConnId {
+        self.connections.connect(listener, address)
     }
 
     /// Stops the loop, as [`EventLoop::stop`](crate::EventLoop::stop) does.

@@ -2,10 +2,10 @@
 //!
 //! # One turn
 //!
-//! 1. Connections that can go on, in the order in which they could: read, serve, flush.
-//! 2. Deadlines that have passed.
+//! 1. Connections that can go on, in the order in which they could: read, serve, flush. A wake.
+//! 2. Deadlines that have passed, and the timer.
 //! 3. Connections accepted in the turn before: admitted or rejected, read and served.
-//! 4. Accept, for the next turn.
+//! 4. Accept, for the next turn. Connections that the service has asked for are begun.
 //!
 //! Between two turns the caller waits for events, for as long as [`EventLoop::timeout`] allows.
 //!
@@ -27,15 +27,16 @@
 //! budget for the turn bounds how long it can go on.
 
 mod accept;
+mod connect;
 mod serve;
 mod shutdown;
 
 use crate::connection::Seat;
 use crate::connections::Connections;
 use crate::context::Context;
-use crate::id::ListenerId;
+use crate::id::{ConnId, ListenerId};
 use crate::limits::{Limits, READ_BYTES};
-use crate::listener::{Listener, ListenerConfig};
+use crate::listener::{Listener, ListenerConfig, ListeningSocket, Overload};
 use crate::net::{Address, Mio, Net, Peer, Ready, Source};
 use crate::queue::Queue;
 use crate::service::{CloseReason, Service};
@@ -61,7 +62,7 @@ pub struct EventLoop<S: Service, N: Net = Mio> {
     io: Vec<Option<ConnectionIo<N::Stream, S::Conn>>>,
     listeners: Vec<Listener<N::Listener>>,
     /// The sockets of all listeners, under the indexes that their events carry.
-    sockets: Vec<SocketPlace>,
+    sockets: Vec<Option<SocketPlace>>,
     /// The socket that is accepted from first.
     next_socket: usize,
     /// Accepted in this turn, to be admitted or rejected in the next.
@@ -73,6 +74,8 @@ pub struct EventLoop<S: Service, N: Net = Mio> {
     exhausted_until: Option<Instant>,
     /// When that was last logged.
     exhausted_logged: Option<Instant>,
+    /// The service is to be told of a wake.
+    woken: bool,
     state: State,
     stats: Stats,
 }
@@ -135,14 +138,14 @@ impl<S: Service, N: Net> EventLoop<S, N> {
     /// Makes a loop that runs `service` on `net`. For the real network see [`EventLoop::new`] and
     /// [`EventLoop::embedded`].
     pub fn with_net(net: N, service: S, limits: Limits) -> Self {
-        let now = net.now();
+        let (keys, now) = (net.max_connections(), net.now());
         // With less than this the loop would never get anything done.
         let limits =
             Limits { input: limits.input.max(1), turn: limits.turn.max(1), accepts: limits.accepts.max(1), ..limits };
         EventLoop {
             net,
             service,
-            connections: Connections::new(limits, now),
+            connections: Connections::new(limits, keys, now),
             io: Vec::new(),
             listeners: Vec::new(),
             sockets: Vec::new(),
@@ -152,6 +155,7 @@ impl<S: Service, N: Net> EventLoop<S, N> {
             scratch: vec![0; READ_BYTES].into(),
             exhausted_until: None,
             exhausted_logged: None,
+            woken: false,
             state: State::Running,
             stats: Stats::default(),
         }
@@ -161,32 +165,96 @@ impl<S: Service, N: Net> EventLoop<S, N> {
     ///
     /// # Errors
     /// A [`ListenError`] for an address that cannot be listened on; `InvalidInput` if the loop's
-    /// [`Net`] cannot tell so many connections apart, or if the loop is stopping.
+    /// [`Net`] cannot tell so many connections apart, if the listener would never accept one, if its id
+    /// is that of another, or if the loop is stopping.
     pub fn listen(&mut self, config: ListenerConfig) -> io::Result<ListenerId> {
         self.refuse_if_stopping()?;
         self.refuse_if_too_many(config.max_conns)?;
-        let (known, mut listener) = (self.sockets.len(), Listener::new(&config));
-        for address in &config.addresses {
-            match self.net.listen(address, &config.socket, self.sockets.len()) {
-                Ok(socket) => {
-                    self.sockets.push(SocketPlace { listener: self.listeners.len(), socket: listener.sockets.len() });
-                    listener.add_socket(socket);
-                }
-                Err(error) => {
-                    self.sockets.truncate(known);
-                    listener.sockets.drain(..).for_each(|socket| self.net.close_listener(socket.socket));
-                    return Err(io::Error::new(error.kind(), ListenError { address: address.clone(), error }));
-                }
-            }
+        if config.max_conns == 0 && matches!(config.overload, Overload::Defer) {
+            return Err(invalid("max_conns(0) with Overload::Defer never accepts a connection; admit at least 1"));
         }
-        self.listeners.push(listener);
-        Ok(ListenerId(self.listeners.len() - 1))
+        if config.id.is_some_and(|id| self.listener(id).is_ok()) {
+            return Err(invalid("the loop has a listener of this id already"));
+        }
+        // The place of a listener that has closed, and has no connections left, is free again.
+        let index = self.listeners.iter().position(Listener::is_over).unwrap_or(self.listeners.len());
+        let mut listener = Listener::new(&config);
+        if let Err(error) = self.open_sockets(&mut listener, index, &config) {
+            self.close_sockets(listener.close());
+            return Err(error);
+        }
+        let id = listener.id;
+        match self.listeners.get_mut(index) {
+            Some(over) => *over = listener,
+            None => self.listeners.push(listener),
+        }
+        Ok(id)
+    }
+
+    /// Opens the sockets of the listener that will be under `index`.
+    fn open_sockets(
+        &mut self,
+        listener: &mut Listener<N::Listener>,
+        index: usize,
+        config: &ListenerConfig,
+    ) -> io::Result<()> {
+        for address in &config.addresses {
+            let free = self.free_socket_index();
+            let socket = self.net.listen(address, &config.socket, free);
+            let socket = socket.map_err(|error| ListenError { address: address.clone(), error }.into_io())?;
+            self.add_socket(listener, index, socket, free);
+        }
+        for ready in &config.ready {
+            let free = self.free_socket_index();
+            let socket = ready.try_clone().and_then(|ready| self.net.listen_on(ready, &config.socket, free))?;
+            self.add_socket(listener, index, socket, free);
+        }
+        Ok(())
+    }
+
+    /// Returns the least index that no socket has.
+    fn free_socket_index(&self) -> usize {
+        self.sockets.iter().position(Option::is_none).unwrap_or(self.sockets.len())
+    }
+
+    fn add_socket(&mut self, listener: &mut Listener<N::Listener>, index: usize, socket: N::Listener, free: usize) {
+        let place = Some(SocketPlace { listener: index, socket: listener.sockets.len() });
+        match self.sockets.get_mut(free) {
+            Some(vacant) => *vacant = place,
+            None => self.sockets.push(place),
+        }
+        listener.add_socket(socket, free);
+    }
+
+    /// Closes a listener alone. The connections in its backlog are reset; those that it has admitted
+    /// stay, and those that have been accepted are still admitted or rejected.
+    ///
+    /// # Errors
+    /// `InvalidInput` if the loop has no such listener.
+    pub fn close_listener(&mut self, listener: ListenerId) -> io::Result<()> {
+        let index = self.listener(listener)?;
+        let sockets = self.listeners[index].close();
+        self.close_sockets(sockets);
+        Ok(())
+    }
+
+    fn close_sockets(&mut self, sockets: Vec<ListeningSocket<N::Listener>>) {
+        for socket in sockets {
+            self.sockets[socket.index] = None;
+            self.net.close_listener(socket.socket);
+        }
+    }
+
+    /// Returns the index of a listener that has not closed.
+    fn listener(&self, id: ListenerId) -> io::Result<usize> {
+        let found = self.listeners.iter().position(|listener| listener.id == id && !listener.is_closed());
+        found.ok_or_else(|| invalid("the loop has no such listener"))
     }
 
     fn refuse_if_stopping(&self) -> io::Result<()> {
         match self.state {
             State::Running if self.connections.stop.is_none() => Ok(()),
-            _ => Err(io::Error::new(ErrorKind::InvalidInput, "the loop has been asked to stop")),
+            _ => Err(invalid("the loop has been asked to stop")),
         }
     }
 
@@ -205,8 +273,8 @@ impl<S: Service, N: Net> EventLoop<S, N> {
 
     /// Takes in a connection that did not come through a listening socket: one that was made from
     /// here, inherited or handed over. It has to be non-blocking, and may still be connecting on systems
-    /// that answer reads and writes with `WouldBlock` until it has connected (Linux does). In the next
-    /// turn it is admitted to `listener` or rejected, in the order of adoption.
+    /// that answer reads and writes with `WouldBlock` until it has connected (Linux does);
+    /// [`Context::connect`] works on all. It is admitted to `listener` at once, and served.
     ///
     /// ```no_run
     /// # use pollstack::{ConnId, Context, EventLoop, ListenerConfig, ListenerId, Service};
@@ -228,20 +296,23 @@ impl<S: Service, N: Net> EventLoop<S, N> {
     /// ```
     ///
     /// # Errors
-    /// `ResourceBusy` if the listener [defers](crate::Overload::Defer) and is full: there is no
-    /// backlog to wait in. `InvalidInput` for a listener that the loop does not have, or if it has
-    /// been asked to stop. The stream is closed then.
-    pub fn adopt(&mut self, listener: ListenerId, stream: N::Stream, peer: Peer) -> io::Result<()> {
+    /// `ResourceBusy` if the listener is full. What becomes of the stream then is up to its policy
+    /// ([`Overload`]): if that [defers](Overload::Defer), the stream is closed, as there is no backlog to
+    /// wait in. `InvalidInput` for a listener that the loop does not have, or if it has been asked to stop;
+    /// the stream is closed then.
+    pub fn adopt(&mut self, listener: ListenerId, stream: N::Stream, peer: Peer) -> io::Result<ConnId> {
         self.refuse_if_stopping()?;
-        let ListenerId(listener) = listener;
-        let unknown = || io::Error::new(ErrorKind::InvalidInput, "the loop has no such listener");
-        let at = self.listeners.get_mut(listener).ok_or_else(unknown)?;
+        let listener = self.listener(listener)?;
+        let full = || io::Error::new(ErrorKind::ResourceBusy, "the listener is full");
+        let at = &mut self.listeners[listener];
         if !at.may_accept() {
-            return Err(io::Error::new(ErrorKind::ResourceBusy, "the listener is full"));
+            return Err(full());
         }
         at.count_pending();
-        self.pending.push_back(PendingConnection { stream, peer, listener });
-        Ok(())
+        self.connections.begin_turn(self.net.now());
+        let admitted = self.admit(PendingConnection { stream, peer, listener });
+        self.settle();
+        admitted.ok_or_else(full)
     }
 
     /// Returns where a listener listens, with the ports that the system chose. Once it has closed,
@@ -250,7 +321,7 @@ impl<S: Service, N: Net> EventLoop<S, N> {
     /// # Errors
     /// The system's, if it cannot say.
     pub fn addresses(&self, listener: ListenerId) -> io::Result<Vec<Address>> {
-        let sockets = self.listeners.get(listener.0).into_iter().flat_map(|listener| &listener.sockets);
+        let sockets = self.listener(listener).into_iter().flat_map(|index| &self.listeners[index].sockets);
         sockets.map(|socket| self.net.local_address(&socket.socket)).collect()
     }
 
@@ -267,6 +338,12 @@ impl<S: Service, N: Net> EventLoop<S, N> {
         let result = f(&mut self.service, &mut Context::new(&mut self.connections));
         self.settle();
         result
+    }
+
+    /// Has [`Service::on_wake`] called in the next turn. A loop with a poll of its own is woken from any
+    /// thread by [`Handle::wake`](crate::net::Handle::wake).
+    pub fn wake(&mut self) {
+        self.woken = true;
     }
 
     /// Returns the counts of the loop.
@@ -297,7 +374,8 @@ impl<S: Service, N: Net> EventLoop<S, N> {
             State::DrainingBacklog { until, .. } | State::Draining { until, .. } => until,
             State::Running | State::Stopped => None,
         };
-        let next = [self.connections.deadlines.soonest(), self.exhausted_until, grace_ends];
+        let (deadline, timer) = (self.connections.deadlines.soonest(), self.connections.timer);
+        let next = [deadline, timer, self.exhausted_until, grace_ends];
         let next = next.into_iter().flatten().min()?;
         Some(next.saturating_duration_since(self.net.now()))
     }
@@ -305,6 +383,8 @@ impl<S: Service, N: Net> EventLoop<S, N> {
     /// Returns whether the next turn has something to do without another event.
     fn has_work(&self) -> bool {
         self.connections.runnable() > 0
+            || self.woken
+            || self.connections.connects() > 0
             || !self.pending.is_empty()
             || (self.exhausted_until.is_none() && self.has_connections_to_accept())
             || self.stop_is_due()
@@ -324,7 +404,7 @@ impl<S: Service, N: Net> EventLoop<S, N> {
     pub fn notify(&mut self, source: Source, ready: Ready) {
         match source {
             Source::Listener(index) => {
-                if let Some(SocketPlace { listener, socket }) = self.sockets.get(index).copied() {
+                if let Some(SocketPlace { listener, socket }) = self.sockets.get(index).copied().flatten() {
                     self.listeners[listener].sockets[socket].ready |= ready.readable;
                 }
             }
@@ -335,12 +415,32 @@ impl<S: Service, N: Net> EventLoop<S, N> {
     /// Does all that can be done now, within the limits of one turn, without waiting.
     pub fn turn(&mut self) {
         self.connections.begin_turn(self.net.now());
+        self.make_connections();
         self.serve_ready();
+        self.tell_woken();
         self.fire_deadlines();
+        self.fire_timer();
         self.admit_pending();
         self.begin_stop();
         self.accept_connections();
+        self.make_connections();
         self.advance_stop();
+    }
+
+    fn tell_woken(&mut self) {
+        if std::mem::take(&mut self.woken) {
+            self.service.on_wake(&mut Context::new(&mut self.connections));
+            self.settle();
+        }
+    }
+
+    /// Fires the service's timer, if its time has come.
+    fn fire_timer(&mut self) {
+        if self.connections.timer.is_some_and(|at| at <= self.connections.now) {
+            self.connections.timer = None;
+            self.service.on_timer(&mut Context::new(&mut self.connections));
+            self.settle();
+        }
     }
 
     /// Serves every connection on the run queue once. Those that queue again wait for the next turn.
@@ -385,7 +485,15 @@ pub struct ListenError {
     error: io::Error,
 }
 
+fn invalid(text: &'static str) -> io::Error {
+    io::Error::new(ErrorKind::InvalidInput, text)
+}
+
 impl ListenError {
+    fn into_io(self) -> io::Error {
+        io::Error::new(self.error.kind(), self)
+    }
+
     /// Returns the address.
     pub fn address(&self) -> &Address {
         &self.address

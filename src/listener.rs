@@ -1,9 +1,11 @@
 //! A listener: its configuration, its sockets, the connections that it has admitted, and what becomes
 //! of the one too many.
 
-use crate::net::{Address, SocketOptions};
+use crate::id::ListenerId;
+use crate::net::{Address, Socket, SocketOptions};
 use crate::queue::{Place, Queue};
 use std::borrow::Cow;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How many connections may wait in the kernel to be accepted, per address.
@@ -38,7 +40,9 @@ pub const DEFAULT_MAX_CONNS: usize = 512;
 /// ```
 #[derive(Clone, Debug)]
 pub struct ListenerConfig {
+    pub(crate) id: Option<ListenerId>,
     pub(crate) addresses: Vec<Address>,
+    pub(crate) ready: Vec<Arc<Socket>>,
     pub(crate) socket: SocketOptions,
     pub(crate) max_conns: usize,
     pub(crate) overload: Overload,
@@ -52,10 +56,47 @@ impl ListenerConfig {
     }
 
     /// Listens on no address: for connections that come by
-    /// [`EventLoop::adopt`](crate::EventLoop::adopt).
+    /// [`EventLoop::adopt`](crate::EventLoop::adopt) or [`Context::connect`](crate::Context::connect).
     pub fn unbound() -> Self {
-        let socket = SocketOptions { backlog: DEFAULT_BACKLOG, keepalive: Some(DEFAULT_KEEPALIVE) };
-        ListenerConfig { addresses: Vec::new(), socket, max_conns: DEFAULT_MAX_CONNS, overload: Overload::Defer }
+        let socket = SocketOptions { backlog: DEFAULT_BACKLOG, keepalive: Some(DEFAULT_KEEPALIVE), reuse_port: false };
+        ListenerConfig {
+            id: None,
+            addresses: Vec::new(),
+            ready: Vec::new(),
+            socket,
+            max_conns: DEFAULT_MAX_CONNS,
+            overload: Overload::Defer,
+        }
+    }
+
+    /// Gives the listener an id that the service knows already.
+    pub fn id(mut self, id: ListenerId) -> Self {
+        self.id = Some(id);
+        self
+    }
+
+    /// Listens on a socket that is ready made: bound and listening, by systemd perhaps. Its connections
+    /// count with the others. The [backlog](Self::backlog) stays as it is, and so does the file of a Unix
+    /// socket when the listener closes.
+    ///
+    /// ```
+    /// use pollstack::ListenerConfig;
+    ///
+    /// let socket = std::net::TcpListener::bind("127.0.0.1:0")?;
+    /// let config = ListenerConfig::unbound().socket(socket);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn socket(mut self, socket: impl Into<Socket>) -> Self {
+        self.ready.push(Arc::new(socket.into()));
+        self
+    }
+
+    /// Sets whether other sockets, of this process or another of the same user, may listen on the same TCP
+    /// addresses (`SO_REUSEPORT`). Linux spreads new connections over them: one loop a core. It is off, so
+    /// that a second server on an address is noticed. Systems without it refuse to listen.
+    pub fn reuse_port(mut self, reuse_port: bool) -> Self {
+        self.socket.reuse_port = reuse_port;
+        self
     }
 
     /// Listens on one more address. Its connections count with the others.
@@ -80,7 +121,8 @@ impl ListenerConfig {
         self
     }
 
-    /// Sets how many connections may be open at the same time, over all addresses.
+    /// Sets how many connections may be open at the same time, over all addresses: at least one, or
+    /// [`Overload::Defer`] would never accept any.
     pub fn max_conns(mut self, max_conns: usize) -> Self {
         self.max_conns = max_conns;
         self
@@ -113,9 +155,11 @@ pub enum Overload {
 
 /// A listener of a loop.
 #[derive(Debug)]
-pub(crate) struct Listener<Socket> {
-    pub(crate) sockets: Vec<ListeningSocket<Socket>>,
-    pub(crate) backlog: u32,
+pub(crate) struct Listener<S> {
+    pub(crate) id: ListenerId,
+    pub(crate) sockets: Vec<ListeningSocket<S>>,
+    pub(crate) options: SocketOptions,
+    closed: bool,
     capacity: usize,
     overload: Overload,
     /// The connections that count, by key, in the order of their accept.
@@ -126,8 +170,10 @@ pub(crate) struct Listener<Socket> {
 
 /// One of a listener's sockets.
 #[derive(Debug)]
-pub(crate) struct ListeningSocket<Socket> {
-    pub(crate) socket: Socket,
+pub(crate) struct ListeningSocket<S> {
+    pub(crate) socket: S,
+    /// The index that its events carry.
+    pub(crate) index: usize,
     /// Connections may be waiting. Cleared only by `WouldBlock`.
     pub(crate) ready: bool,
     /// How many connections in a row were lost in the backlog.
@@ -143,12 +189,14 @@ pub(crate) enum Decision {
     Reject,
 }
 
-impl<Socket> Listener<Socket> {
+impl<S> Listener<S> {
     /// Makes a listener that has no sockets yet.
     pub(crate) fn new(config: &ListenerConfig) -> Self {
         Listener {
+            id: config.id.unwrap_or_else(ListenerId::new),
             sockets: Vec::new(),
-            backlog: config.socket.backlog,
+            options: config.socket,
+            closed: false,
             capacity: config.max_conns,
             overload: config.overload.clone(),
             admitted: Queue::new(),
@@ -156,8 +204,28 @@ impl<Socket> Listener<Socket> {
         }
     }
 
-    pub(crate) fn add_socket(&mut self, socket: Socket) {
-        self.sockets.push(ListeningSocket { socket, ready: false, lost: 0 });
+    pub(crate) fn add_socket(&mut self, socket: S, index: usize) {
+        self.sockets.push(ListeningSocket { socket, index, ready: false, lost: 0 });
+    }
+
+    /// Closes the listener alone. Its connections stay. Returns its sockets.
+    pub(crate) fn close(&mut self) -> Vec<ListeningSocket<S>> {
+        self.closed = true;
+        std::mem::take(&mut self.sockets)
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed
+    }
+
+    /// Returns whether nothing is left of a listener that has closed.
+    pub(crate) fn is_over(&self) -> bool {
+        self.closed && self.is_empty() && self.pending == 0
+    }
+
+    /// Returns whether there is a place that no accepted connection will take.
+    pub(crate) fn has_place(&self) -> bool {
+        self.admitted.len() + self.pending < self.capacity
     }
 
     /// Counts a connection that has been accepted. [`decide`](Self::decide) must follow.
@@ -184,7 +252,7 @@ impl<Socket> Listener<Socket> {
 
     /// Returns whether connections should be taken from the backlog at all.
     pub(crate) fn may_accept(&self) -> bool {
-        self.admitted.len() + self.pending < self.capacity || !matches!(self.overload, Overload::Defer)
+        self.has_place() || !matches!(self.overload, Overload::Defer)
     }
 
     /// Returns what a rejected client reads.
@@ -214,8 +282,9 @@ impl<Socket> Listener<Socket> {
         self.admitted.is_empty()
     }
 
+    /// Returns how many connections may count.
     pub(crate) fn capacity(&self) -> usize {
-        self.capacity
+        if self.closed { self.len() + self.pending } else { self.capacity }
     }
 }
 

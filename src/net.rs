@@ -55,6 +55,22 @@ pub trait Net {
     /// Opens a listening socket. Its events carry [`Source::Listener`] of `index`.
     fn listen(&mut self, address: &Address, options: &SocketOptions, index: usize) -> io::Result<Self::Listener>;
 
+    /// Listens on a socket that is ready made, see [`ListenerConfig::socket`](crate::ListenerConfig::socket).
+    fn listen_on(&mut self, _socket: Socket, _options: &SocketOptions, _index: usize) -> io::Result<Self::Listener> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// Begins to connect to `address`. Of `options`, those for connections count.
+    fn connect(&mut self, _address: &Address, _options: &SocketOptions) -> io::Result<Self::Stream> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// Returns whether a stream that [`connect`](Net::connect) has made is connected. `WouldBlock`: not
+    /// yet, and an event will follow. Any other error: it never will be.
+    fn check_connecting(&mut self, _stream: &mut Self::Stream) -> io::Result<()> {
+        Ok(())
+    }
+
     /// Returns where a listener listens: the port is the one the system chose if 0 was asked for.
     fn local_address(&self, listener: &Self::Listener) -> io::Result<Address>;
 
@@ -137,6 +153,42 @@ pub struct SocketOptions {
     /// The silence after which the peers of accepted TCP connections are asked whether they are still
     /// there; with `None` they are never asked.
     pub keepalive: Option<Duration>,
+    /// Other sockets may listen on the same TCP address (`SO_REUSEPORT`).
+    pub reuse_port: bool,
+}
+
+/// A listening socket that is ready made. A `match` may be exhaustive.
+#[derive(Debug)]
+pub enum Socket {
+    /// Over IPv4 or IPv6.
+    Tcp(std::net::TcpListener),
+    /// In the file system.
+    #[cfg(unix)]
+    Unix(std::os::unix::net::UnixListener),
+}
+
+impl Socket {
+    /// Returns a second handle of the same socket.
+    pub(crate) fn try_clone(&self) -> io::Result<Socket> {
+        match self {
+            Socket::Tcp(socket) => socket.try_clone().map(Socket::Tcp),
+            #[cfg(unix)]
+            Socket::Unix(socket) => socket.try_clone().map(Socket::Unix),
+        }
+    }
+}
+
+impl From<std::net::TcpListener> for Socket {
+    fn from(socket: std::net::TcpListener) -> Self {
+        Socket::Tcp(socket)
+    }
+}
+
+#[cfg(unix)]
+impl From<std::os::unix::net::UnixListener> for Socket {
+    fn from(socket: std::os::unix::net::UnixListener) -> Self {
+        Socket::Unix(socket)
+    }
 }
 
 /// The events that a stream is watched for. A `match` may be exhaustive.

@@ -2,7 +2,7 @@
 
 use crate::event_loop::EventLoop;
 use crate::limits::Limits;
-use crate::net::{Handle, Mio, OwnPoll, RESERVED_TOKENS, WAKE};
+use crate::net::{Handle, Mio, OwnPoll, WAKE};
 use crate::service::Service;
 use mio::event::{self, Event};
 use mio::{Events, Poll, Registry};
@@ -116,6 +116,9 @@ impl<S: Service> EventLoop<S, Mio> {
                 }
                 for event in &events {
                     if event.token() == WAKE {
+                        if handle.take_wake() {
+                            self.wake();
+                        }
                         if let Some(grace) = handle.take_stop() {
                             self.stop(grace);
                         }
@@ -136,20 +139,17 @@ impl<S: Service> EventLoop<S, Mio> {
     /// Registers an event source beside the loop, for [`run_with`](Self::run_with).
     ///
     /// # Errors
-    /// The system's; `InvalidInput` for a token that is not below [`RESERVED_TOKENS`].
+    /// The system's; `InvalidInput` for a token of the loop's own: one that is not below
+    /// [`RESERVED_TOKENS`](crate::net::RESERVED_TOKENS), or among those of a loop that is embedded.
     pub fn register(&self, source: &mut impl event::Source, token: usize) -> io::Result<()> {
-        if token >= RESERVED_TOKENS {
-            let text = format!("token {token} is the loop's; use one below {RESERVED_TOKENS}");
-            return Err(io::Error::new(ErrorKind::InvalidInput, text));
-        }
         self.net.register(source, token)
     }
 
-    /// Returns a handle that stops the loop from another thread.
+    /// Returns a handle that wakes or stops the loop from another thread.
     ///
     /// # Errors
     /// `InvalidInput` for a loop that is [embedded](Self::embedded): wake its poll and call
-    /// [`stop`](Self::stop).
+    /// [`wake`](Self::wake) or [`stop`](Self::stop).
     pub fn handle(&self) -> io::Result<Handle> {
         self.net.own.as_ref().map(|own| own.handle.clone()).ok_or_else(embedded)
     }

@@ -34,8 +34,12 @@ pub trait Service {
     /// that connection and gives it back in [`on_close`](Service::on_close).
     type Conn;
 
-    /// A connection has been admitted to `listener`. Returns its state.
+    /// A connection has been admitted to `listener`, or is being made for it
+    /// ([`Context::connect`]). Returns its state.
     fn on_open(&mut self, cx: &mut Context<'_>, id: ConnId, listener: ListenerId) -> Self::Conn;
+
+    /// The peer of a connection that was asked for with [`Context::connect`] has answered.
+    fn on_connect(&mut self, _cx: &mut Context<'_>, _id: ConnId, _conn: &mut Self::Conn) {}
 
     /// Input has arrived. `input` is all that has not been consumed yet, oldest byte first.
     ///
@@ -87,6 +91,14 @@ pub trait Service {
     fn is_request_complete(&self, _listener: ListenerId, _input: &[u8]) -> bool {
         false
     }
+
+    /// The time set with [`Context::set_timer`] has come. The timer is cleared.
+    fn on_timer(&mut self, _cx: &mut Context<'_>) {}
+
+    /// Another thread has called [`Handle::wake`](crate::net::Handle::wake), at least once since the last
+    /// time, or the tool around the loop [`EventLoop::wake`](crate::EventLoop::wake). What it has to say is
+    /// in a channel of yours.
+    fn on_wake(&mut self, _cx: &mut Context<'_>) {}
 
     /// The loop has been asked to stop. It accepts no more connections, and closes those that are
     /// left when the grace period ends: the time to say goodbye, or to hurry.

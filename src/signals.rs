@@ -13,9 +13,6 @@ use std::time::Duration;
 
 pub use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 
-/// The token of the signals, one of those that the loop leaves to other sources.
-const SIGNALS: usize = 0;
-
 /// Signals that stop a loop. From [`new`](StopSignals::new) on they do not end the process any
 /// more.
 ///
@@ -54,7 +51,7 @@ impl StopSignals {
             flag::register(signal, Arc::clone(&stopping))?;
         }
         let mut signals = Signals::new(signals)?;
-        event_loop.register(&mut signals, SIGNALS)?;
+        event_loop.net.register_signals(&mut signals)?;
         Ok(StopSignals(signals))
     }
 

@@ -98,6 +98,8 @@ struct State {
     accept_errors: VecDeque<ErrorKind>,
     listeners: Vec<Backlog>,
     wires: Vec<Wire>,
+    /// The connections that the server has begun, and the test has not taken yet.
+    outgoing: VecDeque<usize>,
     /// The sources with an edge that the loop has not been told of, in that order.
     edges: VecDeque<Edge>,
     flavour: Flavour,
@@ -149,6 +151,7 @@ impl World {
             accept_errors: VecDeque::new(),
             listeners: Vec::new(),
             wires: Vec::new(),
+            outgoing: VecDeque::new(),
             edges: VecDeque::new(),
             flavour: Flavour::Tcp,
             buffers: Buffers { receive: RECEIVE_BUFFER, send: SEND_BUFFER, window: WINDOW },
@@ -160,8 +163,8 @@ impl World {
         })))
     }
 
-    /// Returns the network, for [`EventLoop::with_net`]; one loop's only. A loop that is dropped leaves its
-    /// connections as they are: stop it, if its clients are to see an end.
+    /// Returns the network, for [`EventLoop::with_net`]; one loop's only. A loop that is dropped closes its
+    /// connections at once: stop it, if its clients are to be served to the end.
     pub fn net(&self) -> Sim {
         Sim::new(self.clone())
     }
@@ -173,7 +176,7 @@ impl World {
         state.accept_errors.clear();
     }
 
-    /// Has the next accepts fail, while connections wait. An error of kind
+    /// Has the next accepts and connects fail, while connections wait. An error of kind
     /// [`Other`](ErrorKind::Other) is that of a process that has no descriptor left.
     pub fn fail_accepts(&self, errors: impl IntoIterator<Item = ErrorKind>) {
         self.0.borrow_mut().accept_errors.extend(errors);
@@ -296,6 +299,13 @@ impl World {
         (Client { world: self.clone(), number }, Stream::new(number))
     }
 
+    /// Takes the next connection that the server has begun ([`Context::connect`](crate::Context::connect)),
+    /// seen from its peer, which has still to [answer](Client::answer).
+    pub fn next_outgoing(&self) -> Option<Client> {
+        let number = self.0.borrow_mut().outgoing.pop_front()?;
+        Some(Client { world: self.clone(), number })
+    }
+
     /// Returns how many connections wait to be accepted.
     pub fn waiting(&self) -> usize {
         self.0.borrow().listeners.iter().map(|backlog| backlog.waiting.len()).sum()
@@ -375,6 +385,16 @@ impl State {
         let number = self.wires.len();
         self.wires.push(Wire::new(self.flavour, self.buffers));
         self.log(number, Event::Connected);
+        number
+    }
+
+    /// The server begins a connection. Returns its number.
+    fn connect(&mut self) -> usize {
+        let number = self.wires.len();
+        self.wires.push(Wire::new(self.flavour, self.buffers));
+        self.wires[number].begin_connecting();
+        self.outgoing.push_back(number);
+        self.log(number, Event::Called);
         number
     }
 

@@ -6,7 +6,9 @@ use mio::{Events, Poll};
 use pollstack::client::{Client, ClientError};
 use pollstack::net::{Address, Peer, RESERVED_TOKENS, Stream};
 use pollstack::stack::StackService;
-use pollstack::{ConnId, Context, EventLoop, Limits, ListenerConfig, ListenerId, Overload, Service};
+use pollstack::{
+    CloseReason, Closed, ConnId, Context, EventLoop, Limits, ListenerConfig, ListenerId, Overload, Service,
+};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::thread;
@@ -97,6 +99,133 @@ fn a_loop_adopts_connections_that_go_out() {
         clients.turn();
     }
     assert_eq!(server.service().items(), 10);
+}
+
+/// A service that writes down how its outgoing connections end, and stops with the last.
+struct Caller {
+    outgoing: ListenerId,
+    addresses: Vec<Address>,
+    log: Vec<String>,
+}
+
+impl Service for Caller {
+    type Conn = Vec<u8>;
+    fn on_open(&mut self, cx: &mut Context<'_>, id: ConnId, _: ListenerId) -> Vec<u8> {
+        cx.send(id, b"\x80").unwrap(); // a pop, before there is a connection
+        Vec::new()
+    }
+    fn on_connect(&mut self, _: &mut Context<'_>, _: ConnId, _: &mut Vec<u8>) {
+        self.log.push("connected".to_owned());
+    }
+    fn on_data(&mut self, _: &mut Context<'_>, _: ConnId, answer: &mut Vec<u8>, input: &[u8]) -> usize {
+        answer.extend(input);
+        input.len()
+    }
+    fn on_close(&mut self, cx: &mut Context<'_>, _: ConnId, answer: Vec<u8>, closed: Closed) {
+        match closed.reason {
+            CloseReason::Failed(error) => self.log.push(format!("{:?}", error.kind())),
+            _ => self.log.push(String::from_utf8_lossy(&answer).into_owned()),
+        }
+        match self.addresses.pop() {
+            Some(address) => drop(cx.connect(self.outgoing, address)),
+            None => cx.stop(Duration::ZERO),
+        }
+    }
+}
+
+/// Lost otherwise: connections that a service asks for, over TCP and a Unix socket, and why there is
+/// none.
+#[test]
+fn a_service_connects() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("stack.sock");
+    let mut server = EventLoop::new(StackService::new(10)).unwrap();
+    let unix = Address::Unix(path);
+    let listener = server.listen(listen().address(unix.clone())).unwrap();
+    let stack = server.addresses(listener).unwrap()[0].clone();
+    let refused = Address::Tcp(std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap());
+    let client = Client::new(tcp(&stack)).timeout(TEST_TIMEOUT);
+    let caller = thread::spawn(move || {
+        let outgoing = ListenerId::new();
+        let nowhere = Address::Unix(folder.path().join("nobody"));
+        let service = Caller { outgoing, addresses: vec![nowhere, refused, unix], log: Vec::new() };
+        let mut event_loop = EventLoop::new(service).unwrap();
+        event_loop.listen(ListenerConfig::unbound().id(outgoing)).unwrap();
+        event_loop.call(|_, cx| cx.connect(outgoing, stack));
+        event_loop.run().unwrap();
+        event_loop.service().log.clone()
+    });
+    let pushes = thread::spawn(move || {
+        client.push(b"one").unwrap();
+        client.push(b"two").unwrap();
+    });
+    let handle = server.handle().unwrap();
+    let log = thread::spawn(move || {
+        pushes.join().unwrap();
+        let log = caller.join().unwrap();
+        handle.stop(Duration::ZERO).unwrap();
+        log
+    });
+    server.run().unwrap();
+    let log = log.join().unwrap();
+    assert_eq!(log[0], "connected");
+    assert_eq!(log[2], "connected", "a Unix socket, too");
+    let mut popped = [log[1].trim_start_matches('\u{3}'), log[3].trim_start_matches('\u{3}')];
+    popped.sort_unstable();
+    assert_eq!(popped, ["one", "two"]);
+    assert_eq!(log[4..], ["ConnectionRefused", "NotFound"]);
+}
+
+/// Lost otherwise: socket activation. The sockets are bound before the loop, by another process perhaps.
+#[test]
+fn a_ready_made_socket_is_listened_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("ready.sock");
+    let tcp_socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let (address, unix) = (tcp_socket.local_addr().unwrap(), std::os::unix::net::UnixListener::bind(&path).unwrap());
+    let early = thread::spawn(move || Client::new(address).timeout(TEST_TIMEOUT).push(b"early"));
+    let mut server = EventLoop::new(StackService::new(10)).unwrap();
+    let listener = server.listen(ListenerConfig::unbound().socket(tcp_socket).socket(unix)).unwrap();
+    assert_eq!(server.addresses(listener).unwrap(), [Address::Tcp(address), Address::Unix(path.clone())]);
+    let handle = server.handle().unwrap();
+    let clients = thread::spawn(move || {
+        early.join().unwrap().unwrap();
+        let mut client = std::os::unix::net::UnixStream::connect(&path).unwrap();
+        client.write_all(b"\x80").unwrap();
+        let mut popped = Vec::new();
+        client.read_to_end(&mut popped).unwrap();
+        handle.stop(Duration::ZERO).unwrap();
+        (popped, path)
+    });
+    server.run().unwrap();
+    let (popped, path) = clients.join().unwrap();
+    assert_eq!(popped, b"\x05early");
+    assert!(path.exists(), "the file is not the loop's to remove");
+}
+
+/// Lost otherwise: one loop a core, on one port; and the notice of a second server that was not meant.
+#[test]
+fn a_port_is_shared_only_by_those_that_say_so() {
+    let loops = || EventLoop::new(StackService::new(10)).unwrap();
+    let (mut one, mut two) = (loops(), loops());
+    let id = one.listen(listen().reuse_port(true)).unwrap();
+    let address = one.addresses(id).unwrap()[0].clone();
+    two.listen(ListenerConfig::new(address.clone()).reuse_port(true)).unwrap();
+    assert_eq!(loops().listen(ListenerConfig::new(address)).unwrap_err().kind(), ErrorKind::AddrInUse);
+}
+
+/// Lost otherwise: the loop's own events, to a source that has its token.
+#[test]
+fn a_token_of_the_loops_own_is_refused() {
+    let poll = Poll::new().unwrap();
+    let mut socket = mio::net::UdpSocket::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let own = EventLoop::new(StackService::new(1)).unwrap();
+    assert_eq!(own.register(&mut socket, RESERVED_TOKENS).unwrap_err().kind(), ErrorKind::InvalidInput);
+    let limits = Limits::default().lingering(10);
+    let embedded = EventLoop::embedded(StackService::new(1), limits, poll.registry(), 5..1000).unwrap();
+    let error = embedded.register(&mut socket, 5).unwrap_err();
+    assert_eq!(error.to_string(), "token 5 is the loop's; use one outside 5..1000");
+    embedded.register(&mut socket, 4).unwrap();
 }
 
 /// Lost otherwise: an owner of a few tokens whose loop would take another loop's.

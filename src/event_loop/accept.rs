@@ -3,7 +3,7 @@
 use super::{ConnectionIo, EventLoop, PendingConnection, SocketPlace};
 use crate::connection::Seat;
 use crate::context::Context;
-use crate::id::ListenerId;
+use crate::id::ConnId;
 use crate::limits::{EXHAUSTED_RETRY, LOST_IN_A_ROW};
 use crate::listener::{Decision, Listener};
 use crate::net::{Interest, Net};
@@ -25,7 +25,8 @@ impl<S: Service, N: Net> EventLoop<S, N> {
         }
     }
 
-    fn admit(&mut self, pending: PendingConnection<N::Stream>) {
+    /// Decides about a connection. Returns its id if it is admitted.
+    pub(super) fn admit(&mut self, pending: PendingConnection<N::Stream>) -> Option<ConnId> {
         match self.listeners[pending.listener].decide(self.connections.now) {
             Decision::Admit => {}
             Decision::Evict(oldest) => {
@@ -33,9 +34,12 @@ impl<S: Service, N: Net> EventLoop<S, N> {
                 self.close(oldest, CloseReason::Evicted);
                 self.settle();
             }
-            Decision::Reject => return self.reject(pending),
+            Decision::Reject => {
+                self.reject(pending);
+                return None;
+            }
         }
-        self.open(pending);
+        Some(self.open(pending))
     }
 
     /// Takes connections from the backlogs, for the next turn.
@@ -52,7 +56,7 @@ impl<S: Service, N: Net> EventLoop<S, N> {
     }
 
     fn accept_from(&mut self, index: usize) {
-        let SocketPlace { listener, socket } = self.sockets[index];
+        let Some(SocketPlace { listener, socket }) = self.sockets[index] else { return };
         for _ in 0..self.connections.limits.accepts {
             let at = &mut self.listeners[listener];
             if self.exhausted_until.is_some() || !at.may_accept() {
@@ -96,12 +100,12 @@ impl<S: Service, N: Net> EventLoop<S, N> {
     }
 
     /// Admits a connection, and serves it before any registration.
-    fn open(&mut self, PendingConnection { stream, peer, listener }: PendingConnection<N::Stream>) {
+    fn open(&mut self, PendingConnection { stream, peer, listener }: PendingConnection<N::Stream>) -> ConnId {
         self.stats.opened += 1;
         let place = self.listeners[listener].enter(self.connections.next_key(), self.connections.now);
         let id = self.connections.insert(peer, listener, Seat::Admitted(place));
         log::debug!("{id} from {peer}");
-        let conn = self.service.on_open(&mut Context::new(&mut self.connections), id, ListenerId(listener));
+        let conn = self.service.on_open(&mut Context::new(&mut self.connections), id, self.listeners[listener].id);
         self.attach(id.key(), ConnectionIo { stream, conn: Some(conn) });
         self.serve(id.key());
         if self.connections.get(id).is_some() {
@@ -110,6 +114,7 @@ impl<S: Service, N: Net> EventLoop<S, N> {
                 self.settle();
             }
         }
+        id
     }
 
     /// Turns a client away with its listener's rejection. The service never sees the connection.
@@ -123,7 +128,7 @@ impl<S: Service, N: Net> EventLoop<S, N> {
         log::debug!("{id} from {peer} rejected");
         self.attach(key, ConnectionIo { stream, conn: None });
         let complete = match self.receive(key, self.scratch.len()) {
-            Ok(Some(n)) => n == 0 || self.service.is_request_complete(ListenerId(listener), &self.scratch[..n]),
+            Ok(Some(n)) => n == 0 || self.is_request_complete(listener, n),
             Ok(None) => false,
             Err(error) => return self.close(key, CloseReason::Failed(error)),
         };
@@ -136,8 +141,13 @@ impl<S: Service, N: Net> EventLoop<S, N> {
         self.connections.queue_if_runnable(key);
     }
 
+    /// Returns whether the first `n` bytes of scratch are a complete request.
+    fn is_request_complete(&self, listener: usize, n: usize) -> bool {
+        self.service.is_request_complete(self.listeners[listener].id, &self.scratch[..n])
+    }
+
     /// Puts the loop's half of a connection beside the other.
-    fn attach(&mut self, key: usize, io: ConnectionIo<N::Stream, S::Conn>) {
+    pub(super) fn attach(&mut self, key: usize, io: ConnectionIo<N::Stream, S::Conn>) {
         match self.io.get_mut(key) {
             Some(vacant) => *vacant = Some(io),
             None => self.io.push(Some(io)), // keys grow one by one

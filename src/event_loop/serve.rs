@@ -8,6 +8,7 @@ use crate::net::{Interest, Net};
 use crate::service::{CloseReason, Closed, EofAction, Service};
 use std::io;
 use std::io::ErrorKind::{Interrupted, WouldBlock};
+use std::sync::Once;
 
 impl<S: Service, N: Net> EventLoop<S, N> {
     /// Takes one connection as far as it goes within its budget.
@@ -34,9 +35,26 @@ impl<S: Service, N: Net> EventLoop<S, N> {
     /// Asks the socket for the error that an event has told. A connection that is not being read would
     /// not notice its reset otherwise.
     fn check_error(&mut self, key: usize) {
+        if self.connections[key].connecting {
+            return self.check_connecting(key);
+        }
         let Some(io) = io_of(&mut self.io, key) else { return };
         if let Some(error) = self.net.take_error(&mut io.stream) {
             self.close(key, CloseReason::Failed(error));
+        }
+    }
+
+    /// Asks the socket whether its connection has been made.
+    fn check_connecting(&mut self, key: usize) {
+        let Some(io) = io_of(&mut self.io, key) else { return };
+        match self.net.check_connecting(&mut io.stream) {
+            Ok(()) => {
+                self.connections[key].has_connected();
+                self.connections.touch(key);
+                self.call_back(key, |service, cx, id, conn| service.on_connect(cx, id, conn));
+            }
+            Err(error) if matches!(error.kind(), WouldBlock | Interrupted) => {}
+            Err(error) => self.close(key, CloseReason::Failed(error)),
         }
     }
 
@@ -112,7 +130,9 @@ impl<S: Service, N: Net> EventLoop<S, N> {
         let mut taken = 0;
         loop {
             let n = self.service.on_data(&mut Context::new(&mut self.connections), id, conn, &input[taken..]);
-            debug_assert!(n <= input.len() - taken, "a service cannot take more than it is offered");
+            if n > input.len() - taken {
+                overtaken(id, n, input.len() - taken);
+            }
             taken = input.len().min(taken.saturating_add(n));
             if n == 0 || taken == input.len() || !self.connections.takes_input(id) {
                 break;
@@ -180,7 +200,7 @@ impl<S: Service, N: Net> EventLoop<S, N> {
     /// it closes.
     fn end_output(&mut self, key: usize, emptied: bool) {
         let connection = &self.connections[key];
-        if connection.output_end == OutputEnd::Asked && connection.output().is_none() {
+        if connection.output_end == OutputEnd::Asked && connection.output().is_none() && !connection.connecting {
             if let Err(error) = self.shutdown_write(key) {
                 return self.close(key, CloseReason::Failed(error));
             }
@@ -205,6 +225,9 @@ impl<S: Service, N: Net> EventLoop<S, N> {
     /// arrived. The close follows, at once or after a drain.
     fn conclude(&mut self, key: usize) {
         let connection = &self.connections[key];
+        if connection.connecting {
+            return; // what was sent comes first
+        }
         if !connection.goes_on && !connection.is_drained() {
             // The peer may have sent nothing more: one look is cheaper than a drain.
             match self.receive(key, self.scratch.len()) {
@@ -327,7 +350,7 @@ impl<S: Service, N: Net> EventLoop<S, N> {
         oldest.is_some()
     }
 
-    fn tell_closed(&mut self, id: ConnId, conn: S::Conn, closed: Closed) {
+    pub(super) fn tell_closed(&mut self, id: ConnId, conn: S::Conn, closed: Closed) {
         log::debug!("{id} closed: {:?}, {} bytes unsent", closed.reason, closed.unsent);
         self.service.on_close(&mut Context::new(&mut self.connections), id, conn, closed);
     }
@@ -338,6 +361,14 @@ impl<S: Service, N: Net> EventLoop<S, N> {
         let Some((id, _)) = self.connections.entry(key) else { return };
         f(&mut self.service, &mut Context::new(&mut self.connections), id, conn);
     }
+}
+
+/// A service has said that it took more than it was offered. The loop goes on as if it had taken all.
+#[cold]
+fn overtaken(id: ConnId, taken: usize, offered: usize) {
+    static LOGGED: Once = Once::new();
+    LOGGED.call_once(|| log::error!("{id}: the service took {taken} of {offered} bytes: a fault in its on_data"));
+    debug_assert!(taken <= offered, "a service cannot take more than it is offered");
 }
 
 /// Returns the loop's half of a connection. Every connection in the table has one, once it has been opened.

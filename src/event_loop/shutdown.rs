@@ -36,7 +36,8 @@ impl<S: Service, N: Net> EventLoop<S, N> {
             State::Running => {
                 let sockets = self.listeners.iter_mut().flat_map(|listener| &mut listener.sockets);
                 sockets.for_each(|socket| socket.ready = true);
-                let longest = self.listeners.iter().map(|listener| listener.backlog as usize).max().unwrap_or(0);
+                let longest =
+                    self.listeners.iter().map(|listener| listener.options.backlog as usize).max().unwrap_or(0);
                 let turns = longest.div_ceil(self.connections.limits.accepts);
                 let last_try = sooner(asked, self.connections.now.checked_add(LAST_TRY));
                 self.state = State::DrainingBacklog { until: asked, last_try, turns };
@@ -77,25 +78,37 @@ impl<S: Service, N: Net> EventLoop<S, N> {
 
     fn end_accepting(&mut self, until: Option<Instant>) {
         self.admit_pending();
-        self.close_sockets();
+        self.close_listeners();
         self.state = State::Draining { until, only_lingering: false };
         self.service.on_shutdown(&mut Context::new(&mut self.connections));
         self.settle();
     }
 
-    fn close_sockets(&mut self) {
-        self.sockets.clear();
-        for socket in self.listeners.iter_mut().flat_map(|listener| listener.sockets.drain(..)) {
-            self.net.close_listener(socket.socket);
-        }
+    fn close_listeners(&mut self) {
+        let sockets = self.listeners.iter_mut().flat_map(|listener| listener.sockets.drain(..)).collect();
+        self.close_sockets(sockets);
     }
 
     fn close_all(&mut self) {
-        let keys: Vec<usize> = self.connections.keys();
-        for key in keys {
+        self.connections.forget_connects();
+        for key in self.connections.keys() {
             self.close(key, CloseReason::Shutdown);
             self.settle();
         }
+    }
+}
+
+/// Connections that are left have a close, too. It is not told while a panic unwinds, out of the service
+/// perhaps.
+impl<S: Service, N: Net> Drop for EventLoop<S, N> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            return;
+        }
+        self.connections.forget_connects();
+        self.connections.keys().into_iter().for_each(|key| self.close(key, CloseReason::Shutdown));
+        self.pending.drain(..).for_each(|pending| self.net.close(pending.stream));
+        self.close_listeners();
     }
 }
 

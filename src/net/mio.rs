@@ -1,6 +1,6 @@
 //! The real network: sockets that are registered with a poll of mio.
 
-use super::{Address, Interest, Net, Peer, Ready, SocketOptions, Source, tcp};
+use super::{Address, Interest, Net, Peer, Ready, Socket, SocketOptions, Source, tcp};
 use mio::event::{self, Event};
 use mio::net::{TcpListener, TcpStream};
 use mio::{Poll, Registry, Token, Waker};
@@ -9,6 +9,7 @@ use std::fs::File;
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use std::net::Shutdown;
 use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -34,6 +35,9 @@ const READABLE: mio::Interest = mio::Interest::READABLE;
 /// The token of a [`Handle`]'s waker, the first of a loop that owns its poll.
 pub(crate) const WAKE: Token = Token(RESERVED_TOKENS);
 
+/// The token of the [signals](crate::signals) of a loop that owns its poll.
+pub(crate) const SIGNALS: Token = Token(RESERVED_TOKENS + 1);
+
 /// The real network, through a `mio::Registry`.
 #[derive(Debug)]
 pub struct Mio {
@@ -51,7 +55,41 @@ pub(crate) struct OwnPoll {
     pub(crate) handle: Handle,
 }
 
-/// Stops a loop from another thread.
+/// Wakes or stops a loop from another thread.
+///
+/// A worker thread hands over its results through a channel, and wakes the loop behind each:
+///
+/// ```
+/// use pollstack::{ConnId, Context, EventLoop, ListenerId, Service};
+/// use std::sync::mpsc;
+/// use std::time::Duration;
+///
+/// struct Sum(mpsc::Receiver<u64>, u64);
+///
+/// impl Service for Sum {
+///     type Conn = ();
+///     fn on_open(&mut self, _: &mut Context<'_>, _: ConnId, _: ListenerId) {}
+///     fn on_data(&mut self, _: &mut Context<'_>, _: ConnId, _: &mut (), input: &[u8]) -> usize { input.len() }
+///     fn on_wake(&mut self, cx: &mut Context<'_>) {
+///         self.1 += self.0.try_iter().sum::<u64>();
+///         if self.1 == 55 {
+///             cx.stop(Duration::ZERO);
+///         }
+///     }
+/// }
+///
+/// let (results, receiver) = mpsc::channel();
+/// let mut event_loop = EventLoop::new(Sum(receiver, 0))?;
+/// let handle = event_loop.handle()?;
+/// std::thread::spawn(move || {
+///     for n in 1..=10 {
+///         results.send(n).expect("the loop runs");
+///         handle.wake().expect("the loop can be woken");
+///     }
+/// });
+/// event_loop.run()?;
+/// # Ok::<(), std::io::Error>(())
+/// ```
 ///
 /// ```
 /// # use pollstack::{ConnId, Context, EventLoop, ListenerId, Service};
@@ -72,6 +110,7 @@ pub(crate) struct OwnPoll {
 #[derive(Clone, Debug)]
 pub struct Handle {
     stop: Arc<Mutex<Option<Duration>>>,
+    woken: Arc<AtomicBool>,
     waker: Arc<Waker>,
 }
 
@@ -86,6 +125,20 @@ impl Handle {
         self.waker.wake()
     }
 
+    /// Has the loop call [`Service::on_wake`](crate::Service::on_wake), soon. Wakes before that call are one,
+    /// and cost no system call.
+    ///
+    /// # Errors
+    /// The system's, if the loop cannot be woken.
+    pub fn wake(&self) -> io::Result<()> {
+        if self.woken.swap(true, Ordering::AcqRel) { Ok(()) } else { self.waker.wake() }
+    }
+
+    /// Returns whether the loop has been woken since the last call.
+    pub(crate) fn take_wake(&self) -> bool {
+        self.woken.swap(false, Ordering::AcqRel)
+    }
+
     /// Takes the grace period of a stop that has been asked for since the last call.
     pub(crate) fn take_stop(&self) -> Option<Duration> {
         self.stop.lock().unwrap_or_else(PoisonError::into_inner).take()
@@ -97,9 +150,10 @@ impl Mio {
     pub(crate) fn new() -> io::Result<Mio> {
         let poll = Poll::new()?;
         let registry = poll.registry().try_clone()?;
-        let handle = Handle { stop: Arc::default(), waker: Arc::new(Waker::new(&registry, WAKE)?) };
+        let handle =
+            Handle { stop: Arc::default(), woken: Arc::default(), waker: Arc::new(Waker::new(&registry, WAKE)?) };
         let own = Some(OwnPoll { poll: Some(poll), handle });
-        Ok(Mio { registry, tokens: WAKE.0 + 1..usize::MAX, own })
+        Ok(Mio { registry, tokens: SIGNALS.0 + 1..usize::MAX, own })
     }
 
     /// Makes a network on another poll.
@@ -107,9 +161,22 @@ impl Mio {
         Ok(Mio { registry: registry.try_clone()?, tokens, own: None })
     }
 
-    /// Registers an event source that is not the loop's.
+    /// Registers an event source that is not the loop's, with a token that is not, either.
     pub(crate) fn register(&self, source: &mut impl event::Source, token: usize) -> io::Result<()> {
+        if self.tokens.contains(&token) || (self.own.is_some() && token >= RESERVED_TOKENS) {
+            let text = match self.own {
+                Some(_) => format!("token {token} is the loop's; use one below {RESERVED_TOKENS}"),
+                None => format!("token {token} is the loop's; use one outside {:?}", self.tokens),
+            };
+            return Err(io::Error::new(ErrorKind::InvalidInput, text));
+        }
         self.registry.register(source, Token(token), mio::Interest::READABLE)
+    }
+
+    /// Registers the signals of a loop with a poll of its own.
+    #[cfg(all(unix, feature = "signals"))]
+    pub(crate) fn register_signals(&self, source: &mut impl event::Source) -> io::Result<()> {
+        self.registry.register(source, SIGNALS, mio::Interest::READABLE)
     }
 
     /// Returns what an event is about and what it says; `None` if it is not the loop's.
@@ -132,6 +199,32 @@ impl Mio {
         Some((source, ready))
     }
 
+    fn watch_tcp(&self, listener: std::net::TcpListener, index: usize) -> io::Result<Listener> {
+        let mut listener = TcpListener::from_std(listener);
+        self.watch_listener(&mut listener, index)?;
+        Ok(Listener::Tcp(listener))
+    }
+
+    #[cfg(unix)]
+    fn watch_unix(
+        &self,
+        listener: std::os::unix::net::UnixListener,
+        file: Option<SocketFile>,
+        index: usize,
+    ) -> io::Result<Listener> {
+        let mut listener = UnixListener::from_std(listener);
+        self.watch_listener(&mut listener, index)?;
+        Ok(Listener::Unix(listener, file))
+    }
+
+    fn watch_listener(&self, listener: &mut impl event::Source, index: usize) -> io::Result<()> {
+        if index >= LISTENERS {
+            let text = format!("a loop has at most {LISTENERS} listening sockets");
+            return Err(io::Error::new(ErrorKind::InvalidInput, text));
+        }
+        self.registry.register(listener, self.token(Source::Listener(index)), mio::Interest::READABLE)
+    }
+
     fn token(&self, source: Source) -> Token {
         Token(match source {
             Source::Listener(index) => self.tokens.start + index,
@@ -147,7 +240,7 @@ pub enum Listener {
     Tcp(TcpListener),
     /// In the file system.
     #[cfg(unix)]
-    Unix(UnixListener, SocketFile),
+    Unix(UnixListener, Option<SocketFile>),
 }
 
 /// A connection.
@@ -172,36 +265,73 @@ impl Net for Mio {
     }
 
     fn listen(&mut self, address: &Address, options: &SocketOptions, index: usize) -> io::Result<Listener> {
-        if index >= LISTENERS {
-            return Err(io::Error::new(
-                ErrorKind::InvalidInput,
-                format!("a loop has at most {LISTENERS} listening sockets"),
-            ));
-        }
-        let token = self.token(Source::Listener(index));
         match address {
-            Address::Tcp(address) => {
-                let mut listener = TcpListener::from_std(tcp::listen(*address, options)?);
-                self.registry.register(&mut listener, token, mio::Interest::READABLE)?;
-                Ok(Listener::Tcp(listener))
-            }
+            Address::Tcp(address) => self.watch_tcp(tcp::listen(*address, options)?, index),
             #[cfg(unix)]
             Address::Unix(path) => {
                 let (listener, file) = unix::listen(path, options.backlog)?;
-                let mut listener = UnixListener::from_std(listener);
-                self.registry.register(&mut listener, token, mio::Interest::READABLE)?;
-                Ok(Listener::Unix(listener, file))
+                self.watch_unix(listener, Some(file), index)
             }
             #[cfg(not(unix))]
             Address::Unix(_) => Err(ErrorKind::Unsupported.into()),
         }
     }
 
+    fn listen_on(&mut self, socket: Socket, options: &SocketOptions, index: usize) -> io::Result<Listener> {
+        match socket {
+            Socket::Tcp(listener) => {
+                tcp::set_options(SockRef::from(&listener), options)?;
+                listener.set_nonblocking(true)?;
+                self.watch_tcp(listener, index)
+            }
+            #[cfg(unix)]
+            Socket::Unix(listener) => {
+                listener.set_nonblocking(true)?;
+                self.watch_unix(listener, None, index)
+            }
+        }
+    }
+
+    fn connect(&mut self, address: &Address, options: &SocketOptions) -> io::Result<Stream> {
+        match address {
+            Address::Tcp(address) => {
+                let stream = TcpStream::connect(*address)?;
+                tcp::set_options(SockRef::from(&stream), options)?;
+                Ok(Stream::Tcp(stream))
+            }
+            #[cfg(unix)]
+            Address::Unix(path) => UnixStream::connect(path).map(Stream::Unix),
+            #[cfg(not(unix))]
+            Address::Unix(_) => Err(ErrorKind::Unsupported.into()),
+        }
+    }
+
+    /// An event may be false, so the error is asked for first, and then the peer.
+    fn check_connecting(&mut self, stream: &mut Stream) -> io::Result<()> {
+        if let Some(error) = self.take_error(stream) {
+            return Err(error);
+        }
+        let connected = match stream {
+            Stream::Tcp(stream) => stream.peer_addr().map(drop),
+            #[cfg(unix)]
+            Stream::Unix(stream) => stream.peer_addr().map(drop),
+        };
+        connected.map_err(|error| match error.kind() {
+            ErrorKind::NotConnected => ErrorKind::WouldBlock.into(),
+            _ => error,
+        })
+    }
+
     fn local_address(&self, listener: &Listener) -> io::Result<Address> {
         match listener {
             Listener::Tcp(listener) => listener.local_addr().map(Address::Tcp),
             #[cfg(unix)]
-            Listener::Unix(_, file) => Ok(Address::Unix(file.path().to_owned())),
+            Listener::Unix(_, Some(file)) => Ok(Address::Unix(file.path().to_owned())),
+            #[cfg(unix)]
+            Listener::Unix(listener, None) => {
+                let address = listener.local_addr()?;
+                Ok(Address::Unix(address.as_pathname().unwrap_or("".as_ref()).to_owned()))
+            }
         }
     }
 

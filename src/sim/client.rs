@@ -33,6 +33,12 @@ impl Client {
         self.change(Event::Ended, Wire::end);
     }
 
+    /// Answers a server that [connects](World::next_outgoing). To refuse, it [aborts](Self::abort); until it
+    /// does either, it is silent.
+    pub fn answer(&self) {
+        self.change(Event::Answered, Wire::answer);
+    }
+
     /// Closes with a reset.
     pub fn abort(&self) {
         self.change(Event::Aborted, Wire::abort);

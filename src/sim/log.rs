@@ -24,6 +24,10 @@ pub struct Entry {
 pub enum Event {
     /// The client has connected.
     Connected,
+    /// The server has begun to connect to it.
+    Called,
+    /// The client has answered the server that connects.
+    Answered,
     /// The client has sent this.
     Sent(Vec<u8>),
     /// The client has sent an urgent byte, or passed a descriptor.
@@ -68,6 +72,8 @@ impl fmt::Display for Event {
         };
         match self {
             Event::Connected => f.write_str("connects"),
+            Event::Called => f.write_str("the server connects"),
+            Event::Answered => f.write_str("answers"),
             Event::Sent(bytes) => write!(f, "sends {}", text(bytes)),
             Event::Marked => f.write_str("sends an urgent byte"),
             Event::Ended => f.write_str("ends"),

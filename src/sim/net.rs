@@ -1,7 +1,7 @@
 //! The network as the loop sees it.
 
 use super::{Backlog, Event, Fault, State, World};
-use crate::net::{Address, Interest, Net, Peer, SocketOptions};
+use crate::net::{Address, Interest, Net, Peer, Socket, SocketOptions};
 use std::cell::RefMut;
 use std::fs::File;
 use std::io::{self, ErrorKind, IoSlice, Read, Seek, SeekFrom};
@@ -108,6 +108,24 @@ impl Net for Sim {
             state.listeners.push(backlog);
         }
         Ok(Listener { index, address: address.clone() })
+    }
+
+    fn listen_on(&mut self, _: Socket, options: &SocketOptions, index: usize) -> io::Result<Listener> {
+        self.listen(&Address::Unix("ready-made".into()), options, index)
+    }
+
+    fn connect(&mut self, _: &Address, _: &SocketOptions) -> io::Result<Stream> {
+        let mut state = self.called("connect");
+        if let Some(error) = state.accept_error() {
+            return Err(error);
+        }
+        let number = state.connect();
+        Ok(Stream { number })
+    }
+
+    fn check_connecting(&mut self, stream: &mut Stream) -> io::Result<()> {
+        let mut state = self.call("check_connecting", stream.number)?;
+        state.wires[stream.number].check_connecting()
     }
 
     fn local_address(&self, listener: &Listener) -> io::Result<Address> {

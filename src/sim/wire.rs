@@ -40,6 +40,8 @@ pub(super) struct Wire {
     ended: bool,
     client: End,
     server: End,
+    /// The server has asked for it, and the client has not answered.
+    connecting: bool,
     accepted: bool,
     lost: bool,
     /// The client's reset has not been reported to the server yet.
@@ -115,6 +117,7 @@ impl Wire {
             ended: false,
             client: End::Open,
             server: End::Open,
+            connecting: false,
             accepted: false,
             lost: false,
             error: false,
@@ -169,6 +172,11 @@ impl Wire {
 
     pub(super) fn refuse(&mut self) {
         self.server = End::Reset;
+    }
+
+    /// Answers a server that connects.
+    pub(super) fn answer(&mut self) -> Change {
+        if std::mem::take(&mut self.connecting) { Change::Edge } else { Change::None }
     }
 
     /// Moves what has been sent into the server's buffer; whether that is an edge for the server.
@@ -250,6 +258,20 @@ impl Wire {
 
     // ---- the server's side ---------------------------------------------------------------------
 
+    pub(super) fn begin_connecting(&mut self) {
+        self.connecting = true;
+    }
+
+    /// Returns whether the client has answered.
+    pub(super) fn check_connecting(&mut self) -> io::Result<()> {
+        match (self.take_error(), self.connecting) {
+            (Some(_), true) => Err(ErrorKind::ConnectionRefused.into()),
+            (Some(error), false) => Err(error),
+            (None, true) => Err(ErrorKind::WouldBlock.into()),
+            (None, false) => Ok(()),
+        }
+    }
+
     pub(super) fn lose(&mut self) {
         self.lost = true;
         self.refuse();
@@ -265,6 +287,7 @@ impl Wire {
 
     /// Returns how much a read brings; an error if nothing ever will be.
     pub(super) fn readable(&mut self) -> io::Result<usize> {
+        assert!(!self.connecting, "the loop knows what is connected");
         let (_, read) = self.position;
         while self.marks.front().is_some_and(|mark| *mark <= read) {
             self.marks.pop_front();
@@ -286,6 +309,7 @@ impl Wire {
 
     /// Returns how much can be written; an error if nothing ever can.
     pub(super) fn writable(&mut self) -> io::Result<usize> {
+        assert!(!self.connecting, "the loop knows what is connected");
         if self.server == End::Shut {
             return Err(ErrorKind::BrokenPipe.into());
         }
@@ -348,6 +372,7 @@ impl Wire {
     }
 
     pub(super) fn shutdown_write(&mut self) -> io::Result<()> {
+        assert!(!self.connecting, "the loop knows what is connected");
         if self.client == End::Reset {
             return Err(ErrorKind::NotConnected.into());
         }
@@ -410,6 +435,9 @@ impl Wire {
     }
 
     fn ready(&self) -> Ready {
+        if self.connecting && self.client != End::Reset {
+            return Ready::default();
+        }
         let reset = self.client == End::Reset;
         let wants_to_write = matches!(self.watched, Some((_, Interest::ReadWrite)));
         Ready {

@@ -192,10 +192,10 @@ fn an_adopted_connection_is_admitted_as_a_newcomer_is() {
     let outgoing = server.listen(ListenerConfig::unbound().max_conns(2).overload(busy())).unwrap();
     assert_eq!(server.addresses(outgoing).unwrap(), []);
     let (clients, streams): (Vec<Client>, Vec<Stream>) = (0..3).map(|_| world.stream()).unzip();
-    for stream in streams {
-        server.adopt(outgoing, stream, Peer::Unix).unwrap();
-    }
-    assert_eq!(server.timeout(), Some(Duration::ZERO));
+    let adopted: Vec<_> = streams.into_iter().map(|stream| server.adopt(outgoing, stream, Peer::Unix)).collect();
+    let ids: Vec<ConnId> = adopted[..2].iter().map(|id| *id.as_ref().unwrap()).collect();
+    assert_eq!(server.service().ids, ids, "the service is told of the id at once");
+    assert_eq!(adopted[2].as_ref().unwrap_err().kind(), ErrorKind::ResourceBusy);
     world.settle(&mut server);
     assert_eq!(clients[2].read(), b"busy");
     assert_eq!((server.stats().open, server.stats().rejected), (2, 1));

@@ -4,7 +4,9 @@
 
 mod accepting;
 mod closing;
+mod connecting;
 mod deadlines;
+mod embedding;
 mod hot_path;
 mod reading;
 mod sending;
@@ -33,6 +35,8 @@ struct Probe {
     on_data: OnData,
     on_drain: Then,
     on_deadline: Then,
+    on_wake: Box<dyn FnMut(&mut Context<'_>)>,
+    on_timer: Box<dyn FnMut(&mut Context<'_>)>,
     on_eof: EofAction,
     deadline: Option<Duration>,
 }
@@ -45,6 +49,8 @@ impl Probe {
             on_data: Box::new(on_data),
             on_drain: Box::new(|_, _| {}),
             on_deadline: Box::new(|cx, id| cx.abort(id)),
+            on_wake: Box::new(|_| {}),
+            on_timer: Box::new(|_| {}),
             on_eof: EofAction::Finish,
             deadline: None,
         }
@@ -81,7 +87,23 @@ impl Service for Probe {
     fn on_open(&mut self, cx: &mut Context<'_>, id: ConnId, _: ListenerId) {
         self.log.push(format!("{id} open"));
         self.ids.push(id);
-        cx.set_deadline(id, self.deadline.map(|after| cx.now() + after));
+        if let Some(after) = self.deadline {
+            cx.set_deadline(id, Some(cx.now() + after));
+        }
+    }
+
+    fn on_connect(&mut self, _: &mut Context<'_>, id: ConnId, (): &mut ()) {
+        self.log.push(format!("{id} connect"));
+    }
+
+    fn on_wake(&mut self, cx: &mut Context<'_>) {
+        self.log.push("wake".to_owned());
+        (self.on_wake)(cx);
+    }
+
+    fn on_timer(&mut self, cx: &mut Context<'_>) {
+        self.log.push("timer".to_owned());
+        (self.on_timer)(cx);
     }
 
     fn on_data(&mut self, cx: &mut Context<'_>, id: ConnId, (): &mut (), input: &[u8]) -> usize {
