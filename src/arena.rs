@@ -63,11 +63,9 @@ impl<T> Arena<T> {
         Arena { slots: Slab::new(), serial }
     }
 
-    /// Gives the next value the serial number behind `serial`, which must not be less than those that
-    /// were given out.
+    /// Gives the next value the serial number behind `serial`, unless that has been given out.
     pub fn skip_to(&mut self, serial: u64) {
-        debug_assert!(serial >= self.serial, "a serial number is given out once");
-        self.serial = serial;
+        self.serial = self.serial.max(serial);
     }
 
     /// Returns the serial number that was given out last.

@@ -239,7 +239,7 @@ impl Connection {
     /// it is looked for at once.
     pub(crate) fn ignore_input(&mut self) {
         self.ignored = true;
-        self.ready.readable = true;
+        self.update_readiness(Ready { readable: true, ..Ready::default() });
         self.drop_input();
     }
 

@@ -96,8 +96,8 @@ pub trait Service {
     fn on_timer(&mut self, _cx: &mut Context<'_>) {}
 
     /// Another thread has called [`Handle::wake`](crate::net::Handle::wake), at least once since the last
-    /// time, or the tool around the loop [`EventLoop::wake`](crate::EventLoop::wake). What it has to say is
-    /// in a channel of yours.
+    /// time, or the tool around the loop [`EventLoop::wake`](crate::EventLoop::wake). The message itself is in
+    /// a channel of yours.
     fn on_wake(&mut self, _cx: &mut Context<'_>) {}
 
     /// The loop has been asked to stop. It accepts no more connections, and closes those that are

@@ -147,7 +147,7 @@ fn a_service_connects() {
     let client = Client::new(tcp(&stack)).timeout(TEST_TIMEOUT);
     let caller = thread::spawn(move || {
         let outgoing = ListenerId::new();
-        let nowhere = Address::Unix(folder.path().join("nobody"));
+        let nowhere = Address::Unix(folder.path().join("missing"));
         let service = Caller { outgoing, addresses: vec![nowhere, refused, unix], log: Vec::new() };
         let mut event_loop = EventLoop::new(service).unwrap();
         event_loop.listen(ListenerConfig::unbound().id(outgoing)).unwrap();

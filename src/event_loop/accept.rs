@@ -148,10 +148,10 @@ impl<S: Service, N: Net> EventLoop<S, N> {
 
     /// Puts the loop's half of a connection beside the other.
     pub(super) fn attach(&mut self, key: usize, io: ConnectionIo<N::Stream, S::Conn>) {
-        match self.io.get_mut(key) {
-            Some(vacant) => *vacant = Some(io),
-            None => self.io.push(Some(io)), // keys grow one by one
+        if key >= self.io.len() {
+            self.io.resize_with(key + 1, || None); // those between are of connections still to be made
         }
+        self.io[key] = Some(io);
     }
 
     /// Handles an `accept` that failed for lack of descriptors or memory, or with an unknown error.

@@ -109,6 +109,11 @@ impl Client {
         self.world.0.borrow().wires[self.number].was_lost()
     }
 
+    /// Returns whether the server has connected to it, and not it to the server.
+    pub fn was_called(&self) -> bool {
+        self.world.0.borrow().wires[self.number].was_called()
+    }
+
     /// Returns whether the server has accepted it.
     pub fn is_accepted(&self) -> bool {
         self.world.0.borrow().wires[self.number].is_accepted()

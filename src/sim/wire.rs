@@ -42,6 +42,7 @@ pub(super) struct Wire {
     server: End,
     /// The server has asked for it, and the client has not answered.
     connecting: bool,
+    called: bool,
     accepted: bool,
     lost: bool,
     /// The client's reset has not been reported to the server yet.
@@ -118,6 +119,7 @@ impl Wire {
             client: End::Open,
             server: End::Open,
             connecting: false,
+            called: false,
             accepted: false,
             lost: false,
             error: false,
@@ -260,6 +262,11 @@ impl Wire {
 
     pub(super) fn begin_connecting(&mut self) {
         self.connecting = true;
+        self.called = true;
+    }
+
+    pub(super) fn was_called(&self) -> bool {
+        self.called
     }
 
     /// Returns whether the client has answered.

@@ -1,4 +1,4 @@
-//! What a tool around the loop relies on: ids, listeners that come and go, wakes, the timer, the drop.
+//! The promises to a tool around the loop: ids, listeners that come and go, wakes, the timer, the drop.
 
 use super::*;
 
@@ -36,7 +36,7 @@ fn a_listener_can_be_closed_alone() {
     world.settle(&mut server);
     server.close_listener(id).unwrap();
     assert_eq!(server.close_listener(id).unwrap_err().kind(), ErrorKind::InvalidInput);
-    assert!(world.connect_to(1).was_reset(), "nobody listens");
+    assert!(world.connect_to(1).was_reset(), "it does not listen");
     let other = world.send(b"x");
     stays.send(b"xy");
     world.settle(&mut server);

@@ -3,6 +3,7 @@
 
 use super::report::{Check, Report, require};
 use fastrand::Rng;
+use pollstack::net::Address;
 use pollstack::sim::{Client, Faults, Sim, World};
 use pollstack::{
     CloseReason, Closed, ConnId, Context, EofAction, EventLoop, Limits, ListenerConfig, ListenerId, Overload, Service,
@@ -34,14 +35,16 @@ pub(super) fn run(seed: u64, world: &World, report: &mut Report) -> Check {
     let service = Anything { random: random.fork(), input: limits.input, ..Anything::default() };
     let defers = matches!(overload, Overload::Defer);
     let mut server = EventLoop::with_net(world.net(), service, limits);
-    let max_conns = random.usize(1..8);
+    let (max_conns, outgoing) = (random.usize(1..8), random.usize(1..4));
     server.listen(ListenerConfig::new("127.0.0.1:1".parse()?).max_conns(max_conns).overload(overload))?;
+    let id = server.listen(ListenerConfig::unbound().max_conns(outgoing))?;
+    server.call(|service, _| service.outgoing = Some(id));
     let mut scenario = Scenario {
         world: world.clone(),
         random,
         server,
         limits,
-        max_conns,
+        max_conns: max_conns + outgoing,
         defers,
         clients: Vec::new(),
         moved: Vec::new(),
@@ -68,6 +71,12 @@ struct Anything {
     calm: bool,
     /// The most input that may be offered.
     input: usize,
+    /// The listener of the connections that it makes, and those that it has not been told of yet.
+    outgoing: Option<ListenerId>,
+    called: Vec<(ConnId, State)>,
+    /// When its timer goes off, and whether a wake is to come.
+    timer: Option<Instant>,
+    woken: bool,
 }
 
 #[derive(Default)]
@@ -77,6 +86,12 @@ struct State {
     sent: u64,
     taken: u64,
     ended: bool,
+    /// It has been told that an end follows what is held back.
+    announced: bool,
+    /// Its output has been shut down.
+    shut: bool,
+    /// It is being made: it has not been told of an answer.
+    connecting: bool,
     finished: bool,
     aborted: bool,
     paused: bool,
@@ -103,7 +118,11 @@ impl Anything {
         let id = self.known[number];
         let is_open = cx.is_open(id);
         let state = self.open.get_mut(&id);
-        let (promised, exists) = (state.as_ref().is_some_and(|s| !s.finished && !s.aborted), state.is_some());
+        let promised = state.as_ref().is_some_and(|state| !state.finished && !state.aborted && !state.shut);
+        let exists = state.is_some();
+        let ended = cx.has_ended(id);
+        let told = state.as_ref().is_none_or(|state| state.ended || state.announced);
+        self.claim(ended || !told, "an end is told that has not been read");
         self.claim(is_open == promised, "a connection is open when it should not be, or the other way round");
         self.claim(exists || cx.send_capacity(id) == 0 && cx.peer(id).is_none(), "a closed connection is not");
         let Some(state) = self.open.get_mut(&id) else {
@@ -133,9 +152,13 @@ impl Anything {
                 cx.abort(id);
                 state.aborted = true;
             }
-            15..18 => {
+            15..17 => {
                 cx.pause(id);
                 state.paused = true;
+            }
+            17 => {
+                cx.shutdown_write(id);
+                state.shut |= !state.finished && !state.aborted;
             }
             18..24 if me != Some(id) => {
                 cx.resume(id);
@@ -154,8 +177,27 @@ impl Anything {
                 cx.ignore_input(id);
                 state.ignored = true;
             }
+            28 => {
+                self.timer = self.random.bool().then(|| cx.now() + Duration::from_millis(self.random.u64(..3000)));
+                cx.set_timer(self.timer);
+            }
+            29 if self.called.len() < 5 => self.connect(cx),
             _ => {}
         }
+    }
+
+    /// Asks for a connection, and does at once what it may do to one.
+    fn connect(&mut self, cx: &mut Context<'_>) {
+        let listener = if self.random.u8(..9) > 0 { self.outgoing } else { None };
+        let id = cx.connect(listener.unwrap_or_else(ListenerId::new), Address::Unix("far".into()));
+        let mut state = State { connecting: true, ..State::default() };
+        let bytes = count(0, self.random.usize(..40));
+        state.sent = if cx.send(id, &bytes).is_ok() { bytes.len() as u64 } else { 0 };
+        if self.random.u8(..9) == 0 {
+            cx.abort(id);
+            state.aborted = true;
+        }
+        self.called.push((id, state));
     }
 
     fn acts(&mut self, cx: &mut Context<'_>, me: Option<ConnId>) {
@@ -167,16 +209,45 @@ impl Service for Anything {
     type Conn = Number;
 
     fn on_open(&mut self, cx: &mut Context<'_>, id: ConnId, _: ListenerId) -> Number {
-        let fresh = self.open.insert(id, State::default()).is_none() && !self.known.contains(&id);
+        let called = self.called.iter().position(|(called, _)| *called == id);
+        let state = called.map(|at| self.called.remove(at).1).unwrap_or_default();
+        let fresh = self.open.insert(id, state).is_none() && !self.known.contains(&id);
         self.claim(fresh, "an id is given out twice");
         self.known.push(id);
         self.acts(cx, None);
         self.known.len() - 1
     }
 
+    fn on_connect(&mut self, cx: &mut Context<'_>, id: ConnId, _: &mut Number) {
+        let first = self.open.get_mut(&id).is_some_and(|state| std::mem::take(&mut state.connecting));
+        self.claim(first, "an answer is told twice, or of a connection that was not asked for");
+        self.acts(cx, None);
+    }
+
+    fn on_early_eof(&mut self, cx: &mut Context<'_>, id: ConnId, _: &mut Number) {
+        let held = self
+            .open
+            .get_mut(&id)
+            .is_some_and(|state| state.paused && !state.ended && !std::mem::replace(&mut state.announced, true));
+        self.claim(held, "an early end is told without need");
+        self.acts(cx, Some(id));
+    }
+
+    fn on_wake(&mut self, cx: &mut Context<'_>) {
+        let woken = std::mem::take(&mut self.woken);
+        self.claim(woken, "a wake is told that was not");
+        self.acts(cx, None);
+    }
+
+    fn on_timer(&mut self, cx: &mut Context<'_>) {
+        let due = self.timer.take().is_some_and(|at| at <= cx.now());
+        self.claim(due, "the timer goes off when it should not");
+        self.acts(cx, None);
+    }
+
     fn on_data(&mut self, cx: &mut Context<'_>, id: ConnId, number: &mut Number, input: &[u8]) -> usize {
         let state = self.open.get(&id);
-        let wanted = state.is_some_and(|state| !state.paused && !state.finished && !state.ignored);
+        let wanted = state.is_some_and(|state| !state.paused && !state.finished && !state.ignored && !state.connecting);
         self.claim(wanted, "input comes when it must not");
         self.claim(self.known[*number] == id, "the state of a connection is another's");
         let right = self.open.get(&id).is_some_and(|state| *input == *count(state.taken, input.len()));
@@ -201,7 +272,7 @@ impl Service for Anything {
     }
 
     fn on_drain(&mut self, cx: &mut Context<'_>, id: ConnId, _: &mut Number) {
-        let open = self.open.get(&id).is_some_and(|state| !state.finished);
+        let open = self.open.get(&id).is_some_and(|state| !state.finished && !state.connecting);
         self.claim(open, "a drain is told of a finished connection");
         self.acts(cx, None);
     }
@@ -216,8 +287,9 @@ impl Service for Anything {
         let Some(state) = self.open.remove(&id) else { return self.claim(false, "a close is told twice") };
         self.claim(!cx.is_open(id) && closed.unsent <= state.sent, "more was not sent than was sent");
         let asked = match closed.reason {
-            CloseReason::Finished => state.finished && closed.unsent == 0,
+            CloseReason::Finished => (state.finished || (state.shut && state.ended)) && closed.unsent == 0,
             CloseReason::Aborted => state.aborted,
+            CloseReason::InputFull => !state.paused,
             _ => true,
         };
         self.claim(asked, "a connection is closed for a reason that is not true");
@@ -258,7 +330,12 @@ impl Scenario {
             35..40 => self.any(|client, _, _| client.mark()),
             40..45 => self.soon(Client::end),
             45..50 => self.soon(Client::abort),
-            50..54 => self.server.call(|service, cx| service.acts(cx, None)),
+            50..52 => self.answer(),
+            52 => {
+                self.server.call(|service, _| service.woken = true);
+                self.server.wake();
+            }
+            53 => self.server.call(|service, cx| service.acts(cx, None)),
             54..58 => self.pass_time(),
             58..61 => self.stall(),
             _ => self.world.turn(&mut self.server),
@@ -267,6 +344,21 @@ impl Scenario {
             let (client, n) = (self.random.usize(..self.clients.len()), self.random.usize(1..100));
             self.read(client, n);
         }
+    }
+
+    /// The next peer that the server has called answers, or refuses; or it is never heard of.
+    fn answer(&mut self) {
+        let Some(peer) = self.world.next_outgoing() else { return };
+        match self.random.u8(..4) {
+            0 => {}
+            1 => peer.abort(),
+            _ => {
+                let (calls, answering) = (self.random.usize(..10), peer.clone());
+                self.world.after(calls, move || answering.answer());
+            }
+        }
+        self.clients.push(peer);
+        self.moved.push((0, 0));
     }
 
     fn read(&mut self, client: usize, n: usize) {
@@ -304,8 +396,9 @@ impl Scenario {
         self.world.turn(&mut self.server);
         let now = self.world.now();
         let missed = self.server.service().open.values().any(|state| state.deadline.is_some_and(|at| at < now));
-        if missed {
-            self.server.call(|service, _| service.claim(false, "a deadline is missed"));
+        let late = self.server.service().timer.is_some_and(|at| at < now);
+        if missed || late || self.server.service().woken {
+            self.server.call(|service, _| service.claim(false, "a deadline, a timer or a wake is missed"));
         }
     }
 
@@ -344,7 +437,8 @@ impl Scenario {
             self.settle(report)?;
             self.world.advance(Duration::from_millis(100));
         }
-        let forgotten = self.clients.iter().filter(|client| !client.is_accepted() && !client.was_lost());
+        let incoming = self.clients.iter().filter(|client| !client.was_called());
+        let forgotten = incoming.filter(|client| !client.is_accepted() && !client.was_lost());
         let forgotten = forgotten.filter(|_| !self.defers).map(Client::number).next();
         require(forgotten.is_none(), || format!("client {forgotten:?} is reset in the backlog"))
     }
