@@ -33,6 +33,8 @@ pub(crate) struct Connection {
     pub(crate) paused: bool,
     /// The service wants no input any more, only the end of it.
     pub(crate) ignored: bool,
+    /// It closes with a reset, whatever was sent.
+    pub(crate) resets: bool,
     /// The input that is left is to be offered once more.
     pub(crate) reoffer: bool,
     /// The peer has sent more than the service wanted, and may go on.
@@ -141,6 +143,7 @@ impl Connection {
             watched: None,
             paused: false,
             ignored: false,
+            resets: false,
             reoffer: false,
             goes_on: false,
             dirty: false,

@@ -152,6 +152,15 @@ impl<'a> Context<'a> {
         self.connections.change(id, Connection::abort);
     }
 
+    /// Closes as [`abort`](Self::abort) does, and always with a reset: for a peer that must not take
+    /// what it has received for the whole, though all of it was sent.
+    pub fn reset(&mut self, id: ConnId) {
+        self.connections.change(id, |connection| {
+            connection.abort();
+            connection.resets = true;
+        });
+    }
+
     /// Reads and drops what the peer sends from here on, and what is left of its input. Only its end
     /// is still told, before anything that other connections have sent by then is offered.
     ///

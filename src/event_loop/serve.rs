@@ -299,9 +299,10 @@ impl<S: Service, N: Net> EventLoop<S, N> {
             Seat::Admitted(place) => self.listeners[connection.listener].leave(place),
             Seat::None => {}
         }
+        let resets = connection.resets;
         let unsent = self.connections.remove(key);
         match unsent {
-            0 => self.net.close(io.stream),
+            0 if !resets => self.net.close(io.stream),
             _ => self.net.reset(io.stream), // the peer must not take a part for the whole
         }
         self.exhausted_until = None;

@@ -154,6 +154,22 @@ fn a_connection_closes_when_both_halves_have_ended() {
     assert_eq!(server.service().log[server.service().log.len() - 3], "#2 data 4 of 4");
 }
 
+/// Lost otherwise: the difference between a whole answer and one that a proxy's upstream has cut.
+#[test]
+fn a_reset_is_one_though_all_was_sent() {
+    let world = World::new(0);
+    let mut server = serve(&world, Probe::silent());
+    let (aborted, reset) = (world.connect(), world.connect());
+    world.settle(&mut server);
+    let ids = server.service().ids.clone();
+    server.call(|_, cx| ids.iter().for_each(|id| cx.send(*id, b"all").unwrap()));
+    server.call(|_, cx| {
+        cx.abort(ids[0]);
+        cx.reset(ids[1]);
+    });
+    assert!(aborted.is_closed() && !aborted.was_reset() && reset.was_reset());
+}
+
 /// Lost otherwise: the close of a connection that has ended its half before.
 #[test]
 fn finish_after_shutdown_write_ends_our_half_once() {

@@ -149,7 +149,11 @@ impl Anything {
                 state.finished = true;
             }
             14 => {
-                cx.abort(id);
+                if self.random.bool() {
+                    cx.abort(id)
+                } else {
+                    cx.reset(id)
+                }
                 state.aborted = true;
             }
             15..17 => {
@@ -447,14 +451,21 @@ impl Scenario {
     fn end(mut self, report: &mut Report) -> Check {
         self.world.set_faults(Faults::default());
         self.world.advance(Duration::from_secs(1));
+        self.server.call(|service, _| service.calm = true);
+        self.settle(report)?;
         self.server.call(|service, cx| {
-            service.calm = true;
+            let untold = service.open.iter().any(|(id, state)| {
+                cx.has_ended(*id) && state.paused && !state.ended && !state.announced && !state.ignored
+            });
+            service.claim(!untold, "the end of a paused connection is not told at rest");
             service.open.iter_mut().for_each(|(id, state)| {
                 cx.resume(*id);
                 state.paused = false;
             });
         });
         self.settle(report)?;
+        let over = self.server.service().open.values().any(|state| state.shut && state.ended);
+        require(!over, || "a connection whose halves have both ended is open at rest".to_owned())?;
         // Clients that wait now wait in the backlog.
         let unread = self.clients.iter().filter(|client| client.is_accepted() && !client.is_closed());
         let unread = unread.filter(|client| client.unread() > 0).map(Client::number).next();
