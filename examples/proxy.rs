@@ -11,7 +11,9 @@
 
 use pollstack::net::Address;
 use pollstack::signals::{SIGINT, SIGTERM, StopSignals};
-use pollstack::{CloseReason, Closed, ConnId, Context, EofAction, EventLoop, ListenerConfig, ListenerId, Service};
+use pollstack::{
+    CloseReason, Closed, ConnId, Context, EofAction, EventLoop, ListenerConfig, ListenerId, Service, descriptors,
+};
 use std::collections::HashMap;
 use std::error::Error;
 use std::time::Duration;
@@ -20,7 +22,7 @@ use std::time::Duration;
 const CONNECT_TIME: Duration = Duration::from_secs(5);
 
 /// How many clients there may be; each has two connections.
-const CLIENTS: usize = 500;
+const CLIENTS: usize = 2000;
 
 struct Proxy {
     upstream: Address,
@@ -83,7 +85,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     let outgoing = ListenerId::new();
     let proxy = Proxy { upstream: upstream.parse()?, outgoing, called: HashMap::new() };
-    let mut event_loop = EventLoop::new(proxy)?;
+    let mut event_loop = EventLoop::with_limits(proxy, descriptors::reserve(2 * CLIENTS, 0)?)?;
     event_loop.listen(ListenerConfig::unbound().id(outgoing).max_conns(CLIENTS))?;
     let listener = event_loop.listen(ListenerConfig::new(listen.parse()?).max_conns(CLIENTS))?;
     let signals = StopSignals::new(&event_loop, &[SIGINT, SIGTERM])?;

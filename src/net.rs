@@ -9,6 +9,8 @@ mod tcp;
 #[cfg(unix)]
 mod unix;
 
+#[cfg(all(unix, feature = "signals"))]
+pub(crate) use self::mio::SIGNALS;
 pub use self::mio::{Handle, Listener, Mio, RESERVED_TOKENS, Stream};
 pub(crate) use self::mio::{OwnPoll, WAKE};
 #[cfg(unix)]

@@ -1,8 +1,10 @@
-//! Running a loop until a signal: the first one drains it, the second one ends the process at once.
+//! Running a loop until a signal: the first one drains it, the second one ends the process at once. Other
+//! signals are handed over.
 
 use crate::event_loop::EventLoop;
-use crate::net::Mio;
+use crate::net::{Mio, SIGNALS};
 use crate::service::Service;
+use mio::event::Event;
 use signal_hook::flag;
 use signal_hook_mio::v1_0::Signals;
 use std::fmt;
@@ -29,7 +31,26 @@ pub use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 /// signals.run(&mut event_loop, Duration::from_secs(5))
 /// # }
 /// ```
-pub struct StopSignals(Signals);
+///
+/// With other signals, and other event sources in the same poll:
+///
+/// ```no_run
+/// # fn serve<S: pollstack::Service>(mut event_loop: pollstack::EventLoop<S>) -> std::io::Result<()> {
+/// # fn reload<S: pollstack::Service>(_: &mut pollstack::EventLoop<S>) {}
+/// use pollstack::signals::{SIGHUP, SIGINT, SIGTERM, StopSignals};
+/// use std::time::Duration;
+///
+/// let signals = StopSignals::new(&event_loop, &[SIGINT, SIGTERM])?.others(&[SIGHUP])?;
+/// let on_signal = |event_loop: &mut _, _signal| reload(event_loop);
+/// let on_event = |_: &mut _, event: &mio::event::Event| println!("{event:?} is of a source of ours");
+/// signals.run_with(&mut event_loop, Duration::from_secs(5), on_signal, on_event)
+/// # }
+/// ```
+pub struct StopSignals {
+    signals: Signals,
+    /// Those that do not stop the loop.
+    others: Vec<i32>,
+}
 
 impl fmt::Debug for StopSignals {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -42,7 +63,8 @@ impl StopSignals {
     /// comes right then drains it, too.
     ///
     /// # Errors
-    /// The system's, if the signals cannot be taken over.
+    /// The system's, if the signals cannot be taken over; `InvalidInput` for a loop that is
+    /// [embedded](EventLoop::embedded): its poll has an owner, who takes the signals over.
     pub fn new<S: Service>(event_loop: &EventLoop<S, Mio>, signals: &[i32]) -> io::Result<Self> {
         let stopping = Arc::new(AtomicBool::new(false));
         for &signal in signals {
@@ -52,7 +74,17 @@ impl StopSignals {
         }
         let mut signals = Signals::new(signals)?;
         event_loop.net.register_signals(&mut signals)?;
-        Ok(StopSignals(signals))
+        Ok(StopSignals { signals, others: Vec::new() })
+    }
+
+    /// Takes over `signals`, too. They do not stop the loop; [`run_with`](Self::run_with) hands them over.
+    ///
+    /// # Errors
+    /// The system's, if the signals cannot be taken over.
+    pub fn others(mut self, signals: &[i32]) -> io::Result<Self> {
+        signals.iter().try_for_each(|signal| self.signals.add_signal(*signal))?;
+        self.others.extend(signals);
+        Ok(self)
     }
 
     /// Runs the loop until a signal arrives, then gives its connections the time `grace` to end.
@@ -63,11 +95,34 @@ impl StopSignals {
     ///
     /// # Errors
     /// As [`EventLoop::run`].
-    pub fn run<S: Service>(mut self, event_loop: &mut EventLoop<S, Mio>, grace: Duration) -> io::Result<()> {
-        event_loop.run_with(|event_loop, _| {
-            for signal in self.0.pending() {
-                log::info!("signal {signal}: stopping within {grace:?}");
-                event_loop.stop(grace);
+    pub fn run<S: Service>(self, event_loop: &mut EventLoop<S, Mio>, grace: Duration) -> io::Result<()> {
+        self.run_with(event_loop, grace, |_, _| {}, |_, _| {})
+    }
+
+    /// Runs the loop as [`run`](Self::run) does. The [other](Self::others) signals are handed to `on_signal`,
+    /// and the events of other sources in the loop's poll to `on_event`, as by
+    /// [`EventLoop::run_with`].
+    ///
+    /// # Errors
+    /// As [`EventLoop::run`].
+    pub fn run_with<S: Service>(
+        mut self,
+        event_loop: &mut EventLoop<S, Mio>,
+        grace: Duration,
+        mut on_signal: impl FnMut(&mut EventLoop<S, Mio>, i32),
+        mut on_event: impl FnMut(&mut EventLoop<S, Mio>, &Event),
+    ) -> io::Result<()> {
+        event_loop.run_with(|event_loop, event| {
+            if event.token() != SIGNALS {
+                return on_event(event_loop, event);
+            }
+            for signal in self.signals.pending() {
+                if self.others.contains(&signal) {
+                    on_signal(event_loop, signal);
+                } else {
+                    log::info!("signal {signal}: stopping within {grace:?}");
+                    event_loop.stop(grace);
+                }
             }
         })
     }

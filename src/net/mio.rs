@@ -176,6 +176,10 @@ impl Mio {
     /// Registers the signals of a loop with a poll of its own.
     #[cfg(all(unix, feature = "signals"))]
     pub(crate) fn register_signals(&self, source: &mut impl event::Source) -> io::Result<()> {
+        if self.own.is_none() {
+            let text = "the event loop is embedded: the owner of its poll takes the signals over";
+            return Err(io::Error::new(ErrorKind::InvalidInput, text));
+        }
         self.registry.register(source, SIGNALS, mio::Interest::READABLE)
     }
 

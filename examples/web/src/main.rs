@@ -12,12 +12,11 @@
 //! curl -i http://127.0.0.1:8080/
 //! ```
 
-mod signals;
-
 use clap::Parser;
 use pollstack::http::{BUSY, Clock, Http};
 use pollstack::net::Address;
 use pollstack::server::{self, announce, duration};
+use pollstack::signals::{SIGHUP, SIGINT, SIGTERM, StopSignals};
 use pollstack::{EventLoop, ListenerConfig, Overload, descriptors};
 use std::error::Error;
 use std::io::Write;
@@ -93,11 +92,10 @@ fn serve(options: &Options) -> Result<(), Box<dyn Error>> {
     let web = Http::new(Web::new(config), clock).limits(limits_of_http).server("pollstack");
     let mut event_loop = EventLoop::with_limits(web, limits)?;
     let listener = event_loop.listen(listen(options).max_conns(clients).overload(Overload::Reject(BUSY.into())))?;
-    let signals = signals::take(&event_loop)?;
+    let signals = StopSignals::new(&event_loop, &[SIGINT, SIGTERM])?.others(&[SIGHUP])?;
     announce(&event_loop.addresses(listener)?);
-    Ok(signals::run(signals, &mut event_loop, options.grace, |event_loop| {
-        reload(event_loop, options.config.as_deref())
-    })?)
+    let on_signal = |event_loop: &mut _, _| reload(event_loop, options.config.as_deref());
+    Ok(signals.run_with(&mut event_loop, options.grace, on_signal, |_, _| {})?)
 }
 
 /// Returns where it listens: on a port of all interfaces, on the addresses it was given, or on both.
