@@ -2,7 +2,7 @@
 //! signals are handed over.
 
 use crate::event_loop::EventLoop;
-use crate::net::{Mio, SIGNALS};
+use crate::net::{Handle, Mio, SIGNALS};
 use crate::service::Service;
 use mio::event::Event;
 use signal_hook::flag;
@@ -50,6 +50,8 @@ pub struct StopSignals {
     signals: Signals,
     /// Those that do not stop the loop.
     others: Vec<i32>,
+    /// The loops on other threads that stop with this one.
+    handles: Vec<Handle>,
 }
 
 impl fmt::Debug for StopSignals {
@@ -74,7 +76,7 @@ impl StopSignals {
         }
         let mut signals = Signals::new(signals)?;
         event_loop.net.register_signals(&mut signals)?;
-        Ok(StopSignals { signals, others: Vec::new() })
+        Ok(StopSignals { signals, others: Vec::new(), handles: Vec::new() })
     }
 
     /// Takes over `signals`, too. They do not stop the loop; [`run_with`](Self::run_with) hands them over.
@@ -85,6 +87,12 @@ impl StopSignals {
         signals.iter().try_for_each(|signal| self.signals.add_signal(*signal))?;
         self.others.extend(signals);
         Ok(self)
+    }
+
+    /// Stops the loops of `handles` with this one, within the same grace period: those of other threads.
+    pub fn stopping(mut self, handles: impl IntoIterator<Item = Handle>) -> Self {
+        self.handles.extend(handles);
+        self
     }
 
     /// Runs the loop until a signal arrives, then gives its connections the time `grace` to end.
@@ -122,6 +130,9 @@ impl StopSignals {
                 } else {
                     log::info!("signal {signal}: stopping within {grace:?}");
                     event_loop.stop(grace);
+                    for handle in &self.handles {
+                        let _ = handle.stop(grace); // a loop that has ended need not be told
+                    }
                 }
             }
         })

@@ -433,3 +433,33 @@ fn the_embed_example_serves_the_stack_beside_its_own_socket() {
         }
     }
 }
+
+/// Lost otherwise: all cores but one; and clients of the other workers, when a signal stops one.
+#[test]
+#[cfg(target_os = "linux")]
+fn the_workers_example_shares_a_port_and_drains_all() {
+    use std::io::{BufRead, BufReader};
+    let mut workers = Server::spawn(example("workers", &["127.0.0.1:0", "3"]), 1);
+    let mut clients = Vec::new();
+    let mut seen = std::collections::BTreeSet::new();
+    while seen.len() < 3 {
+        assert!(clients.len() < 500, "only {seen:?} have served 500 clients");
+        let stream = TcpStream::connect(workers.address()).unwrap();
+        stream.set_read_timeout(Some(TEST_TIMEOUT)).unwrap();
+        let (mut client, mut line) = (BufReader::new(stream), String::new());
+        client.read_line(&mut line).unwrap();
+        seen.insert(line);
+        clients.push(client);
+    }
+    assert!(seen.iter().map(String::as_str).eq(["worker 1\n", "worker 2\n", "worker 3\n"]));
+    workers.signal("TERM");
+    for client in &mut clients {
+        // Those that are in are still served.
+        client.get_mut().write_all(b"still\n").unwrap();
+        let mut line = String::new();
+        client.read_line(&mut line).unwrap();
+        assert_eq!(line, "still\n");
+    }
+    drop(clients);
+    assert!(workers.wait().success());
+}
