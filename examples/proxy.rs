@@ -12,9 +12,9 @@
 use pollstack::net::Address;
 use pollstack::signals::{SIGINT, SIGTERM, StopSignals};
 use pollstack::{
-    CloseReason, Closed, ConnId, Context, EofAction, EventLoop, ListenerConfig, ListenerId, Service, descriptors,
+    CloseReason, Closed, ConnId, ConnMap, Context, EofAction, EventLoop, ListenerConfig, ListenerId, Service,
+    descriptors,
 };
-use std::collections::HashMap;
 use std::error::Error;
 use std::time::Duration;
 
@@ -29,7 +29,7 @@ struct Proxy {
     /// The listener that the connections to the upstream count with.
     outgoing: ListenerId,
     /// The clients whose upstream connection is being made, by the id of that.
-    called: HashMap<ConnId, ConnId>,
+    called: ConnMap<ConnId>,
 }
 
 /// The other side of a connection.
@@ -40,7 +40,7 @@ impl Service for Proxy {
 
     fn on_open(&mut self, cx: &mut Context<'_>, id: ConnId, listener: ListenerId) -> Other {
         if listener == self.outgoing {
-            return Other(self.called.remove(&id).unwrap_or(id));
+            return Other(self.called.remove(id).unwrap_or(id));
         }
         let upstream = cx.connect(self.outgoing, self.upstream.clone());
         cx.set_deadline(upstream, cx.now().checked_add(CONNECT_TIME));
@@ -70,7 +70,7 @@ impl Service for Proxy {
     }
 
     fn on_close(&mut self, cx: &mut Context<'_>, _: ConnId, other: Other, closed: Closed) {
-        self.called.remove(&other.0);
+        self.called.remove(other.0);
         match closed.reason {
             CloseReason::Finished => cx.finish(other.0),
             _ => cx.reset(other.0), // a part must not be taken for the whole
@@ -84,7 +84,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         return Err("usage: proxy LISTEN UPSTREAM, for example: proxy 127.0.0.1:7001 127.0.0.1:8080".into());
     };
     let outgoing = ListenerId::new();
-    let proxy = Proxy { upstream: upstream.parse()?, outgoing, called: HashMap::new() };
+    let proxy = Proxy { upstream: upstream.parse()?, outgoing, called: ConnMap::new() };
     let mut event_loop = EventLoop::with_limits(proxy, descriptors::reserve(2 * CLIENTS, 0)?)?;
     event_loop.listen(ListenerConfig::unbound().id(outgoing).max_conns(CLIENTS))?;
     let listener = event_loop.listen(ListenerConfig::new(listen.parse()?).max_conns(CLIENTS))?;

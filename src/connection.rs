@@ -174,10 +174,11 @@ impl Connection {
         self.ready = Ready::default();
     }
 
-    /// Notes that the connection has been made.
+    /// Notes that the connection has been made. The peer's end may have come with its answer, and the event
+    /// that said so has been used up: it is read until there is nothing more.
     pub(crate) fn has_connected(&mut self) {
         self.connecting = false;
-        self.ready = Ready { readable: true, writable: true, ..Ready::default() };
+        self.ready = Ready { readable: true, writable: true, read_closed: true, ..Ready::default() };
     }
 
     /// Notes that a read of at most `wanted` bytes brought `n`.

@@ -75,6 +75,7 @@
 
 pub mod arena;
 pub mod client;
+mod conn_map;
 mod connection;
 mod connections;
 mod context;
@@ -105,6 +106,7 @@ mod timers;
 #[doc = include_str!("../README.md")]
 pub struct Readme;
 
+pub use conn_map::ConnMap;
 pub use context::Context;
 pub use event_loop::{EventLoop, ListenError, Stats};
 pub use id::{ConnId, ListenerId, SendError};

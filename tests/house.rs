@@ -173,8 +173,8 @@ fn imports_go_down_inside_a_folder() {
 
 /// Lost otherwise: the seam that another network can be put behind.
 #[test]
-fn only_two_files_name_mio_and_two_read_the_clock() {
-    assert_eq!(naming(&[" mio::", "(mio::", "<mio::", "&mio::"]), ["net/mio.rs", "run.rs"]);
+fn three_files_name_mio_and_two_read_the_clock() {
+    assert_eq!(naming(&[" mio::", "(mio::", "<mio::", "&mio::"]), ["net/mio.rs", "run.rs", "signals.rs"]);
     // A simulated clock has to start somewhere.
     assert_eq!(naming(&["Instant::now", "SystemTime::now"]), ["net/mio.rs", "sim.rs"]);
 }
@@ -188,8 +188,9 @@ fn nothing_unwraps() {
     let panics =
         [".unwrap()", ".expect(\"", "panic!", "unreachable!", "todo!", "unimplemented!", "assert!(", "assert_eq!("];
     let mut found = naming(&panics);
-    // One has a debug_assert, about what services return; the simulator panics for tests.
-    found.retain(|name| name != "event_loop/serve.rs" && !name.starts_with("sim"));
+    // One has a debug_assert, about what services return; one an index, which panics as that of a slice
+    // does, for services; the simulator panics for tests.
+    found.retain(|name| name != "event_loop/serve.rs" && name != "conn_map.rs" && !name.starts_with("sim"));
     assert_eq!(found, [""; 0]);
 }
 

@@ -47,13 +47,19 @@ impl<S: Service, N: Net> EventLoop<S, N> {
     /// Asks the socket whether its connection has been made.
     fn check_connecting(&mut self, key: usize) {
         let Some(io) = io_of(&mut self.io, key) else { return };
-        match self.net.check_connecting(&mut io.stream) {
+        let result = loop {
+            match self.net.check_connecting(&mut io.stream) {
+                Err(error) if error.kind() == Interrupted => {}
+                result => break result,
+            }
+        };
+        match result {
             Ok(()) => {
                 self.connections[key].has_connected();
                 self.connections.touch(key);
                 self.call_back(key, |service, cx, id, conn| service.on_connect(cx, id, conn));
             }
-            Err(error) if matches!(error.kind(), WouldBlock | Interrupted) => {}
+            Err(error) if error.kind() == WouldBlock => {}
             Err(error) => self.close(key, CloseReason::Failed(error)),
         }
     }

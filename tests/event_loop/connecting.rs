@@ -38,6 +38,24 @@ fn what_is_sent_waits_for_the_answer() {
     assert_eq!(server.service().log[3..], ["#1 data 7 of 7", "#1 eof", "#1 close Finished unsent 0"]);
 }
 
+/// Lost otherwise: the end of a peer that answers, sends and ends at once: one event tells all three.
+#[test]
+fn an_end_that_comes_with_the_answer_is_seen() {
+    let world = World::new(0);
+    let (mut server, outgoing) = with_outgoing(&world, 10);
+    connect(&mut server, outgoing);
+    world.settle(&mut server);
+    let peer = world.next_outgoing().unwrap();
+    peer.send(b"all");
+    peer.end();
+    peer.answer();
+    world.settle(&mut server);
+    assert_eq!(
+        server.service().log,
+        ["#1 open", "#1 connect", "#1 data 3 of 3", "#1 eof", "#1 close Finished unsent 0"]
+    );
+}
+
 /// Lost otherwise: the news that nothing will come, and why.
 #[test]
 fn a_connection_that_fails_is_closed_with_its_reason() {

@@ -4,8 +4,8 @@ use super::protocol::{
     self, BAD_DEST_USER, BAD_RQST_BODY, BAD_RQST_HDR, BUSY, Front, IN_USE, MAX_DELIVERY, MAX_LINE, MAX_NAME, MAX_REPLY,
     SEND_OK,
 };
-use pollstack::{Closed, ConnId, Context, EofAction, Limits, ListenerId, SendError, Service};
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use pollstack::{Closed, ConnId, ConnMap, Context, EofAction, Limits, ListenerId, SendError, Service};
+use std::collections::{BTreeMap, VecDeque};
 use std::mem;
 use std::rc::Rc;
 use std::time::Duration;
@@ -27,7 +27,7 @@ pub struct Chat {
     /// The users who are logged in.
     users: BTreeMap<Rc<[u8]>, ConnId>,
     /// All users that are connected.
-    clients: HashMap<ConnId, Client>,
+    clients: ConnMap<Client>,
 }
 
 #[derive(Default)]
@@ -76,7 +76,7 @@ impl Chat {
             timeout,
             room: ANSWERS + list.max(2 * MAX_DELIVERY),
             users: BTreeMap::new(),
-            clients: HashMap::new(),
+            clients: ConnMap::new(),
         }
     }
 
@@ -89,13 +89,13 @@ impl Chat {
     /// Returns whether a client may ask for more: there is room for its answer, and the messages to it have
     /// gone out. Those wait for all its output to go, so it must not go on adding to that itself.
     fn may_ask(&self, cx: &Context<'_>, id: ConnId) -> bool {
-        let client = &self.clients[&id];
+        let client = &self.clients[id];
         client.unanswered.len() < MAX_UNANSWERED && client.deliveries.is_empty() && cx.send_capacity(id) >= ANSWERS
     }
 
     /// Does what a line asks for.
     fn request(&mut self, cx: &mut Context<'_>, id: ConnId, line: &[u8]) -> Result<(), Deferred> {
-        let client = &self.clients[&id];
+        let client = &self.clients[id];
         let (header, body) = protocol::cut(line);
         let answer = match (header, &client.name) {
             (b"HELLO-FROM", None) => return self.log_in(cx, id, body),
@@ -129,7 +129,7 @@ impl Chat {
     }
 
     fn list(&mut self, cx: &mut Context<'_>, id: ConnId) -> Result<(), Deferred> {
-        if !self.clients[&id].unanswered.is_empty() {
+        if !self.clients[id].unanswered.is_empty() {
             return Err(Deferred);
         }
         let names: Vec<&[u8]> = self.users.keys().map(|name| &name[..]).collect();
@@ -147,7 +147,7 @@ impl Chat {
         let message = [b"DELIVERY ", &sender[..], b" ", text, b"\n"];
         match self.say(cx, to, &message, ANSWERS) {
             Ok(()) => {
-                let client = &self.clients[&id];
+                let client = &self.clients[id];
                 let number = client.answered + client.unanswered.len() as u64;
                 let recipient = self.client(to);
                 recipient.deliveries.push_back(Delivery { end: recipient.sent, sender: id, number });
@@ -217,7 +217,7 @@ impl Chat {
     /// the first `taken` bytes that were ever sent to it, and will take no more of these.
     fn settle(&mut self, cx: &mut Context<'_>, deliveries: VecDeque<Delivery>, taken: u64) {
         for Delivery { end, sender, number } in deliveries {
-            let Some(client) = self.clients.get_mut(&sender) else { continue };
+            let Some(client) = self.clients.get_mut(sender) else { continue };
             let answer = if end <= taken { SEND_OK } else { BAD_DEST_USER };
             client.unanswered[(number - client.answered) as usize] = Answer::Known(answer);
             self.answer(cx, sender);
@@ -225,7 +225,7 @@ impl Chat {
     }
 
     fn client(&mut self, id: ConnId) -> &mut Client {
-        self.clients.get_mut(&id).expect("a client is there from on_open to on_close, and users are clients")
+        &mut self.clients[id] // a client is there from on_open to on_close, and users are clients
     }
 }
 
@@ -242,7 +242,7 @@ impl Service for Chat {
     /// Takes a line at a time. One that has to wait stays where it is, and nothing is read behind
     /// it: so the client is held back, too.
     fn on_data(&mut self, cx: &mut Context<'_>, id: ConnId, searched: &mut usize, input: &[u8]) -> usize {
-        if self.clients[&id].leaving {
+        if self.clients[id].leaving {
             return input.len();
         }
         let (result, len) = match protocol::front(input, searched) {
@@ -291,13 +291,13 @@ impl Service for Chat {
     }
 
     fn on_close(&mut self, cx: &mut Context<'_>, id: ConnId, _: usize, closed: Closed) {
-        let Some(client) = self.clients.remove(&id) else { return };
+        let Some(client) = self.clients.remove(id) else { return };
         if let Some(name) = client.name {
             self.users.remove(&name);
         }
         self.settle(cx, client.deliveries, client.sent - closed.unsent);
         client.held_back.iter().for_each(|id| cx.resume(*id));
-        self.clients.values_mut().for_each(|client| client.held_back.retain(|held| *held != id));
+        self.clients.iter_mut().for_each(|(_, client)| client.held_back.retain(|held| *held != id));
     }
 
     /// One who is turned away has sent a request, and waits for the answer.
@@ -306,7 +306,7 @@ impl Service for Chat {
     }
 
     fn on_shutdown(&mut self, cx: &mut Context<'_>) {
-        let clients: Vec<ConnId> = self.clients.keys().copied().collect();
+        let clients: Vec<ConnId> = self.clients.iter().map(|(id, _)| id).collect();
         clients.into_iter().for_each(|id| self.leave(cx, id));
     }
 }

@@ -302,7 +302,7 @@ impl Service for Anything {
 }
 
 /// So many bytes that count on from `from`.
-fn count(from: u64, n: usize) -> Vec<u8> {
+pub(super) fn count(from: u64, n: usize) -> Vec<u8> {
     (from..).take(n).map(|n| n as u8).collect()
 }
 

@@ -5,6 +5,7 @@ mod chaos;
 mod chat;
 mod http;
 mod model;
+mod proxy;
 mod report;
 mod stack;
 
@@ -24,11 +25,12 @@ pub struct Server {
 }
 
 /// All of them.
-pub const SERVERS: [Server; 5] = [
+pub const SERVERS: [Server; 6] = [
     Server { name: "stack", run: stack::run },
     Server { name: "chat", run: chat::run },
     Server { name: "accio", run: accio::run },
     Server { name: "http", run: http::run },
+    Server { name: "proxy", run: proxy::run },
     Server { name: "chaos", run: chaos::run },
 ];
 
