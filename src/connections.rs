@@ -125,6 +125,7 @@ impl Connections {
     }
 
     /// Asks for a connection to `address`. It is in the table at once, and can be sent to.
+    #[cold]
     pub(crate) fn connect(&mut self, listener: ListenerId, address: Address) -> ConnId {
         let peer = match &address {
             Address::Tcp(address) => Peer::Tcp(*address),
@@ -160,6 +161,7 @@ impl Connections {
     }
 
     /// Removes the connection `id`, if it is there. Returns how many bytes that were sent to it never left.
+    #[cold]
     pub(crate) fn discard(&mut self, id: ConnId) -> u64 {
         if self.arena.get(id.0).is_some() { self.remove(id.key()) } else { 0 }
     }
@@ -234,6 +236,7 @@ impl Connections {
     }
 
     /// Removes a connection. Returns how many bytes that were sent to it never left.
+    #[inline]
     pub(crate) fn remove(&mut self, key: usize) -> u64 {
         self.deadlines.set(key, None);
         let Some(connection) = self.arena.remove_at(key) else { return 0 };

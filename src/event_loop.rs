@@ -309,9 +309,16 @@ impl<S: Service, N: Net> EventLoop<S, N> {
         }
         at.count_pending();
         self.connections.begin_turn(self.net.now());
-        let admitted = self.admit(PendingConnection { stream, peer, listener });
+        let (admitted, pending) = (self.make_room(listener), PendingConnection { stream, peer, listener });
+        let id = match admitted {
+            true => Some(self.open(pending)),
+            false => {
+                self.reject(pending);
+                None
+            }
+        };
         self.settle();
-        admitted.ok_or_else(full)
+        id.ok_or_else(full)
     }
 
     /// Returns where a listener listens, with the ports that the system chose. Once it has closed,

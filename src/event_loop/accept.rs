@@ -25,21 +25,28 @@ impl<S: Service, N: Net> EventLoop<S, N> {
         }
     }
 
-    /// Decides about a connection. Returns its id if it is admitted.
-    pub(super) fn admit(&mut self, pending: PendingConnection<N::Stream>) -> Option<ConnId> {
-        match self.listeners[pending.listener].decide(self.connections.now) {
-            Decision::Admit => {}
+    fn admit(&mut self, pending: PendingConnection<N::Stream>) {
+        match self.make_room(pending.listener) {
+            true => {
+                self.open(pending);
+            }
+            false => self.reject(pending),
+        }
+    }
+
+    /// Decides about the next connection of a listener. Returns whether it is admitted, in the place of the
+    /// oldest perhaps.
+    pub(super) fn make_room(&mut self, listener: usize) -> bool {
+        match self.listeners[listener].decide(self.connections.now) {
+            Decision::Admit => true,
             Decision::Evict(oldest) => {
                 self.stats.evicted += 1;
                 self.close(oldest, CloseReason::Evicted);
                 self.settle();
+                true
             }
-            Decision::Reject => {
-                self.reject(pending);
-                return None;
-            }
+            Decision::Reject => false,
         }
-        Some(self.open(pending))
     }
 
     /// Takes connections from the backlogs, for the next turn.
@@ -100,7 +107,10 @@ impl<S: Service, N: Net> EventLoop<S, N> {
     }
 
     /// Admits a connection, and serves it before any registration.
-    fn open(&mut self, PendingConnection { stream, peer, listener }: PendingConnection<N::Stream>) -> ConnId {
+    pub(super) fn open(
+        &mut self,
+        PendingConnection { stream, peer, listener }: PendingConnection<N::Stream>,
+    ) -> ConnId {
         self.stats.opened += 1;
         let place = self.listeners[listener].enter(self.connections.next_key(), self.connections.now);
         let id = self.connections.insert(peer, listener, Seat::Admitted(place));
@@ -121,7 +131,7 @@ impl<S: Service, N: Net> EventLoop<S, N> {
     ///
     /// The loop first reads what the client has sent. If that is a complete request, nothing is left
     /// unread and the connection can close. Otherwise the close lingers until the rest has come.
-    fn reject(&mut self, PendingConnection { stream, peer, listener }: PendingConnection<N::Stream>) {
+    pub(super) fn reject(&mut self, PendingConnection { stream, peer, listener }: PendingConnection<N::Stream>) {
         self.stats.rejected += 1;
         let id = self.connections.insert(peer, listener, Seat::None);
         let key = id.key();
@@ -147,11 +157,15 @@ impl<S: Service, N: Net> EventLoop<S, N> {
     }
 
     /// Puts the loop's half of a connection beside the other.
+    #[inline(always)] // 32 instructions a request
     pub(super) fn attach(&mut self, key: usize, io: ConnectionIo<N::Stream, S::Conn>) {
-        if key >= self.io.len() {
-            self.io.resize_with(key + 1, || None); // those between are of connections still to be made
+        match self.io.get_mut(key) {
+            Some(vacant) => *vacant = Some(io),
+            None => {
+                self.io.resize_with(key, || None); // those between are of connections still to be made
+                self.io.push(Some(io));
+            }
         }
-        self.io[key] = Some(io);
     }
 
     /// Handles an `accept` that failed for lack of descriptors or memory, or with an unknown error.

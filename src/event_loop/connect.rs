@@ -20,6 +20,7 @@ impl<S: Service, N: Net> EventLoop<S, N> {
         }
     }
 
+    #[cold]
     fn make_connection(&mut self, Connect { id, listener, address }: Connect) {
         let result = self.begin_connecting(id, listener, &address);
         let conn = self.service.on_open(&mut Context::new(&mut self.connections), id, listener);

@@ -45,6 +45,7 @@ impl<S: Service, N: Net> EventLoop<S, N> {
     }
 
     /// Asks the socket whether its connection has been made.
+    #[cold]
     fn check_connecting(&mut self, key: usize) {
         let Some(io) = io_of(&mut self.io, key) else { return };
         let result = loop {
@@ -162,6 +163,7 @@ impl<S: Service, N: Net> EventLoop<S, N> {
         self.offer(key, 0);
     }
 
+    #[cold]
     fn announce_end(&mut self, key: usize) {
         self.connections[key].input_end = InputEnd::Announced;
         self.call_back(key, |service, cx, id, conn| service.on_early_eof(cx, id, conn));
@@ -204,6 +206,7 @@ impl<S: Service, N: Net> EventLoop<S, N> {
 
     /// Ends our half of a connection that goes on, once its output is out. When both halves have ended,
     /// it closes.
+    #[cold]
     fn end_output(&mut self, key: usize, emptied: bool) {
         let connection = &self.connections[key];
         if connection.output_end == OutputEnd::Asked && connection.output().is_none() && !connection.connecting {
@@ -219,6 +222,7 @@ impl<S: Service, N: Net> EventLoop<S, N> {
         }
     }
 
+    #[inline(always)] // 10 instructions a request
     fn shutdown_write(&mut self, key: usize) -> io::Result<()> {
         let Some(io) = io_of(&mut self.io, key) else { return Ok(()) };
         self.net.shutdown_write(&mut io.stream)?;
