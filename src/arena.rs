@@ -59,17 +59,17 @@ impl<T> Arena<T> {
 
     /// Makes an empty arena whose first value has the serial number behind `serial`. So the names of
     /// several arenas can be kept apart.
-    pub const fn starting_after(serial: u64) -> Self {
+    pub(crate) const fn starting_after(serial: u64) -> Self {
         Arena { slots: Slab::new(), serial }
     }
 
     /// Gives the next value the serial number behind `serial`, unless that has been given out.
-    pub fn skip_to(&mut self, serial: u64) {
+    pub(crate) fn skip_to(&mut self, serial: u64) {
         self.serial = self.serial.max(serial);
     }
 
     /// Returns the serial number that was given out last.
-    pub fn last_serial(&self) -> u64 {
+    pub(crate) fn last_serial(&self) -> u64 {
         self.serial
     }
 
@@ -94,7 +94,7 @@ impl<T> Arena<T> {
     }
 
     /// Gives out a name that no value has, nor will have.
-    pub fn skip(&mut self) -> Index {
+    pub(crate) fn skip(&mut self) -> Index {
         self.serial += 1;
         Index { serial: self.serial, key: usize::MAX }
     }

@@ -96,6 +96,21 @@ impl<'a> Context<'a> {
 
     /// Returns whether the end of the peer's half has been read, be it told already or not. Also true
     /// once the connection has gone.
+    ///
+    /// ```
+    /// # use pollstack::{ConnId, Context};
+    /// # use std::collections::VecDeque;
+    /// /// An item goes to the client that has waited longest, of those that are still there.
+    /// fn hand_out(cx: &mut Context<'_>, waiting: &mut VecDeque<ConnId>, item: &[u8]) -> bool {
+    ///     while let Some(id) = waiting.pop_front() {
+    ///         if !cx.has_ended(id) && cx.send(id, item).is_ok() {
+    ///             cx.resume(id);
+    ///             return true;
+    ///         }
+    ///     }
+    ///     false
+    /// }
+    /// ```
     pub fn has_ended(&self, id: ConnId) -> bool {
         self.connections.get(id).is_none_or(Connection::has_ended)
     }
@@ -154,6 +169,17 @@ impl<'a> Context<'a> {
 
     /// Closes as [`abort`](Self::abort) does, and always with a reset: for a peer that must not take
     /// what it has received for the whole, though all of it was sent.
+    ///
+    /// ```
+    /// # use pollstack::{CloseReason, Closed, ConnId, Context};
+    /// // One side of a proxy has closed.
+    /// fn on_close(cx: &mut Context<'_>, other: ConnId, closed: Closed) {
+    ///     match closed.reason {
+    ///         CloseReason::Finished => cx.finish(other),
+    ///         _ => cx.reset(other),
+    ///     }
+    /// }
+    /// ```
     pub fn reset(&mut self, id: ConnId) {
         self.connections.change(id, |connection| {
             connection.abort();
@@ -224,6 +250,32 @@ impl<'a> Context<'a> {
 
     /// Sets, moves or clears the timer of the service, which needs no connection. When the time has come,
     /// the loop calls [`Service::on_timer`](crate::Service::on_timer), once, in the next turn at the soonest.
+    ///
+    /// ```
+    /// # use pollstack::{ConnId, Context, EventLoop, ListenerId, Service};
+    /// use std::time::Duration;
+    ///
+    /// struct Countdown(u32);
+    ///
+    /// impl Service for Countdown {
+    /// #   type Conn = ();
+    /// #   fn on_open(&mut self, _: &mut Context<'_>, _: ConnId, _: ListenerId) {}
+    /// #   fn on_data(&mut self, _: &mut Context<'_>, _: ConnId, _: &mut (), input: &[u8]) -> usize { input.len() }
+    ///     fn on_timer(&mut self, cx: &mut Context<'_>) {
+    ///         self.0 -= 1;
+    ///         match self.0 {
+    ///             0 => cx.stop(Duration::ZERO),
+    ///             _ => cx.set_timer(Some(cx.now() + Duration::from_millis(1))),
+    ///         }
+    ///     }
+    /// }
+    ///
+    /// let mut event_loop = EventLoop::new(Countdown(3))?;
+    /// event_loop.call(|_, cx| cx.set_timer(Some(cx.now())));
+    /// event_loop.run()?;
+    /// assert_eq!(event_loop.service().0, 0);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn set_timer(&mut self, at: Option<Instant>) {
         self.connections.timer = at;
     }
@@ -237,8 +289,44 @@ impl<'a> Context<'a> {
     /// Linux). The loop calls [`Service::on_open`](crate::Service::on_open) after this callback, and
     /// [`Service::on_connect`](crate::Service::on_connect) once the peer has answered. If that fails, or
     /// if the listener is full or not there, it calls [`Service::on_close`](crate::Service::on_close) with
-    /// [`CloseReason::Failed`](crate::CloseReason::Failed). Nothing is evicted for it. To try again, wait: a
-    /// peer that refuses does so at once.
+    /// [`CloseReason::Failed`](crate::CloseReason::Failed). Nothing is evicted for it. To try again, wait
+    /// ([`set_timer`](Self::set_timer)): a peer that refuses does so at once.
+    ///
+    /// ```
+    /// use pollstack::{CloseReason, Closed, ConnId, Context, EventLoop, ListenerConfig, ListenerId, Service};
+    /// use std::time::Duration;
+    ///
+    /// /// Asks a server, and stops when it has answered or has not.
+    /// struct Ask(Vec<u8>);
+    ///
+    /// impl Service for Ask {
+    ///     type Conn = ();
+    ///     fn on_open(&mut self, _: &mut Context<'_>, _: ConnId, _: ListenerId) {}
+    ///     fn on_data(&mut self, _: &mut Context<'_>, _: ConnId, _: &mut (), input: &[u8]) -> usize {
+    ///         self.0.extend(input);
+    ///         input.len()
+    ///     }
+    ///     fn on_close(&mut self, cx: &mut Context<'_>, _: ConnId, _: (), closed: Closed) {
+    ///         if let CloseReason::Failed(error) = closed.reason {
+    ///             self.0 = error.to_string().into_bytes();
+    ///         }
+    ///         cx.stop(Duration::ZERO);
+    ///     }
+    /// }
+    ///
+    /// let server = std::net::TcpListener::bind("127.0.0.1:0")?;
+    /// let address = server.local_addr()?.into();
+    /// # std::thread::spawn(move || std::io::Write::write_all(&mut server.accept()?.0, b"answer"));
+    /// let mut asker = EventLoop::new(Ask(Vec::new()))?;
+    /// let outgoing = asker.listen(ListenerConfig::unbound())?;
+    /// asker.call(|_, cx| {
+    ///     let id = cx.connect(outgoing, address);
+    ///     cx.set_deadline(id, Some(cx.now() + Duration::from_secs(5)));
+    ///     cx.send(id, b"question")
+    /// })?;
+    /// asker.run()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn connect(&mut self, listener: ListenerId, address: Address) -> ConnId {
         self.connections.connect(listener, address)
     }

@@ -229,6 +229,16 @@ impl<S: Service, N: Net> EventLoop<S, N> {
     /// Closes a listener alone. The connections in its backlog are reset; those that it has admitted
     /// stay, and those that have been accepted are still admitted or rejected.
     ///
+    /// ```
+    /// # use pollstack::{EventLoop, ListenerConfig, stack::StackService};
+    /// let mut server = EventLoop::new(StackService::new(100))?;
+    /// let old = server.listen(ListenerConfig::new("127.0.0.1:0".parse()?))?;
+    /// let new = server.listen(ListenerConfig::new("127.0.0.1:0".parse()?))?;
+    /// server.close_listener(old)?;
+    /// assert!(server.addresses(old)?.is_empty() && server.close_listener(old).is_err());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// `InvalidInput` if the loop has no such listener.
     pub fn close_listener(&mut self, listener: ListenerId) -> io::Result<()> {

@@ -94,6 +94,19 @@ impl ListenerConfig {
     /// Sets whether other sockets, of this process or another of the same user, may listen on the same TCP
     /// addresses (`SO_REUSEPORT`). Linux spreads new connections over them: one loop a core. It is off, so
     /// that a second server on an address is noticed. Systems without it refuse to listen.
+    ///
+    /// ```
+    /// # #[cfg(target_os = "linux")] {
+    /// use pollstack::{EventLoop, ListenerConfig, stack::StackService};
+    ///
+    /// let mut one = EventLoop::new(StackService::new(100))?;
+    /// let listener = one.listen(ListenerConfig::new("127.0.0.1:0".parse()?).reuse_port(true))?;
+    /// let address = one.addresses(listener)?[0].clone();
+    /// let mut other = EventLoop::new(StackService::new(100))?;
+    /// other.listen(ListenerConfig::new(address).reuse_port(true))?;
+    /// # }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn reuse_port(mut self, reuse_port: bool) -> Self {
         self.socket.reuse_port = reuse_port;
         self

@@ -90,6 +90,14 @@ impl StopSignals {
     }
 
     /// Stops the loops of `handles` with this one, within the same grace period: those of other threads.
+    ///
+    /// ```no_run
+    /// # use pollstack::{EventLoop, net::Handle, signals::{SIGTERM, StopSignals}, stack::StackService};
+    /// # fn run(mut first: EventLoop<StackService>, others: Vec<Handle>) -> std::io::Result<()> {
+    /// let signals = StopSignals::new(&first, &[SIGTERM])?.stopping(others);
+    /// signals.run(&mut first, std::time::Duration::from_secs(5))
+    /// # }
+    /// ```
     pub fn stopping(mut self, handles: impl IntoIterator<Item = Handle>) -> Self {
         self.handles.extend(handles);
         self

@@ -301,6 +301,28 @@ impl World {
 
     /// Takes the next connection that the server has begun ([`Context::connect`](crate::Context::connect)),
     /// seen from its peer, which has still to [answer](Client::answer).
+    ///
+    /// ```
+    /// # use pollstack::{ConnId, Context, Limits, ListenerConfig, ListenerId, Service, sim::World};
+    /// # struct Idle;
+    /// # impl Service for Idle {
+    /// #     type Conn = ();
+    /// #     fn on_open(&mut self, _: &mut Context<'_>, _: ConnId, _: ListenerId) {}
+    /// #     fn on_data(&mut self, _: &mut Context<'_>, _: ConnId, _: &mut (), input: &[u8]) -> usize { input.len() }
+    /// # }
+    /// let (world, outgoing) = (World::new(0), ListenerId::new());
+    /// let mut server = world.serve(Idle, Limits::default(), ListenerConfig::unbound().id(outgoing));
+    /// server.call(|_, cx| {
+    ///     let id = cx.connect(outgoing, "192.0.2.1:80".parse().expect("an address"));
+    ///     cx.send(id, b"hello")
+    /// })?;
+    /// world.settle(&mut server);
+    /// let peer = world.next_outgoing().expect("the server connects");
+    /// peer.answer();
+    /// world.settle(&mut server);
+    /// assert_eq!(peer.read(), b"hello");
+    /// # Ok::<(), pollstack::SendError>(())
+    /// ```
     pub fn next_outgoing(&self) -> Option<Client> {
         let number = self.0.borrow_mut().outgoing.pop_front()?;
         Some(Client { world: self.clone(), number })
