@@ -245,6 +245,33 @@ fn a_handler_is_told_when_its_client_goes() {
     assert_eq!((log(&server), client.is_closed()), (vec!["eof", "Aborted"], true));
 }
 
+/// Lost otherwise: what a long poll is given, when its client has sent a byte too many and then hung up.
+#[test]
+fn an_end_behind_a_pipelined_byte_is_told_to_the_exchange_that_waits() {
+    for behind in [&b"\r\n"[..], b"G", &request("/")] {
+        let (world, mut server, client) = play(b"");
+        server.call(|http, cx| http.call(cx, |script, _| script.eof = Some(EofAction::Abort)));
+        client.send(&[&request("/hold"), behind].concat());
+        world.settle(&mut server);
+        assert_eq!(log(&server), [""; 0], "the rest waits");
+        client.end();
+        world.settle(&mut server);
+        assert_eq!((log(&server), client.is_closed()), (vec!["eof", "Aborted"], true));
+    }
+    // A client that may still read is served to its end.
+    let (world, mut server, client) = play(&[request("/hold"), request("/hold")].concat());
+    client.end();
+    world.settle(&mut server);
+    assert_eq!(log(&server), ["eof"]);
+    release(&mut server, b"one");
+    world.settle(&mut server);
+    release(&mut server, b"two");
+    world.settle(&mut server);
+    let replies = client.read();
+    assert!(replies.windows(3).any(|text| text == b"one") && replies.ends_with(b"two"));
+    assert_eq!((log(&server), client.has_ended()), (vec!["eof", "Complete", "eof", "Complete"], true));
+}
+
 /// Lost otherwise: memory, to a client that asks for much and reads slowly.
 #[test]
 fn large_replies_wait_for_their_reader() {
