@@ -59,6 +59,9 @@ pub trait Handler {
     /// [`on_request`](Self::on_request).
     fn on_close(&mut self, _http: &mut Responder<'_>, _id: ExchangeId, _outcome: Outcome) {}
 
+    /// Another thread has woken the loop, see [`Service::on_wake`](crate::Service::on_wake).
+    fn on_wake(&mut self, _http: &mut Responder<'_>) {}
+
     /// The loop has been asked to stop. Connections without a request have been closed, the others
     /// will be with their response: the time to answer requests that are held open.
     fn on_shutdown(&mut self, _http: &mut Responder<'_>) {}

@@ -1,9 +1,11 @@
 //! The effects that a handler may ask for: responses, for any request that has not been answered, at any
 //! time.
 
+use super::clock::Clock;
 use super::connection::{Coding, Connection, Progress};
 use super::exchange::{Core, send_shared};
 use super::id::ExchangeId;
+use super::limits::Limits;
 use super::response::Response;
 use super::status::Status;
 use crate::context::Context;
@@ -57,6 +59,16 @@ impl Responder<'_> {
     /// Returns the address of the peer.
     pub fn peer(&self, id: ExchangeId) -> Option<Peer> {
         self.core.find(id).and_then(|connection| self.cx.peer(connection.id()))
+    }
+
+    /// Sets the limits, see [`Http::set_limits`](super::Http::set_limits).
+    pub fn set_limits(&mut self, limits: Limits) {
+        self.core.limits = limits;
+    }
+
+    /// Sets the clock anew, see [`Http::set_clock`](super::Http::set_clock).
+    pub fn set_clock(&mut self, clock: Clock) {
+        self.core.head.set_clock(clock);
     }
 
     /// Returns the listener through which the request came.

@@ -326,6 +326,11 @@ impl<H: Handler> Service for Http<H> {
         end == Ok(Some(input.len())) && (input.starts_with(b"GET ") || input.starts_with(b"HEAD "))
     }
 
+    fn on_wake(&mut self, cx: &mut Context<'_>) {
+        self.call_handler(cx, |handler, http| handler.on_wake(http));
+        self.settle(cx);
+    }
+
     fn on_shutdown(&mut self, cx: &mut Context<'_>) {
         self.core.stopping = true;
         for key in self.core.keys() {

@@ -1,6 +1,9 @@
 //! The servers in simulated worlds, a fixed set of them; `examples/simulate` runs them by the million.
 
+use pollstack::sim::Fault;
 use simulate::{Report, SERVERS};
+
+const COSTS_A_CONNECTION: [Fault; 3] = [Fault::LostAccept, Fault::NoDescriptors, Fault::WatchFails];
 
 /// Lost otherwise: items, order, places, connections or rest, in situations that no test
 /// names. Every kind of fault is made.
@@ -15,6 +18,9 @@ fn all_is_as_it_should_be() {
         }
         assert!(sum.worlds == 300 && sum.connections > 1000);
         assert!(sum.ended > 100 && sum.aborted > 100, "{}: {sum:?}", server.name);
-        assert!(sum.fired.iter().all(|n| *n > 0), "{}: {:?}", server.name, sum.fired);
+        // The proxy's pairs are known by the order of their accepts, so none is lost there.
+        let left_out = |fault| server.name == "proxy" && COSTS_A_CONNECTION.contains(&fault);
+        let fired = Fault::ALL.into_iter().zip(sum.fired);
+        assert!(fired.clone().all(|(fault, n)| n > 0 || left_out(fault)), "{}: {:?}", server.name, sum.fired);
     }
 }

@@ -14,17 +14,20 @@
 
 use clap::Parser;
 use pollstack::http::{BUSY, Clock, Http};
-use pollstack::net::Address;
+use pollstack::net::{Address, Handle};
 use pollstack::server::{self, announce, duration};
 use pollstack::signals::{SIGHUP, SIGINT, SIGTERM, StopSignals};
-use pollstack::{EventLoop, ListenerConfig, Overload, descriptors};
+use pollstack::{EventLoop, Limits, ListenerConfig, Overload, descriptors};
 use std::error::Error;
 use std::io::Write;
 use std::net::Ipv4Addr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::mpsc::{self, Sender};
 use std::time::{Duration, Instant, SystemTime};
 use web::{ACCESS_LOG, Config, OPEN_FILES, Web};
+
+type Server = EventLoop<Http<Web>>;
 
 /// The default port.
 const PORT: u16 = 8080;
@@ -67,6 +70,10 @@ struct Options {
     #[arg(long, value_name = "CLIENTS", default_value = "1024")]
     max_clients: std::num::NonZeroUsize,
 
+    /// Serve on so many threads, which share the ports; `auto` is one a core. Each admits --max-clients
+    #[arg(long, value_name = "N", default_value = "1", value_parser = workers)]
+    workers: usize,
+
     /// How long clients may still take to read when the server stops
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = duration)]
     grace: Duration,
@@ -84,18 +91,93 @@ fn serve(options: &Options) -> Result<(), Box<dyn Error>> {
         return Ok(());
     }
     let clients = options.max_clients.get();
+    let workers = options.workers;
     // A file that is being sent stays open when it has left the cache.
     let files = OPEN_FILES.saturating_add(clients).saturating_add(2 * config.roots());
-    let limits = descriptors::reserve(clients, files).map_err(|error| format!("--max-clients {clients}: {error}"))?;
-    let limits_of_http = Web::limits(&config);
+    let limits = descriptors::reserve(clients.saturating_mul(workers), files.saturating_mul(workers))
+        .map_err(|error| format!("--max-clients {clients}: {error}"))?;
+    let limits = limits.lingering(limits.lingering.div_ceil(workers));
+    let (mut first, addresses) = worker(options, config, limits, listen(options))?;
+    let shared: Vec<Address> = addresses.iter().filter(|at| matches!(at, Address::Tcp(_))).cloned().collect();
+    let (sender, handles) = mpsc::channel();
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (1..workers)
+            .map(|_| scope.spawn(|| work(options, limits, shared.clone(), sender.clone()).map_err(|e| e.to_string())))
+            .collect();
+        // Every worker sends one, before it serves, or none if it has failed.
+        let ready: Vec<Handle> = threads.iter().filter_map(|_| handles.recv().ok().flatten()).collect();
+        let result = if ready.len() == threads.len() {
+            lead(options, &mut first, &addresses, ready.clone())
+        } else {
+            ready.iter().try_for_each(|handle| handle.stop(Duration::ZERO)).map_err(Into::into)
+        };
+        for thread in threads {
+            thread.join().map_err(|_| "a worker has panicked")??;
+        }
+        result
+    })
+}
+
+/// Makes a loop of the server. It stays on the thread that has made it.
+fn worker(
+    options: &Options,
+    config: Config,
+    limits: Limits,
+    listen: ListenerConfig,
+) -> Result<(Server, Vec<Address>), Box<dyn Error>> {
+    let (limits_of_http, file) = (Web::limits(&config), options.config.clone());
+    let web = Web::new(config).reloading(move || Config::load(file.as_deref()).ok());
     let clock = Clock::new(Instant::now(), SystemTime::now());
-    let web = Http::new(Web::new(config), clock).limits(limits_of_http).server("pollstack");
-    let mut event_loop = EventLoop::with_limits(web, limits)?;
-    let listener = event_loop.listen(listen(options).max_conns(clients).overload(Overload::Reject(BUSY.into())))?;
-    let signals = StopSignals::new(&event_loop, &[SIGINT, SIGTERM])?.others(&[SIGHUP])?;
-    announce(&event_loop.addresses(listener)?);
-    let on_signal = |event_loop: &mut _, _| reload(event_loop, options.config.as_deref());
-    Ok(signals.run_with(&mut event_loop, options.grace, on_signal, |_, _| {})?)
+    let http = Http::new(web, clock).limits(limits_of_http).server("pollstack");
+    let mut event_loop = EventLoop::with_limits(http, limits)?;
+    let clients = options.max_clients.get();
+    let listen = listen.max_conns(clients).overload(Overload::Reject(BUSY.into())).reuse_port(options.workers > 1);
+    let listener = event_loop.listen(listen)?;
+    let addresses = event_loop.addresses(listener)?;
+    Ok((event_loop, addresses))
+}
+
+/// Runs one more worker on the ports of the first, until its handle stops it.
+fn work(
+    options: &Options,
+    limits: Limits,
+    shared: Vec<Address>,
+    handles: Sender<Option<Handle>>,
+) -> Result<(), Box<dyn Error>> {
+    let listen = shared.into_iter().fold(ListenerConfig::unbound(), ListenerConfig::address);
+    let made = Config::load(options.config.as_deref()).map_err(Into::into);
+    let made = made.and_then(|config| worker(options, config, limits, listen));
+    let handle = made.as_ref().ok().and_then(|(event_loop, _)| event_loop.handle().ok());
+    let _ = handles.send(handle);
+    Ok(made?.0.run()?)
+}
+
+/// Runs the first worker. The signals are its own, and it passes them on.
+fn lead(
+    options: &Options,
+    first: &mut Server,
+    addresses: &[Address],
+    others: Vec<Handle>,
+) -> Result<(), Box<dyn Error>> {
+    let signals = StopSignals::new(first, &[SIGINT, SIGTERM])?.others(&[SIGHUP])?.stopping(others.clone());
+    announce(addresses);
+    let on_signal = |event_loop: &mut EventLoop<_>, _| match Config::load(options.config.as_deref()) {
+        Err(error) => log::error!("{error}; the old configuration stays"),
+        Ok(_) => {
+            event_loop.wake();
+            others.iter().for_each(|handle| drop(handle.wake()));
+            log::info!("the configuration has been read again");
+        }
+    };
+    Ok(signals.run_with(first, options.grace, on_signal, |_, _| {})?)
+}
+
+/// Reads the value of `--workers`.
+fn workers(text: &str) -> Result<usize, String> {
+    match text {
+        "auto" => Ok(std::thread::available_parallelism().map_or(1, usize::from)),
+        number => server::positive(number).map_err(|error| format!("{error}; write a number, or auto")),
+    }
 }
 
 /// Returns where it listens: on a port of all interfaces, on the addresses it was given, or on both.
@@ -108,21 +190,6 @@ fn listen(options: &Options) -> ListenerConfig {
         (port, _) => {
             let first = ListenerConfig::new(all_interfaces(port.unwrap_or(PORT)));
             options.listen.iter().cloned().fold(first, ListenerConfig::address)
-        }
-    }
-}
-
-/// Serves what the configuration says now, and sets the clock. One that is wrong changes nothing.
-fn reload(event_loop: &mut EventLoop<Http<Web>>, file: Option<&Path>) {
-    match Config::load(file) {
-        Err(error) => log::error!("{error}; the old configuration stays"),
-        Ok(config) => {
-            event_loop.call(|http, cx| {
-                http.set_limits(Web::limits(&config));
-                http.set_clock(Clock::new(cx.now(), SystemTime::now()));
-                http.call(cx, |web, _| web.configure(config));
-            });
-            log::info!("the configuration has been read again");
         }
     }
 }

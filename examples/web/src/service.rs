@@ -10,7 +10,7 @@ use super::range::Range;
 use super::resource::{Place, Resource};
 use super::variant::{Content, Variant};
 use pollstack::http::{
-    BODY_TIME, Body, ExchangeId, HEAD_TIME, Handler, Headers, Limits, Request, Responder, SKIP_BYTES, Status,
+    BODY_TIME, Body, Clock, ExchangeId, HEAD_TIME, Handler, Headers, Limits, Request, Responder, SKIP_BYTES, Status,
 };
 use std::io::{self, ErrorKind};
 use std::rc::Rc;
@@ -36,6 +36,8 @@ pub struct Web {
     cache: Cache,
     /// The fields of responses that depend on `Accept-Encoding`.
     vary: Headers,
+    /// Reads the configuration again.
+    load: Option<Box<dyn FnMut() -> Option<Config>>>,
 }
 
 /// Where a request leads.
@@ -51,7 +53,13 @@ enum Target {
 impl Web {
     /// An application that serves what `config` says.
     pub fn new(config: Config) -> Web {
-        Web { config, cache: Cache::new(), vary: Headers::new().with("Vary", "Accept-Encoding") }
+        Web { config, cache: Cache::new(), vary: Headers::new().with("Vary", "Accept-Encoding"), load: None }
+    }
+
+    /// Whenever the loop is woken, serves what `load` returns, if that is something, and sets the clock.
+    pub fn reloading(mut self, load: impl FnMut() -> Option<Config> + 'static) -> Web {
+        self.load = Some(Box::new(load));
+        self
     }
 
     /// Serves something else from here on.
@@ -153,6 +161,14 @@ impl Web {
 }
 
 impl Handler for Web {
+    fn on_wake(&mut self, http: &mut Responder<'_>) {
+        if let Some(config) = self.load.as_mut().and_then(|load| load()) {
+            http.set_limits(Web::limits(&config));
+            http.set_clock(Clock::new(http.now(), SystemTime::now()));
+            self.configure(config);
+        }
+    }
+
     /// Skips bodies. One that is too long to be read past is refused.
     fn body(&mut self, request: &Request<'_>) -> Body {
         let length = request.header("Content-Length").and_then(|value| std::str::from_utf8(value).ok()?.parse().ok());

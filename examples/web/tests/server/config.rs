@@ -204,3 +204,38 @@ fn a_reload_takes_what_is_right_and_keeps_what_was() {
     });
     assert_eq!(ask().text(), "new");
 }
+
+/// Lost otherwise: all cores but one; and the new configuration, or a drain, on some of them.
+#[test]
+#[cfg(target_os = "linux")]
+fn workers_share_the_port_the_reload_and_the_stop() {
+    let folder = layout("host default www/old\n", &[("old/a.txt", b"old"), ("new/a.txt", b"new")]);
+    let server = Server::spawn(in_folder(&folder, &["--workers", "3", "--max-clients", "40"]), 1);
+    let mut site = Site { server, folder };
+    let mut clients: Vec<Client> = (0..60).map(|_| site.server.connect()).collect();
+    let served = clients.iter_mut().filter_map(|client| {
+        client.send(b"GET /a.txt HTTP/1.1\r\nHost: a\r\n\r\n");
+        let mut status = [0; 12];
+        std::io::Read::read_exact(client, &mut status).unwrap();
+        (status == *b"HTTP/1.1 200").then_some(())
+    });
+    assert!(served.count() > 40, "one worker alone admits 40");
+    drop(clients);
+    fs::write(site.folder.path().join("web.conf"), "host default www/new\n").unwrap();
+    site.server.signal("HUP");
+    wait_until("every worker serves the new one", || (0..30).all(|_| site.get("/a.txt").text() == "new").then_some(()));
+    site.server.signal("TERM");
+    assert!(site.server.wait().success());
+}
+
+/// Lost otherwise: an hour, to a number that was taken for another.
+#[test]
+fn the_number_of_workers_has_to_be_one() {
+    for wrong in ["0", "1.5", "many"] {
+        let output = run(in_folder(&layout("host default www\n", &[]), &["--workers", wrong]));
+        assert!(
+            !output.status.success() && String::from_utf8_lossy(&output.stderr).contains("--workers"),
+            "{output:?}"
+        );
+    }
+}
