@@ -113,10 +113,15 @@ impl Connections {
 
     /// Adds a connection.
     pub(crate) fn insert(&mut self, peer: Peer, listener: usize, seat: Seat) -> ConnId {
+        self.renew_serials();
+        ConnId(self.arena.insert(Connection::new(peer, listener, seat)))
+    }
+
+    /// Takes more serial numbers from those of the process when the loop's are used up.
+    fn renew_serials(&mut self) {
         if self.arena.last_serial() % SERIALS == SERIALS - 1 {
             self.arena.skip_to(take_serials());
         }
-        ConnId(self.arena.insert(Connection::new(peer, listener, seat)))
     }
 
     /// Returns whether the network can tell one more connection apart.
@@ -133,7 +138,10 @@ impl Connections {
         };
         let id = match self.has_key() {
             true => self.insert(peer, 0, Seat::None),
-            false => ConnId(self.arena.skip()),
+            false => {
+                self.renew_serials();
+                ConnId(self.arena.skip())
+            }
         };
         // It may have the key of the connection that is being served.
         if let Some(connection) = self.arena.get_mut(id.0) {

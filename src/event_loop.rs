@@ -341,6 +341,11 @@ impl<S: Service, N: Net> EventLoop<S, N> {
         sockets.map(|socket| self.net.local_address(&socket.socket)).collect()
     }
 
+    /// Returns the network, to be changed: a layer of it may have settings.
+    pub fn net_mut(&mut self) -> &mut N {
+        &mut self.net
+    }
+
     /// Returns the service.
     pub fn service(&self) -> &S {
         &self.service

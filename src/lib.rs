@@ -51,6 +51,7 @@
 #![cfg_attr(feature = "http", doc = "| [`http`] | HTTP/1.1 for services: requests, responses, bodies |")]
 #![cfg_attr(feature = "sim", doc = "| [`sim`] | a simulated network, to test services with |")]
 #![cfg_attr(all(unix, feature = "signals"), doc = "| [`signals`] | running a loop until SIGTERM or SIGINT |")]
+#![cfg_attr(feature = "tls", doc = "| [`tls`] | TLS around any network |")]
 #![cfg_attr(feature = "descriptors", doc = "| [`descriptors`] | the limit of open descriptors of the process |")]
 #![cfg_attr(feature = "server", doc = "| [`server`] | the common parts of the servers' main functions |")]
 //!
@@ -100,6 +101,8 @@ pub mod signals;
 pub mod sim;
 pub mod stack;
 mod timers;
+#[cfg(feature = "tls")]
+pub mod tls;
 
 /// The README's example compiles, too.
 #[cfg(doctest)]

@@ -11,7 +11,7 @@ mod unix;
 
 #[cfg(all(unix, feature = "signals"))]
 pub(crate) use self::mio::SIGNALS;
-pub use self::mio::{Handle, Listener, Mio, RESERVED_TOKENS, Stream};
+pub use self::mio::{Handle, Listener, Mio, OnMio, RESERVED_TOKENS, Stream};
 pub(crate) use self::mio::{OwnPoll, WAKE};
 #[cfg(unix)]
 pub use self::unix::SocketFile;

@@ -2,7 +2,7 @@
 
 use crate::event_loop::EventLoop;
 use crate::limits::Limits;
-use crate::net::{Handle, Mio, OwnPoll, WAKE};
+use crate::net::{Handle, Mio, OnMio, OwnPoll, WAKE};
 use crate::service::Service;
 use mio::event::{self, Event};
 use mio::{Events, Poll, Registry};
@@ -75,7 +75,10 @@ impl<S: Service> EventLoop<S, Mio> {
     pub fn embedded(service: S, limits: Limits, registry: &Registry, tokens: Range<usize>) -> io::Result<Self> {
         Ok(Self::with_net(Mio::embedded(registry, tokens)?, service, limits))
     }
+}
 
+/// On mio, or on a network around it.
+impl<S: Service, N: OnMio> EventLoop<S, N> {
     /// Runs until the loop has [stopped](Self::is_stopped).
     ///
     /// # Errors
@@ -91,10 +94,10 @@ impl<S: Service> EventLoop<S, Mio> {
     /// # Errors
     /// As [`run`](Self::run).
     pub fn run_with(&mut self, mut foreign: impl FnMut(&mut Self, &Event)) -> io::Result<()> {
-        let OwnPoll { poll, handle } = self.net.own.as_mut().ok_or_else(embedded)?;
+        let OwnPoll { poll, handle } = self.net.mio_mut().own.as_mut().ok_or_else(embedded)?;
         let (mut poll, handle) = (poll.take().ok_or_else(embedded)?, handle.clone());
         let result = self.drive(&mut poll, &handle, &mut foreign);
-        if let Some(own) = &mut self.net.own {
+        if let Some(own) = &mut self.net.mio_mut().own {
             own.poll = Some(poll);
         }
         result
@@ -142,7 +145,7 @@ impl<S: Service> EventLoop<S, Mio> {
     /// The system's; `InvalidInput` for a token of the loop's own: one that is not below
     /// [`RESERVED_TOKENS`](crate::net::RESERVED_TOKENS), or among those of a loop that is embedded.
     pub fn register(&self, source: &mut impl event::Source, token: usize) -> io::Result<()> {
-        self.net.register(source, token)
+        self.net.mio().register(source, token)
     }
 
     /// Returns a handle that wakes or stops the loop from another thread.
@@ -151,12 +154,12 @@ impl<S: Service> EventLoop<S, Mio> {
     /// `InvalidInput` for a loop that is [embedded](Self::embedded): wake its poll and call
     /// [`wake`](Self::wake) or [`stop`](Self::stop).
     pub fn handle(&self) -> io::Result<Handle> {
-        self.net.own.as_ref().map(|own| own.handle.clone()).ok_or_else(embedded)
+        self.net.mio().own.as_ref().map(|own| own.handle.clone()).ok_or_else(embedded)
     }
 
     /// Takes note of an event of the poll. Returns whether it is the loop's.
     pub fn handle_event(&mut self, event: &Event) -> bool {
-        let known = self.net.translate(event);
+        let known = self.net.mio().translate(event);
         known.inspect(|(source, ready)| self.notify(*source, *ready)).is_some()
     }
 }

@@ -2,7 +2,7 @@
 //! signals are handed over.
 
 use crate::event_loop::EventLoop;
-use crate::net::{Handle, Mio, SIGNALS};
+use crate::net::{Handle, OnMio, SIGNALS};
 use crate::service::Service;
 use mio::event::Event;
 use signal_hook::flag;
@@ -67,7 +67,7 @@ impl StopSignals {
     /// # Errors
     /// The system's, if the signals cannot be taken over; `InvalidInput` for a loop that is
     /// [embedded](EventLoop::embedded): its poll has an owner, who takes the signals over.
-    pub fn new<S: Service>(event_loop: &EventLoop<S, Mio>, signals: &[i32]) -> io::Result<Self> {
+    pub fn new<S: Service, N: OnMio>(event_loop: &EventLoop<S, N>, signals: &[i32]) -> io::Result<Self> {
         let stopping = Arc::new(AtomicBool::new(false));
         for &signal in signals {
             // In this order, so that the first signal does not exit.
@@ -75,7 +75,7 @@ impl StopSignals {
             flag::register(signal, Arc::clone(&stopping))?;
         }
         let mut signals = Signals::new(signals)?;
-        event_loop.net.register_signals(&mut signals)?;
+        event_loop.net.mio().register_signals(&mut signals)?;
         Ok(StopSignals { signals, others: Vec::new(), handles: Vec::new() })
     }
 
@@ -111,7 +111,7 @@ impl StopSignals {
     ///
     /// # Errors
     /// As [`EventLoop::run`].
-    pub fn run<S: Service>(self, event_loop: &mut EventLoop<S, Mio>, grace: Duration) -> io::Result<()> {
+    pub fn run<S: Service, N: OnMio>(self, event_loop: &mut EventLoop<S, N>, grace: Duration) -> io::Result<()> {
         self.run_with(event_loop, grace, |_, _| {}, |_, _| {})
     }
 
@@ -121,12 +121,12 @@ impl StopSignals {
     ///
     /// # Errors
     /// As [`EventLoop::run`].
-    pub fn run_with<S: Service>(
+    pub fn run_with<S: Service, N: OnMio>(
         mut self,
-        event_loop: &mut EventLoop<S, Mio>,
+        event_loop: &mut EventLoop<S, N>,
         grace: Duration,
-        mut on_signal: impl FnMut(&mut EventLoop<S, Mio>, i32),
-        mut on_event: impl FnMut(&mut EventLoop<S, Mio>, &Event),
+        mut on_signal: impl FnMut(&mut EventLoop<S, N>, i32),
+        mut on_event: impl FnMut(&mut EventLoop<S, N>, &Event),
     ) -> io::Result<()> {
         event_loop.run_with(|event_loop, event| {
             if event.token() != SIGNALS {

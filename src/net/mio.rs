@@ -145,9 +145,32 @@ impl Handle {
     }
 }
 
+/// A [`Net`] that is mio's, or lies around one that is: a loop on it [runs](crate::EventLoop::run), and hands over
+/// the events of its poll.
+pub trait OnMio: Net {
+    /// Returns mio's network.
+    fn mio(&self) -> &Mio;
+
+    /// Returns mio's network, to be changed.
+    fn mio_mut(&mut self) -> &mut Mio;
+}
+
+impl OnMio for Mio {
+    fn mio(&self) -> &Mio {
+        self
+    }
+
+    fn mio_mut(&mut self) -> &mut Mio {
+        self
+    }
+}
+
 impl Mio {
     /// Makes a network with a poll of its own.
-    pub(crate) fn new() -> io::Result<Mio> {
+    ///
+    /// # Errors
+    /// The system's, if it has no descriptor to spare.
+    pub fn new() -> io::Result<Mio> {
         let poll = Poll::new()?;
         let registry = poll.registry().try_clone()?;
         let handle =
@@ -156,8 +179,12 @@ impl Mio {
         Ok(Mio { registry, tokens: SIGNALS.0 + 1..usize::MAX, own })
     }
 
-    /// Makes a network on another poll.
-    pub(crate) fn embedded(registry: &Registry, tokens: Range<usize>) -> io::Result<Mio> {
+    /// Makes a network on another poll, which takes its tokens from `tokens`, see
+    /// [`EventLoop::embedded`](crate::EventLoop::embedded).
+    ///
+    /// # Errors
+    /// The system's, if the registry cannot be cloned.
+    pub fn embedded(registry: &Registry, tokens: Range<usize>) -> io::Result<Mio> {
         Ok(Mio { registry: registry.try_clone()?, tokens, own: None })
     }
 

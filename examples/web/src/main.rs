@@ -14,9 +14,10 @@
 
 use clap::Parser;
 use pollstack::http::{BUSY, Clock, Http};
-use pollstack::net::{Address, Handle};
+use pollstack::net::{Address, Handle, Mio};
 use pollstack::server::{self, announce, duration};
 use pollstack::signals::{SIGHUP, SIGINT, SIGTERM, StopSignals};
+use pollstack::tls::{Identity, Tls};
 use pollstack::{EventLoop, Limits, ListenerConfig, Overload, descriptors};
 use std::error::Error;
 use std::io::Write;
@@ -27,7 +28,7 @@ use std::sync::mpsc::{self, Sender};
 use std::time::{Duration, Instant, SystemTime};
 use web::{ACCESS_LOG, Config, OPEN_FILES, Web};
 
-type Server = EventLoop<Http<Web>>;
+type Server = EventLoop<Http<Web>, Tls<Mio>>;
 
 /// The default port.
 const PORT: u16 = 8080;
@@ -53,6 +54,22 @@ struct Options {
     /// Listen on IP:PORT, [IPV6]:PORT or unix:PATH; may be repeated
     #[arg(long, value_name = "ADDR")]
     listen: Vec<Address>,
+
+    /// Serve https on IP:PORT, [IPV6]:PORT or unix:PATH, too; may be repeated
+    #[arg(long, value_name = "ADDR", requires = "tls_cert", requires = "tls_key")]
+    tls_listen: Vec<Address>,
+
+    /// The certificate chain for --tls-listen, PEM; SIGHUP has it read again
+    #[arg(long, value_name = "FILE", requires = "tls_listen")]
+    tls_cert: Option<PathBuf>,
+
+    /// Its key, PEM
+    #[arg(long, value_name = "FILE", requires = "tls_listen")]
+    tls_key: Option<PathBuf>,
+
+    /// Answer plain requests with a redirection to https, on the port of the first --tls-listen
+    #[arg(long, requires = "tls_listen")]
+    redirect: bool,
 
     /// Read this configuration [default: web.conf, if there is one, else `host default www`]
     #[arg(long, value_name = "FILE")]
@@ -94,15 +111,17 @@ fn serve(options: &Options) -> Result<(), Box<dyn Error>> {
     let workers = options.workers;
     // A file that is being sent stays open when it has left the cache.
     let files = OPEN_FILES.saturating_add(clients).saturating_add(2 * config.roots());
-    let limits = descriptors::reserve(clients.saturating_mul(workers), files.saturating_mul(workers))
+    let loops = workers.saturating_mul(if options.tls_listen.is_empty() { 1 } else { 2 });
+    let limits = descriptors::reserve(clients.saturating_mul(loops), files.saturating_mul(workers))
         .map_err(|error| format!("--max-clients {clients}: {error}"))?;
     let limits = limits.lingering(limits.lingering.div_ceil(workers));
-    let (mut first, addresses) = worker(options, config, limits, listen(options))?;
-    let shared: Vec<Address> = addresses.iter().filter(|at| matches!(at, Address::Tcp(_))).cloned().collect();
+    let asked = Addresses { plain: plain(options), secure: options.tls_listen.clone() };
+    let (mut first, addresses) = worker(options, config, limits, asked)?;
+    let shared = addresses.shared();
     let (sender, handles) = mpsc::channel();
     std::thread::scope(|scope| {
         let threads: Vec<_> = (1..workers)
-            .map(|_| scope.spawn(|| work(options, limits, shared.clone(), sender.clone()).map_err(|e| e.to_string())))
+            .map(|_| scope.spawn(|| work(options, limits, &shared, &sender).map_err(|e| e.to_string())))
             .collect();
         // Every worker sends one, before it serves, or none if it has failed.
         let ready: Vec<Handle> = threads.iter().filter_map(|_| handles.recv().ok().flatten()).collect();
@@ -118,22 +137,64 @@ fn serve(options: &Options) -> Result<(), Box<dyn Error>> {
     })
 }
 
+/// Where a worker listens.
+struct Addresses {
+    plain: Vec<Address>,
+    /// For https.
+    secure: Vec<Address>,
+}
+
+impl Addresses {
+    /// Returns those that other workers can share.
+    fn shared(&self) -> Addresses {
+        let tcp = |all: &[Address]| all.iter().filter(|at| matches!(at, Address::Tcp(_))).cloned().collect();
+        Addresses { plain: tcp(&self.plain), secure: tcp(&self.secure) }
+    }
+
+    /// Returns the port of https.
+    fn port(&self) -> Option<u16> {
+        self.secure.iter().find_map(|at| if let Address::Tcp(at) = at { Some(at.port()) } else { None })
+    }
+}
+
 /// Makes a loop of the server. It stays on the thread that has made it.
 fn worker(
     options: &Options,
     config: Config,
     limits: Limits,
-    listen: ListenerConfig,
-) -> Result<(Server, Vec<Address>), Box<dyn Error>> {
-    let (limits_of_http, file) = (Web::limits(&config), options.config.clone());
-    let web = Web::new(config).reloading(move || Config::load(file.as_deref()).ok());
+    asked: Addresses,
+) -> Result<(Server, Addresses), Box<dyn Error>> {
+    let identity = match (&options.tls_cert, &options.tls_key) {
+        (Some(cert), Some(key)) => Some((Identity::load(cert, key)?, cert.clone(), key.clone())),
+        _ => None,
+    };
+    let (limits_of_http, file, certificate) = (Web::limits(&config), options.config.clone(), identity.clone());
+    let web = Web::new(config).reloading(move || {
+        if let Some((identity, cert, key)) = &certificate {
+            if let Err(error) = identity.reload(cert, key) {
+                log::error!("{error}; the old certificate stays");
+            }
+        }
+        Config::load(file.as_deref()).ok()
+    });
     let clock = Clock::new(Instant::now(), SystemTime::now());
     let http = Http::new(web, clock).limits(limits_of_http).server("pollstack");
-    let mut event_loop = EventLoop::with_limits(http, limits)?;
-    let clients = options.max_clients.get();
-    let listen = listen.max_conns(clients).overload(Overload::Reject(BUSY.into())).reuse_port(options.workers > 1);
-    let listener = event_loop.listen(listen)?;
-    let addresses = event_loop.addresses(listener)?;
+    let mut event_loop = EventLoop::with_net(Tls::new(Mio::new()?), http, limits);
+    let mut listen = |addresses: Vec<Address>, identity| {
+        let config = addresses.into_iter().fold(ListenerConfig::unbound(), ListenerConfig::address);
+        let config = config.max_conns(options.max_clients.get()).overload(Overload::Reject(BUSY.into()));
+        event_loop.net_mut().set_identity(identity);
+        let listener = event_loop.listen(config.reuse_port(options.workers > 1))?;
+        Ok::<_, Box<dyn Error>>((listener, event_loop.addresses(listener)?))
+    };
+    let (listener, plain) = listen(asked.plain, None)?;
+    let mut addresses = Addresses { plain, secure: Vec::new() };
+    if let Some((identity, ..)) = identity {
+        addresses.secure = listen(asked.secure, Some(identity))?.1;
+    }
+    if let Some(port) = addresses.port().filter(|_| options.redirect) {
+        event_loop.call(|http, cx| http.call(cx, |web, _| web.redirect(listener, port)));
+    }
     Ok((event_loop, addresses))
 }
 
@@ -141,12 +202,11 @@ fn worker(
 fn work(
     options: &Options,
     limits: Limits,
-    shared: Vec<Address>,
-    handles: Sender<Option<Handle>>,
+    shared: &Addresses,
+    handles: &Sender<Option<Handle>>,
 ) -> Result<(), Box<dyn Error>> {
-    let listen = shared.into_iter().fold(ListenerConfig::unbound(), ListenerConfig::address);
     let made = Config::load(options.config.as_deref()).map_err(Into::into);
-    let made = made.and_then(|config| worker(options, config, limits, listen));
+    let made = made.and_then(|config| worker(options, config, limits, shared.shared()));
     let handle = made.as_ref().ok().and_then(|(event_loop, _)| event_loop.handle().ok());
     let _ = handles.send(handle);
     Ok(made?.0.run()?)
@@ -156,12 +216,13 @@ fn work(
 fn lead(
     options: &Options,
     first: &mut Server,
-    addresses: &[Address],
+    addresses: &Addresses,
     others: Vec<Handle>,
 ) -> Result<(), Box<dyn Error>> {
     let signals = StopSignals::new(first, &[SIGINT, SIGTERM])?.others(&[SIGHUP])?.stopping(others.clone());
-    announce(addresses);
-    let on_signal = |event_loop: &mut EventLoop<_>, _| match Config::load(options.config.as_deref()) {
+    announce(&addresses.plain);
+    announce(&addresses.secure);
+    let on_signal = |event_loop: &mut Server, _| match Config::load(options.config.as_deref()) {
         Err(error) => log::error!("{error}; the old configuration stays"),
         Ok(_) => {
             event_loop.wake();
@@ -180,18 +241,13 @@ fn workers(text: &str) -> Result<usize, String> {
     }
 }
 
-/// Returns where it listens: on a port of all interfaces, on the addresses it was given, or on both.
-fn listen(options: &Options) -> ListenerConfig {
+/// Returns where it listens without TLS: on a port of all interfaces, on the addresses it was given, or on both;
+/// on none if it was given addresses for https only.
+fn plain(options: &Options) -> Vec<Address> {
     let all_interfaces = |port| Address::Tcp((Ipv4Addr::UNSPECIFIED, port).into());
-    match (options.port, options.listen.split_first()) {
-        (None, Some((first, rest))) => {
-            rest.iter().cloned().fold(ListenerConfig::new(first.clone()), ListenerConfig::address)
-        }
-        (port, _) => {
-            let first = ListenerConfig::new(all_interfaces(port.unwrap_or(PORT)));
-            options.listen.iter().cloned().fold(first, ListenerConfig::address)
-        }
-    }
+    let given = !(options.listen.is_empty() && options.tls_listen.is_empty());
+    let port = options.port.or((!given).then_some(PORT));
+    port.map(all_interfaces).into_iter().chain(options.listen.iter().cloned()).collect()
 }
 
 /// Lines of the access log are as they are; the others say where they come from.

@@ -9,6 +9,7 @@ use super::path::{Wanted, wanted};
 use super::range::Range;
 use super::resource::{Place, Resource};
 use super::variant::{Content, Variant};
+use pollstack::ListenerId;
 use pollstack::http::{
     BODY_TIME, Body, Clock, ExchangeId, HEAD_TIME, Handler, Headers, Limits, Request, Responder, SKIP_BYTES, Status,
 };
@@ -38,6 +39,8 @@ pub struct Web {
     vary: Headers,
     /// Reads the configuration again.
     load: Option<Box<dyn FnMut() -> Option<Config>>>,
+    /// The listener whose requests are sent on to https, and the port of that.
+    insecure: Option<(ListenerId, u16)>,
 }
 
 /// Where a request leads.
@@ -53,13 +56,24 @@ enum Target {
 impl Web {
     /// An application that serves what `config` says.
     pub fn new(config: Config) -> Web {
-        Web { config, cache: Cache::new(), vary: Headers::new().with("Vary", "Accept-Encoding"), load: None }
+        Web {
+            config,
+            cache: Cache::new(),
+            vary: Headers::new().with("Vary", "Accept-Encoding"),
+            load: None,
+            insecure: None,
+        }
     }
 
     /// Whenever the loop is woken, serves what `load` returns, if that is something, and sets the clock.
     pub fn reloading(mut self, load: impl FnMut() -> Option<Config> + 'static) -> Web {
         self.load = Some(Box::new(load));
         self
+    }
+
+    /// Sends the requests of a listener on to https, on `port` of the host that they ask for.
+    pub fn redirect(&mut self, insecure: ListenerId, port: u16) {
+        self.insecure = Some((insecure, port));
     }
 
     /// Serves something else from here on.
@@ -84,6 +98,9 @@ impl Web {
         match request.method() {
             "GET" | "HEAD" => {}
             other => return refuse(http, id, other),
+        }
+        if let Some((_, port)) = self.insecure.filter(|(listener, _)| http.listener(id) == Some(*listener)) {
+            return to_https(http, id, request, port);
         }
         match self.find(http, request) {
             Target::File(resource) => self.send(http, id, request, &resource),
@@ -239,6 +256,22 @@ fn send_part(
 }
 
 /// A folder's links are relative to it only if there is a slash behind its name.
+/// Sends a client on to the same page over https.
+fn to_https(http: &mut Responder<'_>, id: ExchangeId, request: &Request<'_>, port: u16) -> (Status, u64) {
+    let host = match request.host().rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+        _ => request.host(),
+    };
+    if host.is_empty() {
+        return page(http, id, Status::BAD_REQUEST);
+    }
+    let port = if port == 443 { String::new() } else { format!(":{port}") };
+    let query = request.query().map_or_else(String::new, |query| format!("?{query}"));
+    let reply = http.respond(id, Status::MOVED_PERMANENTLY);
+    reply.header("Location", format!("https://{host}{port}{}{query}", request.path())).error_page();
+    (Status::MOVED_PERMANENTLY, 0)
+}
+
 fn redirect(http: &mut Responder<'_>, id: ExchangeId, request: &Request<'_>) -> (Status, u64) {
     // With two slashes in front it would lead to another host.
     let path = request.path().trim_start_matches('/');

@@ -1,7 +1,7 @@
 //! The web server over real sockets: what is answered to whom (`rules`), that nothing outside a root
 //! can be had (`outside`), conditions and ranges against a model (`parts`), what has been compressed
 //! before (`codings`), its configuration (`config`), that files may change (`changes`), and many
-//! clients, slow ones, and silent ones (`crowds`).
+//! clients, slow ones, and silent ones (`crowds`); https (`secure`).
 
 mod changes;
 mod codings;
@@ -10,6 +10,7 @@ mod crowds;
 mod outside;
 mod parts;
 mod rules;
+mod secure;
 
 use std::fs;
 use std::path::PathBuf;

@@ -1,0 +1,78 @@
+//! https: with a client that is not ours, beside a plain listener.
+
+use super::*;
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::path::Path;
+use std::process::{Output, Stdio};
+
+/// A file of the certificate authority of the tests.
+fn file(name: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/tls").join(name);
+    path.to_str().unwrap().to_owned()
+}
+
+/// A site over https, a plain listener beside it, and the address of https.
+fn site(args: &[&str]) -> (Site, SocketAddr) {
+    let folder = layout("host default www\n", &[("a.txt", b"over tls"), ("large.bin", &[b'x'; 3_000_000])]);
+    let (cert, key) = (file("cert.pem"), file("key.pem"));
+    let mut all = vec!["--tls-listen", "127.0.0.1:0", "--tls-cert", &cert, "--tls-key", &key];
+    all.extend(args);
+    let server = Server::spawn(in_folder(&folder, &all), 1);
+    let secure = server.line().rsplit(' ').next().unwrap().parse().unwrap();
+    (Site { folder, server }, secure)
+}
+
+/// Returns what curl says of a page, or `None` where there is no curl.
+fn curl(args: &[&str], address: SocketAddr, path: &str) -> Option<Output> {
+    let mut curl = Command::new("curl");
+    curl.args(["--silent", "--show-error", "--max-time", "60", "--cacert", &file("ca.pem")]).args(args);
+    curl.arg(format!("https://localhost:{}{path}", address.port())).stdin(Stdio::null()).output().ok()
+}
+
+/// Lost otherwise: every page, in either version of TLS, and large files.
+#[test]
+fn files_come_over_https() {
+    let (site, secure) = site(&[]);
+    for version in [&["--tlsv1.3"][..], &["--tlsv1.2", "--tls-max", "1.2"]] {
+        let Some(page) = curl(version, secure, "/a.txt") else { return eprintln!("left out: curl is not installed") };
+        assert_eq!((page.stdout, page.stderr), (b"over tls".to_vec(), Vec::new()));
+        let large = curl(version, secure, "/large.bin").unwrap();
+        assert!(large.stdout == [b'x'; 3_000_000], "{:?}", String::from_utf8_lossy(&large.stderr));
+    }
+    let old = curl(&["--tls-max", "1.1"], secure, "/a.txt").unwrap();
+    assert!(!old.status.success() && old.stdout.is_empty(), "old versions are refused");
+    assert_eq!(site.get("/a.txt").text(), "over tls", "and the plain listener serves, too");
+}
+
+/// Lost otherwise: a browser that was told http, on either port.
+#[test]
+fn plain_requests_are_sent_on_or_told() {
+    let (site, secure) = site(&["--redirect"]);
+    let reply = site.ask("GET", "/a.txt?b=c", &[("Host", "example.org:8080")]);
+    assert_eq!(reply.status, 301);
+    assert_eq!(reply.header("Location"), Some(&*format!("https://example.org:{}/a.txt?b=c", secure.port())));
+    let mut stream = TcpStream::connect(secure).unwrap();
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+    stream.shutdown(Shutdown::Write).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 400 ") && answer.contains("https"), "{answer}");
+}
+
+/// Lost otherwise: the site, to half of the options, or to a certificate that was renewed wrongly.
+#[test]
+fn wrong_certificates_are_told() {
+    let folder = layout("host default www\n", &[]);
+    let key = file("key.pem");
+    for wrong in [
+        &["--tls-listen", "127.0.0.1:0"][..],
+        &["--tls-cert", &file("cert.pem"), "--tls-key", &key],
+        &["--tls-listen", "127.0.0.1:0", "--tls-cert", &key, "--tls-key", &key],
+        &["--redirect"],
+    ] {
+        let output = run(in_folder(&folder, wrong));
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && (text.contains("--tls") || text.contains("key.pem")), "{text}");
+    }
+}

@@ -1,0 +1,425 @@
+//! TLS around any network: the loop, and every service, as they are.
+//!
+//! [`Tls`] is a [`Net`] whose streams are encrypted by [rustls](https://docs.rs/rustls) (TLS 1.2 and 1.3) before
+//! they go to the network inside. Listeners that were opened while an [`Identity`] was set speak TLS, the others
+//! do not, so one loop can serve both.
+//!
+//! ```no_run
+//! # use pollstack::{ConnId, Context, EventLoop, Limits, ListenerConfig, ListenerId, Service};
+//! # struct Echo;
+//! # impl Service for Echo {
+//! #     type Conn = ();
+//! #     fn on_open(&mut self, _: &mut Context<'_>, _: ConnId, _: ListenerId) {}
+//! #     fn on_data(&mut self, _: &mut Context<'_>, _: ConnId, _: &mut (), input: &[u8]) -> usize { input.len() }
+//! # }
+//! use pollstack::net::Mio;
+//! use pollstack::tls::{Identity, Tls};
+//!
+//! let identity = Identity::load("cert.pem".as_ref(), "key.pem".as_ref())?;
+//! let mut server = EventLoop::with_net(Tls::new(Mio::new()?), Echo, Limits::default());
+//! server.net_mut().set_identity(Some(identity.clone()));
+//! server.listen(ListenerConfig::new("0.0.0.0:8443".parse()?))?;
+//! server.run()?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! A handshake that takes too long is ended by the service's deadline for a first message; one that takes more
+//! than [`HANDSHAKE_BYTES`] fails. A client that speaks plain HTTP reads a line that says so.
+
+use crate::net::{Address, Interest, Mio, Net, OnMio, Peer, Socket, SocketOptions};
+use rustls::ServerConnection;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use std::cell::RefCell;
+use std::fmt;
+use std::fs::File;
+use std::io::{self, ErrorKind, IoSlice, Read, Write};
+use std::path::Path;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+pub use rustls::ServerConfig;
+
+/// Bytes that a client may send before its handshake is complete. A usual one takes less than 1000, one with a
+/// client certificate a few thousand.
+pub const HANDSHAKE_BYTES: usize = 64 * 1024;
+
+/// Bytes of ciphertext that one read asks the network for: a record of the largest size, and its head.
+const RECORD: usize = 16 * 1024 + 256;
+
+/// Records that one read may take before it brings a byte: an empty record costs its sender little.
+const RECORDS: usize = 4;
+
+/// Plaintext of a file that one call takes: as much as a connection's output holds.
+const CHUNK: usize = 64 * 1024;
+
+/// The answer to a client that speaks plain HTTP.
+const PLAIN_HTTP: &[u8] = b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nContent-Length: 44\r\n\
+    Connection: close\r\n\r\nThis port speaks TLS: ask for https instead\n";
+
+/// A certificate and its key, or a whole configuration of rustls. Clones are the same identity:
+/// [replacing](Identity::replace) one changes all listeners that have it.
+#[derive(Clone)]
+pub struct Identity(Rc<RefCell<Arc<ServerConfig>>>);
+
+impl fmt::Debug for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Identity").finish_non_exhaustive()
+    }
+}
+
+impl Identity {
+    /// Makes an identity of a configuration of rustls: with client certificates, or several names.
+    pub fn new(config: Arc<ServerConfig>) -> Identity {
+        Identity(Rc::new(RefCell::new(config)))
+    }
+
+    /// Reads a certificate chain and its key, both PEM.
+    ///
+    /// # Errors
+    /// A text that names the file; `InvalidData` if the two do not fit, or are not PEM.
+    pub fn load(certificates: &Path, key: &Path) -> io::Result<Identity> {
+        load(certificates, key).map(Identity::new)
+    }
+
+    /// Serves new connections with what the files hold now. If that is wrong, nothing changes.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn reload(&self, certificates: &Path, key: &Path) -> io::Result<()> {
+        self.replace(load(certificates, key)?);
+        Ok(())
+    }
+
+    /// Serves new connections with another configuration.
+    pub fn replace(&self, config: Arc<ServerConfig>) {
+        *self.0.borrow_mut() = config;
+    }
+
+    fn config(&self) -> Arc<ServerConfig> {
+        Arc::clone(&self.0.borrow())
+    }
+}
+
+fn load(certificates: &Path, key: &Path) -> io::Result<Arc<ServerConfig>> {
+    let wrong = |file: &Path, why: &dyn fmt::Display| {
+        io::Error::new(ErrorKind::InvalidData, format!("{}: {why}", file.display()))
+    };
+    let chain = CertificateDer::pem_file_iter(certificates).map_err(|error| wrong(certificates, &error))?;
+    let chain: Vec<_> = chain.collect::<Result<_, _>>().map_err(|error| wrong(certificates, &error))?;
+    if chain.is_empty() {
+        return Err(wrong(certificates, &"there is no certificate in it; it has to be PEM"));
+    }
+    let secret = PrivateKeyDer::from_pem_file(key).map_err(|error| wrong(key, &error))?;
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let config = config.map_err(|error| wrong(certificates, &error))?.with_no_client_auth();
+    config.with_single_cert(chain, secret).map(Arc::new).map_err(|error| wrong(key, &error))
+}
+
+/// A network whose streams are encrypted.
+#[derive(Debug)]
+pub struct Tls<N> {
+    inner: N,
+    identity: Option<Identity>,
+    /// The buffer that ciphertext is read into.
+    scratch: Box<[u8]>,
+}
+
+/// A listening socket, and the identity of its connections.
+#[derive(Debug)]
+pub struct Listener<L> {
+    inner: L,
+    identity: Option<Identity>,
+}
+
+/// A connection.
+#[derive(Debug)]
+pub struct Stream<S> {
+    inner: S,
+    session: Option<Box<Session>>,
+    watched: Option<(usize, Interest)>,
+}
+
+#[derive(Debug)]
+struct Session {
+    tls: ServerConnection,
+    /// Plaintext that was encrypted, and whose ciphertext the network has not taken yet.
+    accepted: usize,
+    /// Ciphertext that has come before the handshake was complete.
+    handshake: usize,
+}
+
+impl<N: Net> Tls<N> {
+    /// Makes a network around `inner`. Without an identity it changes nothing.
+    pub fn new(inner: N) -> Tls<N> {
+        Tls { inner, identity: None, scratch: vec![0; RECORD].into() }
+    }
+
+    /// Sets the identity of the listeners that are opened from here on; `None` for those without TLS.
+    pub fn set_identity(&mut self, identity: Option<Identity>) {
+        self.identity = identity;
+    }
+
+    /// Has the network take the ciphertext that there is.
+    fn flush(&mut self, stream: &mut Stream<N::Stream>, more: bool) -> io::Result<()> {
+        let Stream { inner, session: Some(session), .. } = stream else { return Ok(()) };
+        while session.tls.wants_write() {
+            session.tls.write_tls(&mut Ciphertext { net: &mut self.inner, stream: inner, more })?;
+        }
+        Ok(())
+    }
+
+    /// Takes what the network has, at most so many records. Returns whether there was anything.
+    fn receive(&mut self, stream: &mut Stream<N::Stream>) -> io::Result<usize> {
+        let n = self.inner.read(&mut stream.inner, &mut self.scratch)?;
+        let Some(session) = &mut stream.session else { return Ok(n) };
+        let mut bytes = &self.scratch[..n];
+        if session.tls.is_handshaking() {
+            if session.handshake == 0 && speaks_http(bytes) {
+                let _ = self.inner.write(&mut stream.inner, &[IoSlice::new(PLAIN_HTTP)]);
+                let _ = self.inner.shutdown_write(&mut stream.inner);
+                return Err(io::Error::new(ErrorKind::InvalidData, "plain HTTP on a port for TLS"));
+            }
+            session.handshake += n;
+            if session.handshake > HANDSHAKE_BYTES {
+                return Err(io::Error::new(ErrorKind::InvalidData, "the TLS handshake is too long"));
+            }
+        }
+        loop {
+            session.tls.read_tls(&mut bytes)?;
+            if let Err(error) = session.tls.process_new_packets() {
+                let _ = self.flush(stream, false); // the alert
+                return Err(io::Error::new(ErrorKind::InvalidData, error));
+            }
+            if bytes.is_empty() {
+                return Ok(n);
+            }
+        }
+    }
+
+    /// Encrypts `slices`, and has the network take them. Those that it does not take at once are encrypted all the
+    /// same, and begin the next call.
+    fn send(&mut self, stream: &mut Stream<N::Stream>, slices: &[IoSlice<'_>], more: bool) -> io::Result<usize> {
+        let Some(session) = &mut stream.session else {
+            return match more {
+                true => self.inner.write_more(&mut stream.inner, slices),
+                false => self.inner.write(&mut stream.inner, slices),
+            };
+        };
+        if session.tls.is_handshaking() {
+            self.flush(stream, false)?;
+            return Err(ErrorKind::WouldBlock.into());
+        }
+        let offered: usize = slices.iter().map(|slice| slice.len()).sum();
+        let mut taken = 0;
+        while let Some(session) = stream.session.as_mut().filter(|_| taken < offered) {
+            if session.accepted == 0 {
+                session.accepted = encrypt(&mut session.tls, slices, taken)?;
+            }
+            match self.flush(stream, more) {
+                Ok(()) => taken += stream.session.as_mut().map_or(0, |session| std::mem::take(&mut session.accepted)),
+                Err(error) if error.kind() == ErrorKind::WouldBlock && taken > 0 => break,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(taken)
+    }
+
+    /// Has an event tell of what is still to be read: this turn has had enough of it.
+    fn look_again(&mut self, stream: &mut Stream<N::Stream>) -> io::Result<()> {
+        match stream.watched {
+            Some((key, interest)) => self.inner.watch(&mut stream.inner, key, Some(interest), interest),
+            None => Ok(()), // the first watch tells
+        }
+    }
+}
+
+/// Encrypts what lies behind the first `skip` bytes of `slices`. Returns how many bytes that were.
+fn encrypt(tls: &mut ServerConnection, slices: &[IoSlice<'_>], mut skip: usize) -> io::Result<usize> {
+    let mut accepted = 0;
+    for slice in slices {
+        let rest = &slice[skip.min(slice.len())..];
+        skip -= slice.len() - rest.len();
+        accepted += tls.writer().write(rest)?;
+    }
+    Ok(accepted)
+}
+
+/// Returns whether a client begins with an HTTP method. A TLS record begins with 22.
+fn speaks_http(bytes: &[u8]) -> bool {
+    bytes.len() >= 4 && bytes[..4].iter().all(|byte| byte.is_ascii_uppercase() || *byte == b' ')
+}
+
+/// Writes ciphertext to the network.
+struct Ciphertext<'a, N: Net> {
+    net: &'a mut N,
+    stream: &'a mut N::Stream,
+    more: bool,
+}
+
+impl<N: Net> Write for Ciphertext<'_, N> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.write_vectored(&[IoSlice::new(bytes)])
+    }
+
+    fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        match self.more {
+            true => self.net.write_more(self.stream, slices),
+            false => self.net.write(self.stream, slices),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<N: Net> Net for Tls<N> {
+    type Listener = Listener<N::Listener>;
+    type Stream = Stream<N::Stream>;
+
+    const SHORT_IO_EXHAUSTS: bool = N::SHORT_IO_EXHAUSTS;
+
+    fn max_connections(&self) -> usize {
+        self.inner.max_connections()
+    }
+
+    fn listen(&mut self, address: &Address, options: &SocketOptions, index: usize) -> io::Result<Self::Listener> {
+        let inner = self.inner.listen(address, options, index)?;
+        Ok(Listener { inner, identity: self.identity.clone() })
+    }
+
+    fn listen_on(&mut self, socket: Socket, options: &SocketOptions, index: usize) -> io::Result<Self::Listener> {
+        let inner = self.inner.listen_on(socket, options, index)?;
+        Ok(Listener { inner, identity: self.identity.clone() })
+    }
+
+    /// Connections that go out are not encrypted.
+    fn connect(&mut self, address: &Address, options: &SocketOptions) -> io::Result<Self::Stream> {
+        Ok(Stream { inner: self.inner.connect(address, options)?, session: None, watched: None })
+    }
+
+    fn check_connecting(&mut self, stream: &mut Self::Stream) -> io::Result<()> {
+        self.inner.check_connecting(&mut stream.inner)
+    }
+
+    fn local_address(&self, listener: &Self::Listener) -> io::Result<Address> {
+        self.inner.local_address(&listener.inner)
+    }
+
+    fn accept(&mut self, listener: &mut Self::Listener) -> io::Result<(Self::Stream, Peer)> {
+        let (inner, peer) = self.inner.accept(&mut listener.inner)?;
+        let session = match &listener.identity {
+            None => None,
+            Some(identity) => {
+                let mut tls = ServerConnection::new(identity.config()).map_err(io::Error::other)?;
+                tls.set_buffer_limit(None); // a write is a connection's output at the most
+                Some(Box::new(Session { tls, accepted: 0, handshake: 0 }))
+            }
+        };
+        Ok((Stream { inner, session, watched: None }, peer))
+    }
+
+    /// A session may hold another record. A write is short only where the network inside is.
+    fn reads_stop_short(&self, stream: &Self::Stream) -> bool {
+        stream.session.is_some() || self.inner.reads_stop_short(&stream.inner)
+    }
+
+    fn read(&mut self, stream: &mut Self::Stream, buffer: &mut [u8]) -> io::Result<usize> {
+        for _ in 0..RECORDS {
+            let Some(session) = &mut stream.session else { return self.inner.read(&mut stream.inner, buffer) };
+            match session.tls.reader().read(buffer) {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                result => return result,
+            }
+            self.receive(stream)?;
+            match self.flush(stream, false) {
+                Err(error) if error.kind() != ErrorKind::WouldBlock => return Err(error),
+                _ => {} // the next read or write goes on with it
+            }
+        }
+        self.look_again(stream)?;
+        Err(ErrorKind::WouldBlock.into())
+    }
+
+    fn write(&mut self, stream: &mut Self::Stream, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.send(stream, slices, false)
+    }
+
+    fn write_more(&mut self, stream: &mut Self::Stream, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.send(stream, slices, true)
+    }
+
+    fn send_file(&mut self, stream: &mut Self::Stream, file: &File, offset: u64, len: usize) -> io::Result<usize> {
+        if stream.session.is_none() {
+            return self.inner.send_file(&mut stream.inner, file, offset, len);
+        }
+        let mut chunk = vec![0; len.min(CHUNK)];
+        let n = read_at(file, &mut chunk, offset)?;
+        if n == 0 { Ok(0) } else { self.send(stream, &[IoSlice::new(&chunk[..n])], false) }
+    }
+
+    /// Sends close_notify, and the FIN behind it.
+    fn shutdown_write(&mut self, stream: &mut Self::Stream) -> io::Result<()> {
+        if let Some(session) = &mut stream.session {
+            session.tls.send_close_notify();
+        }
+        match self.flush(stream, true) {
+            Err(error) if !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => Err(error),
+            _ => self.inner.shutdown_write(&mut stream.inner),
+        }
+    }
+
+    fn watch(
+        &mut self,
+        stream: &mut Self::Stream,
+        key: usize,
+        before: Option<Interest>,
+        interest: Interest,
+    ) -> io::Result<()> {
+        stream.watched = Some((key, interest));
+        self.inner.watch(&mut stream.inner, key, before, interest)
+    }
+
+    fn take_error(&mut self, stream: &mut Self::Stream) -> Option<io::Error> {
+        self.inner.take_error(&mut stream.inner)
+    }
+
+    fn close(&mut self, stream: Self::Stream) {
+        self.inner.close(stream.inner);
+    }
+
+    fn reset(&mut self, stream: Self::Stream) {
+        self.inner.reset(stream.inner);
+    }
+
+    fn close_listener(&mut self, listener: Self::Listener) {
+        self.inner.close_listener(listener.inner);
+    }
+
+    fn now(&self) -> Instant {
+        self.inner.now()
+    }
+}
+
+impl<N: OnMio> OnMio for Tls<N> {
+    fn mio(&self) -> &Mio {
+        self.inner.mio()
+    }
+
+    fn mio_mut(&mut self) -> &mut Mio {
+        self.inner.mio_mut()
+    }
+}
+
+#[cfg(unix)]
+fn read_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+    std::os::unix::fs::FileExt::read_at(file, buffer, offset)
+}
+
+#[cfg(windows)]
+fn read_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+    std::os::windows::fs::FileExt::seek_read(file, buffer, offset)
+}

@@ -1,0 +1,151 @@
+//! TLS between real sockets: the versions, the ends, and the refusals.
+#![cfg(unix)]
+
+use pollstack::tls::Identity;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, SupportedProtocolVersion};
+use std::io::{ErrorKind, Read, Write};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread;
+use test_support::{Server, TEST_TIMEOUT, example};
+
+/// A file of the certificate authority of these tests.
+fn file(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tls").join(name)
+}
+
+fn echo() -> Server {
+    let (cert, key) = (file("cert.pem"), file("key.pem"));
+    Server::spawn(example("tls_echo", &["127.0.0.1:0", cert.to_str().unwrap(), key.to_str().unwrap()]), 1)
+}
+
+fn tcp(server: &Server) -> TcpStream {
+    let stream = TcpStream::connect(server.address()).unwrap();
+    stream.set_read_timeout(Some(TEST_TIMEOUT)).unwrap();
+    stream.set_write_timeout(Some(TEST_TIMEOUT)).unwrap();
+    stream
+}
+
+fn client(version: &'static SupportedProtocolVersion) -> ClientConnection {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(file("ca.pem")).unwrap()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ClientConfig::builder_with_provider(provider).with_protocol_versions(&[version]).unwrap();
+    let config = config.with_root_certificates(roots).with_no_client_auth();
+    ClientConnection::new(Arc::new(config), ServerName::try_from("localhost").unwrap()).unwrap()
+}
+
+/// Lost otherwise: bytes, in either version, or the end that says that they were all.
+#[test]
+fn everything_comes_back_and_ends_with_close_notify() {
+    let server = echo();
+    for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+        let data: Vec<u8> = (0..3_000_000u32).flat_map(|n| n.to_le_bytes()).take(3_000_000).collect();
+        let mut stream = rustls::StreamOwned::new(client(version), tcp(&server));
+        let mut received = vec![0; data.len()];
+        for (chunk, back) in data.chunks(40_000).zip(received.chunks_mut(40_000)) {
+            stream.write_all(chunk).unwrap();
+            stream.read_exact(back).unwrap();
+        }
+        assert!(received == data);
+        stream.conn.send_close_notify();
+        stream.conn.complete_io(&mut stream.sock).unwrap();
+        stream.sock.shutdown(std::net::Shutdown::Write).unwrap();
+        // Without a close_notify this read would be an error.
+        assert_eq!(stream.read(&mut [0; 1]).unwrap(), 0);
+    }
+}
+
+/// Lost otherwise: transfers whose client does not read for a while.
+#[test]
+fn a_full_pipe_goes_on_when_it_is_read() {
+    let server = echo();
+    let mut stream = rustls::StreamOwned::new(client(&rustls::version::TLS13), tcp(&server));
+    stream.write_all(b"begin").unwrap();
+    stream.read_exact(&mut [0; 5]).unwrap();
+    // More than the kernels and the server hold, before the first byte is read.
+    let data: Vec<u8> = (0..12_000_000u32).map(|n| (n % 251) as u8).collect();
+    let (mut sent, mut received) = (0, Vec::<u8>::new());
+    stream.sock.set_nonblocking(true).unwrap();
+    let (start, mut buffer) = (std::time::Instant::now(), vec![0; 64 * 1024]);
+    while received.len() < data.len() {
+        assert!(start.elapsed() < TEST_TIMEOUT, "{sent} sent, {} received", received.len());
+        let mut waits = 0;
+        for blocked in [
+            stream.write(&data[sent..data.len().min(sent + 16_000)]).map(|n| sent += n),
+            stream.read(&mut buffer).map(|n| received.extend(&buffer[..n])),
+        ] {
+            match blocked {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => waits += 1,
+                result => result.unwrap(),
+            }
+        }
+        if waits == 2 {
+            thread::yield_now();
+        }
+    }
+    assert!(received == data);
+}
+
+/// Lost otherwise: an explanation, to a browser that was told http.
+#[test]
+fn plain_http_is_told_so() {
+    let server = echo();
+    let mut stream = tcp(&server);
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    assert!(head.starts_with("HTTP/1.1 400 ") && head.contains(&format!("Content-Length: {}", body.len())), "{answer}");
+    assert!(body.contains("https"), "{answer}");
+}
+
+/// Lost otherwise: the server, to garbage, half a handshake, or a handshake without end. The others are
+/// served meanwhile.
+#[test]
+fn refusals_end_the_connection_and_no_other() {
+    let server = echo();
+    let mut garbage = tcp(&server);
+    garbage.write_all(&[0x80; 2000]).unwrap();
+    let _half = {
+        let mut half = tcp(&server);
+        let mut hello = Vec::new();
+        client(&rustls::version::TLS13).write_tls(&mut hello).unwrap();
+        half.write_all(&hello[..hello.len() / 2]).unwrap();
+        half
+    };
+    let mut endless = tcp(&server);
+    // Records of a handshake message that is said to be long.
+    let record = |content: &[u8]| [&[22, 3, 1][..], &(content.len() as u16).to_be_bytes(), content].concat();
+    let mut message = vec![1, 0x00, 0xFF, 0xF0];
+    message.resize(16_000, 0);
+    let mut result = endless.write_all(&record(&message));
+    for _ in 0..100 {
+        result = result.and_then(|()| endless.write_all(&record(&[0; 16_000])));
+    }
+    for mut stream in [garbage, endless] {
+        let mut rest = Vec::new();
+        let ended = stream.read_to_end(&mut rest);
+        assert!(ended.is_ok() || ended.unwrap_err().kind() == ErrorKind::ConnectionReset);
+        assert!(rest.is_empty() || rest[0] == 21, "an alert: {rest:?}");
+    }
+    let mut stream = rustls::StreamOwned::new(client(&rustls::version::TLS12), tcp(&server));
+    stream.write_all(b"still").unwrap();
+    stream.read_exact(&mut [0; 5]).unwrap();
+}
+
+/// Lost otherwise: an hour, to the wrong file.
+#[test]
+fn a_wrong_file_is_named() {
+    for (certificates, key) in [("missing.pem", "key.pem"), ("cert.pem", "missing.pem"), ("cert.pem", "cert.pem")] {
+        let error = Identity::load(&file(certificates), &file(key)).unwrap_err().to_string();
+        let named = if certificates == "cert.pem" { key } else { certificates };
+        assert!(error.contains(named), "{error}");
+    }
+    let identity = Identity::load(&file("cert.pem"), &file("key.pem")).unwrap();
+    assert!(identity.reload(&file("cert.pem"), &file("ca.pem")).is_err());
+    identity.reload(&file("cert.pem"), &file("key.pem")).unwrap();
+}
