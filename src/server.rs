@@ -3,7 +3,7 @@
 
 use crate::event_loop::EventLoop;
 use crate::id::ListenerId;
-use crate::net::{Address, Mio};
+use crate::net::{Address, OnMio};
 use crate::service::Service;
 use std::error::Error;
 use std::io::{self, Write};
@@ -44,7 +44,11 @@ pub fn announce(addresses: &[Address]) {
 /// # Errors
 /// The system's, if the signals cannot be taken over or the loop cannot wait.
 #[cfg(unix)]
-pub fn run<S: Service>(server: &mut EventLoop<S, Mio>, listener: ListenerId, grace: Duration) -> io::Result<()> {
+pub fn run<S: Service, N: OnMio>(
+    server: &mut EventLoop<S, N>,
+    listener: ListenerId,
+    grace: Duration,
+) -> io::Result<()> {
     use crate::signals::{SIGINT, SIGTERM, StopSignals};
     let signals = StopSignals::new(server, &[SIGINT, SIGTERM])?;
     announce(&server.addresses(listener)?);
@@ -56,7 +60,11 @@ pub fn run<S: Service>(server: &mut EventLoop<S, Mio>, listener: ListenerId, gra
 /// # Errors
 /// The system's, if the loop cannot wait.
 #[cfg(not(unix))]
-pub fn run<S: Service>(server: &mut EventLoop<S, Mio>, listener: ListenerId, _grace: Duration) -> io::Result<()> {
+pub fn run<S: Service, N: OnMio>(
+    server: &mut EventLoop<S, N>,
+    listener: ListenerId,
+    _grace: Duration,
+) -> io::Result<()> {
     announce(&server.addresses(listener)?);
     server.run()
 }

@@ -171,7 +171,7 @@ impl<N: Net> Tls<N> {
         Ok(())
     }
 
-    /// Takes what the network has, at most so many records. Returns whether there was anything.
+    /// Takes what the network has, a record of it at the most. Returns how many bytes that were.
     fn receive(&mut self, stream: &mut Stream<N::Stream>) -> io::Result<usize> {
         let n = self.inner.read(&mut stream.inner, &mut self.scratch)?;
         let Some(session) = &mut stream.session else { return Ok(n) };
@@ -199,6 +199,22 @@ impl<N: Net> Tls<N> {
         }
     }
 
+    /// Goes on with the handshake until it is complete: a rejection, or a protocol that speaks first, reads
+    /// nothing before it writes.
+    fn shake_hands(&mut self, stream: &mut Stream<N::Stream>) -> io::Result<()> {
+        for _ in 0..RECORDS {
+            self.flush(stream, false)?;
+            if stream.session.as_ref().is_none_or(|session| !session.tls.is_handshaking()) {
+                return Ok(());
+            }
+            if self.receive(stream)? == 0 {
+                return Err(ErrorKind::UnexpectedEof.into());
+            }
+        }
+        self.look_again(stream)?;
+        Err(ErrorKind::WouldBlock.into())
+    }
+
     /// Encrypts `slices`, and has the network take them. Those that it does not take at once are encrypted all the
     /// same, and begin the next call.
     fn send(&mut self, stream: &mut Stream<N::Stream>, slices: &[IoSlice<'_>], more: bool) -> io::Result<usize> {
@@ -209,8 +225,7 @@ impl<N: Net> Tls<N> {
             };
         };
         if session.tls.is_handshaking() {
-            self.flush(stream, false)?;
-            return Err(ErrorKind::WouldBlock.into());
+            self.shake_hands(stream)?;
         }
         let offered: usize = slices.iter().map(|slice| slice.len()).sum();
         let mut taken = 0;

@@ -15,12 +15,15 @@
 
 use clap::Parser;
 use pollstack::http::{BUSY, Clock, Http};
-use pollstack::net::Address;
+use pollstack::net::{Address, Mio};
 use pollstack::server::{self, duration};
+use pollstack::signals::{SIGHUP, SIGINT, SIGTERM, StopSignals};
+use pollstack::tls::{Identity, Tls};
 use pollstack::{EventLoop, ListenerConfig, Overload, descriptors};
 use pubsub::{Config, Guard, History, HubLimits, Pubsub, limits};
 use std::error::Error;
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -44,6 +47,14 @@ struct Options {
     /// Listen on IP:PORT, [IPV6]:PORT or unix:PATH; may be repeated
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8000")]
     listen: Vec<Address>,
+
+    /// Serve https with this certificate chain, PEM, instead of http; SIGHUP has it read again
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+
+    /// The key of --tls-cert, PEM
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
 
     /// Let pages of this origin publish and subscribe, https://example.org for example; may be repeated
     #[arg(long, value_name = "ORIGIN", value_parser = origin)]
@@ -102,9 +113,21 @@ fn serve(options: &Options) -> Result<(), Box<dyn Error>> {
     let (now, time) = (Instant::now(), SystemTime::now());
     let base = time.duration_since(UNIX_EPOCH).map_or(1, |age| u64::try_from(age.as_micros()).unwrap_or(1).max(1));
     let pubsub = Http::new(Pubsub::new(config, guard, now, base)?, Clock::new(now, time)).server("pollstack");
-    let mut event_loop = EventLoop::with_limits(pubsub, reserved.output(config.backlog))?;
+    let mut event_loop = EventLoop::with_net(Tls::new(Mio::new()?), pubsub, reserved.output(config.backlog));
+    let files = options.tls_cert.as_ref().zip(options.tls_key.as_ref());
+    let identity = files.map(|(cert, key)| Identity::load(cert, key)).transpose()?;
+    event_loop.net_mut().set_identity(identity.clone());
     let listener = event_loop.listen(listen(options)?.max_conns(conns).overload(Overload::Reject(BUSY.into())))?;
-    Ok(server::run(&mut event_loop, listener, options.grace)?)
+    let Some((identity, (cert, key))) = identity.zip(files) else {
+        return Ok(server::run(&mut event_loop, listener, options.grace)?);
+    };
+    let signals = StopSignals::new(&event_loop, &[SIGINT, SIGTERM])?.others(&[SIGHUP])?;
+    server::announce(&event_loop.addresses(listener)?);
+    let reload = |_: &mut _, _| match identity.reload(cert, key) {
+        Ok(()) => log::info!("the certificate has been read again"),
+        Err(error) => log::error!("{error}; the old certificate stays"),
+    };
+    Ok(signals.run_with(&mut event_loop, options.grace, reload, |_, _| {})?)
 }
 
 fn configure(options: &Options) -> Result<Config, String> {

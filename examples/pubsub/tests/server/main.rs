@@ -6,6 +6,7 @@
 mod crowds;
 mod events;
 mod rules;
+mod secure;
 #[allow(dead_code, reason = "a part is for its own main file only")]
 mod simulated;
 mod sockets;

@@ -45,6 +45,17 @@ fn files_come_over_https() {
     assert_eq!(site.get("/a.txt").text(), "over tls", "and the plain listener serves, too");
 }
 
+/// Lost otherwise: the reason, to a browser that is turned away. It has to shake hands first.
+#[test]
+fn the_one_too_many_reads_a_503_over_https() {
+    let (_site, secure) = site(&["--max-clients", "1"]);
+    let _first = TcpStream::connect(secure).unwrap();
+    let Some(page) = curl(&["--write-out", "%{http_code}"], secure, "/a.txt") else {
+        return eprintln!("left out: curl is not installed");
+    };
+    assert!(page.stdout.ends_with(b"503"), "{page:?}");
+}
+
 /// Lost otherwise: a browser that was told http, on either port.
 #[test]
 fn plain_requests_are_sent_on_or_told() {
