@@ -4,6 +4,7 @@ use super::protocol::{
     self, BAD_DEST_USER, BAD_RQST_BODY, BAD_RQST_HDR, BUSY, Front, IN_USE, MAX_DELIVERY, MAX_LINE, MAX_NAME, MAX_REPLY,
     SEND_OK,
 };
+use pollstack::queue::{Place, Queue};
 use pollstack::{Closed, ConnId, ConnMap, Context, EofAction, Limits, ListenerId, SendError, Service};
 use std::collections::{BTreeMap, VecDeque};
 use std::mem;
@@ -24,8 +25,9 @@ pub struct Chat {
     timeout: Duration,
     /// The bytes that a client's empty output can hold.
     room: usize,
-    /// The users who are logged in.
-    users: BTreeMap<Rc<[u8]>, ConnId>,
+    /// The users who are logged in, and their places in the order of their logins.
+    users: BTreeMap<Rc<[u8]>, (ConnId, Place)>,
+    logins: Queue<Rc<[u8]>>,
     /// All users that are connected.
     clients: ConnMap<Client>,
 }
@@ -76,6 +78,7 @@ impl Chat {
             timeout,
             room: ANSWERS + list.max(2 * MAX_DELIVERY),
             users: BTreeMap::new(),
+            logins: Queue::new(),
             clients: ConnMap::new(),
         }
     }
@@ -123,7 +126,8 @@ impl Chat {
         self.say(cx, id, &[b"HELLO ", name, b"\n"], 0).map_err(|_| Deferred)?;
         let name: Rc<[u8]> = name.into();
         log::debug!("{id} is {}", name.escape_ascii());
-        self.users.insert(Rc::clone(&name), id);
+        let place = self.logins.push_back(Rc::clone(&name));
+        self.users.insert(Rc::clone(&name), (id, place));
         self.client(id).name = Some(name);
         Ok(())
     }
@@ -132,7 +136,7 @@ impl Chat {
         if !self.clients[id].unanswered.is_empty() {
             return Err(Deferred);
         }
-        let names: Vec<&[u8]> = self.users.keys().map(|name| &name[..]).collect();
+        let names: Vec<&[u8]> = self.logins.iter().map(|name| &name[..]).collect();
         self.say(cx, id, &[b"LIST-OK ", &names.join(&b','), b"\n"], 0).map_err(|_| Deferred)
     }
 
@@ -143,7 +147,7 @@ impl Chat {
         if name.is_empty() || text.is_empty() {
             return Ok(Answer::Known(BAD_RQST_BODY));
         }
-        let Some(&to) = self.users.get(name) else { return Ok(Answer::Known(BAD_DEST_USER)) };
+        let Some(&(to, _)) = self.users.get(name) else { return Ok(Answer::Known(BAD_DEST_USER)) };
         let message = [b"DELIVERY ", &sender[..], b" ", text, b"\n"];
         match self.say(cx, to, &message, ANSWERS) {
             Ok(()) => {
@@ -176,9 +180,15 @@ impl Chat {
         let client = self.client(id);
         client.leaving = true;
         if let Some(name) = client.name.take() {
-            self.users.remove(&name);
+            self.log_out(&name);
         }
         self.answer(cx, id);
+    }
+
+    fn log_out(&mut self, name: &[u8]) {
+        if let Some((_, place)) = self.users.remove(name) {
+            self.logins.remove(place);
+        }
     }
 
     /// Answers a client's requests up to the first whose outcome is open. There is room for that:
@@ -293,7 +303,7 @@ impl Service for Chat {
     fn on_close(&mut self, cx: &mut Context<'_>, id: ConnId, _: usize, closed: Closed) {
         let Some(client) = self.clients.remove(id) else { return };
         if let Some(name) = client.name {
-            self.users.remove(&name);
+            self.log_out(&name);
         }
         self.settle(cx, client.deliveries, client.sent - closed.unsent);
         client.held_back.iter().for_each(|id| cx.resume(*id));

@@ -113,7 +113,7 @@ fn an_answer_that_is_known_early_waits_for_its_turn() {
     assert_eq!(text(&ann), "");
     slow.set_room(100);
     room.settle();
-    let answers = "SEND-OK\nSEND-OK\nBAD-DEST-USER\nBAD-RQST-BODY\nBAD-RQST-HDR\nLIST-OK ann,quick,slow\nSEND-OK\n";
+    let answers = "SEND-OK\nSEND-OK\nBAD-DEST-USER\nBAD-RQST-BODY\nBAD-RQST-HDR\nLIST-OK ann,slow,quick\nSEND-OK\n";
     assert_eq!(text(&ann), answers);
 }
 
