@@ -17,7 +17,8 @@ use pollstack::net::Address;
 use pollstack::stack::{StackService, wire};
 use pollstack::{EventLoop, Limits, ListenerConfig, Overload};
 use std::error::Error;
-use std::io::{self, ErrorKind};
+use std::fmt::Display;
+use std::io::{self, ErrorKind, Write};
 use std::time::{Duration, Instant};
 
 /// The tool's own token; the loop's are those from 1000 on.
@@ -41,7 +42,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut server = EventLoop::embedded(StackService::new(100), Limits::default(), poll.registry(), 1000..10_000)?;
     let overload = Overload::EvictOldest { after: Duration::from_secs(10), otherwise: wire::BUSY.into() };
     let listener = server.listen(ListenerConfig::new(stack).max_conns(100).overload(overload))?;
-    println!("listening on {}, status on udp {}", server.addresses(listener)?[0], socket.local_addr()?);
+    say(format_args!("listening on {}, status on udp {}", server.addresses(listener)?[0], socket.local_addr()?));
 
     let mut report_at = Instant::now() + REPORT_EVERY;
     while !server.is_stopped() {
@@ -65,7 +66,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         server.turn();
         if report_at <= Instant::now() {
             report_at += REPORT_EVERY;
-            println!("{}", status_line(&server));
+            say(format_args!("{}", status_line(&server)));
         }
     }
     Ok(())
@@ -92,4 +93,9 @@ fn status_line(server: &EventLoop<StackService>) -> String {
         stats.opened,
         stats.rejected
     )
+}
+
+/// Prints a line. A reader that has gone is no reason to stop.
+fn say(line: impl Display) {
+    let _ = writeln!(io::stdout(), "{line}");
 }

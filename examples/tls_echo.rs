@@ -11,6 +11,8 @@ use pollstack::signals::{SIGHUP, SIGINT, SIGTERM, StopSignals};
 use pollstack::tls::{Identity, Tls};
 use pollstack::{ConnId, Context, EventLoop, Limits, ListenerConfig, ListenerId, Service};
 use std::error::Error;
+use std::fmt::Display;
+use std::io::{self, Write};
 use std::path::Path;
 use std::time::Duration;
 
@@ -51,11 +53,16 @@ fn main() -> Result<(), Box<dyn Error>> {
     let listener = server.listen(ListenerConfig::new(address.parse()?))?;
     let signals = StopSignals::new(&server, &[SIGINT, SIGTERM])?.others(&[SIGHUP])?;
     for address in server.addresses(listener)? {
-        println!("listening on {address}");
+        say(format_args!("listening on {address}"));
     }
     let reload = |_: &mut _, _| match identity.reload(certificates, key) {
-        Ok(()) => println!("the certificate has been read again"),
-        Err(error) => eprintln!("{error}; the old certificate stays"),
+        Ok(()) => say(format_args!("the certificate has been read again")),
+        Err(error) => say(format_args!("{error}; the old certificate stays")),
     };
     Ok(signals.run_with(&mut server, Duration::from_secs(5), reload, |_, _| {})?)
+}
+
+/// Prints a line. A reader that has gone is no reason to stop.
+fn say(line: impl Display) {
+    let _ = writeln!(io::stdout(), "{line}");
 }
