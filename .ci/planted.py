@@ -108,7 +108,9 @@ FAULTS = [
     ("the timer goes off again", "chaos", "src/event_loop.rs:fire_timer", "$a.timer = None;", ""),
     ("resume does not offer the rest", "chat", "src/context.rs:resume", "$a.reoffer = true;", ""),
     ("a drain is told after the end", "chaos", "src/event_loop/serve.rs:settle_one",
-     "Phase::Open if $a =>", "_ if $a =>"),
+     "Phase::Finishing if $a.output().is_none() => $b.conclude($c),",
+     "Phase::Finishing if $a.output().is_none() => {"
+     " if emptied { $b.call_back($c, |service, cx, id, conn| service.on_drain(cx, id, conn)); } $b.conclude($c) }"),
     ("an aborted connection can be sent to", "chaos", "src/connection.rs:can_be_sent_to",
      "$a.phase == Phase::Open", "matches!($a.phase, Phase::Open | Phase::Aborted)"),
     ("the item of an undelivered pop is dropped", "stack", "src/stack/service.rs:on_close",

@@ -77,6 +77,18 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text).map_err(|error| format!("{error}; write 10s, 500ms or 2m"))
 }
 
+/// Reads the value of an option that is a time in which a client has to do something: above zero, or no client
+/// ever could.
+///
+/// # Errors
+/// A text that says what is wrong with it, and how it is written.
+pub fn patience(text: &str) -> Result<Duration, String> {
+    duration(text).and_then(|time| match time {
+        Duration::ZERO => Err("no client can be as quick as that; write 10s, 500ms or 2m".to_owned()),
+        time => Ok(time),
+    })
+}
+
 /// Reads the value of an option that is a number above zero.
 ///
 /// # Errors
@@ -89,6 +101,15 @@ pub fn positive<T: FromStr<Err: ToString> + Default + PartialEq>(text: &str) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Lost otherwise: every client, to a time of zero.
+    #[test]
+    fn no_time_is_no_patience() {
+        assert_eq!(patience("1ms"), Ok(Duration::from_millis(1)));
+        for wrong in ["0s", "0", "-1s", "x"] {
+            assert!(patience(wrong).is_err(), "{wrong:?}");
+        }
+    }
 
     /// Lost otherwise: a server that is started with a limit of zero, and serves no client.
     #[test]

@@ -14,7 +14,7 @@ use accio::Accio;
 use accio::upload::Folder;
 use clap::Parser;
 use pollstack::net::Address;
-use pollstack::server::{self, announce, duration};
+use pollstack::server::{self, announce, duration, patience};
 use pollstack::signals::{SIGINT, SIGQUIT, SIGTERM, StopSignals};
 use pollstack::{EventLoop, ListenerConfig, Overload, descriptors};
 use std::error::Error;
@@ -59,7 +59,7 @@ struct Options {
     digest: bool,
 
     /// How long a client may be silent
-    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = patience)]
     timeout: Duration,
 
     /// How long files that have begun may still take when the server stops

@@ -15,7 +15,7 @@
 use chat::{Chat, protocol};
 use clap::Parser;
 use pollstack::net::Address;
-use pollstack::server::{self, announce, duration, positive};
+use pollstack::server::{self, announce, duration, patience, positive};
 use pollstack::signals::{SIGINT, SIGTERM, StopSignals};
 use pollstack::{EventLoop, ListenerConfig, Overload, descriptors};
 use std::error::Error;
@@ -43,7 +43,7 @@ struct Options {
     max_users: usize,
 
     /// How long a client may take to log in, and how long it may leave its messages unread
-    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = patience)]
     timeout: Duration,
 
     /// How long users may still take to read when the server stops
