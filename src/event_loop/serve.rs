@@ -222,7 +222,7 @@ impl<S: Service, N: Net> EventLoop<S, N> {
         }
     }
 
-    #[inline(always)] // 10 instructions a request
+    #[cold]
     fn shutdown_write(&mut self, key: usize) -> io::Result<()> {
         let Some(io) = io_of(&mut self.io, key) else { return Ok(()) };
         self.net.shutdown_write(&mut io.stream)?;
@@ -245,9 +245,11 @@ impl<S: Service, N: Net> EventLoop<S, N> {
                 Ok(_) | Err(_) => {}
             }
         }
+        let Some(io) = io_of(&mut self.io, key) else { return };
         if self.connections[key].output_end != OutputEnd::Sent {
-            if let Err(error) = self.shutdown_write(key) {
-                return self.close(key, CloseReason::Failed(error));
+            match self.net.shutdown_write(&mut io.stream) {
+                Ok(()) => self.connections[key].has_shut_down(),
+                Err(error) => return self.close(key, CloseReason::Failed(error)),
             }
         }
         if self.connections[key].closes_at_once() {

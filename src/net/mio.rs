@@ -366,7 +366,6 @@ impl Net for Mio {
         }
     }
 
-    #[inline]
     fn accept(&mut self, listener: &mut Listener) -> io::Result<(Stream, Peer)> {
         match listener {
             Listener::Tcp(listener) => listener.accept().map(|(stream, peer)| (Stream::Tcp(stream), Peer::Tcp(peer))),
@@ -426,7 +425,6 @@ impl Net for Mio {
         self.send_file(stream, file, offset, len)
     }
 
-    #[inline]
     fn shutdown_write(&mut self, stream: &mut Stream) -> io::Result<()> {
         match stream {
             Stream::Tcp(stream) => stream.shutdown(Shutdown::Write),
