@@ -167,8 +167,8 @@ impl<'a> Context<'a> {
         self.connections.change(id, Connection::abort);
     }
 
-    /// Closes as [`abort`](Self::abort) does, and always with a reset: for a peer that must not take
-    /// what it has received for the whole, though all of it was sent.
+    /// Closes as [`abort`](Self::abort) does, and always with a reset, even if all output was sent: for a
+    /// peer that must not take the part for the whole.
     ///
     /// ```
     /// # use pollstack::{CloseReason, Closed, ConnId, Context};

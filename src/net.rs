@@ -11,6 +11,8 @@ mod unix;
 
 #[cfg(all(unix, feature = "signals"))]
 pub(crate) use self::mio::SIGNALS;
+#[cfg(feature = "tls")]
+pub(crate) use self::mio::read_at;
 pub use self::mio::{Handle, Listener, Mio, OnMio, RESERVED_TOKENS, Stream};
 pub(crate) use self::mio::{OwnPoll, WAKE};
 #[cfg(unix)]

@@ -26,7 +26,7 @@
 //! A handshake that takes too long is ended by the service's deadline for a first message; one that takes more
 //! than [`HANDSHAKE_BYTES`] fails. A client that speaks plain HTTP reads a line that says so.
 
-use crate::net::{Address, Interest, Mio, Net, OnMio, Peer, Socket, SocketOptions};
+use crate::net::{Address, Interest, Mio, Net, OnMio, Peer, Socket, SocketOptions, read_at};
 use rustls::ServerConnection;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -427,14 +427,4 @@ impl<N: OnMio> OnMio for Tls<N> {
     fn mio_mut(&mut self) -> &mut Mio {
         self.inner.mio_mut()
     }
-}
-
-#[cfg(unix)]
-fn read_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-    std::os::unix::fs::FileExt::read_at(file, buffer, offset)
-}
-
-#[cfg(windows)]
-fn read_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-    std::os::windows::fs::FileExt::seek_read(file, buffer, offset)
 }

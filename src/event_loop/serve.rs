@@ -222,7 +222,6 @@ impl<S: Service, N: Net> EventLoop<S, N> {
         }
     }
 
-    #[cold]
     fn shutdown_write(&mut self, key: usize) -> io::Result<()> {
         let Some(io) = io_of(&mut self.io, key) else { return Ok(()) };
         self.net.shutdown_write(&mut io.stream)?;
@@ -245,11 +244,9 @@ impl<S: Service, N: Net> EventLoop<S, N> {
                 Ok(_) | Err(_) => {}
             }
         }
-        let Some(io) = io_of(&mut self.io, key) else { return };
         if self.connections[key].output_end != OutputEnd::Sent {
-            match self.net.shutdown_write(&mut io.stream) {
-                Ok(()) => self.connections[key].has_shut_down(),
-                Err(error) => return self.close(key, CloseReason::Failed(error)),
+            if let Err(error) = self.shutdown_write(key) {
+                return self.close(key, CloseReason::Failed(error));
             }
         }
         if self.connections[key].closes_at_once() {

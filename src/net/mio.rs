@@ -488,9 +488,15 @@ fn send_file(socket: &impl std::os::fd::AsFd, file: &File, offset: u64, len: usi
 fn send_file(socket: &mut impl Write, file: &File, offset: u64, len: usize) -> io::Result<usize> {
     let mut buffer = [0; 16 * 1024];
     let wanted = len.min(buffer.len());
-    #[cfg(unix)]
-    let n = std::os::unix::fs::FileExt::read_at(file, &mut buffer[..wanted], offset)?;
-    #[cfg(windows)]
-    let n = std::os::windows::fs::FileExt::seek_read(file, &mut buffer[..wanted], offset)?;
+    let n = read_at(file, &mut buffer[..wanted], offset)?;
     if n == 0 { Ok(0) } else { socket.write(&buffer[..n]) }
+}
+
+/// Reads what there is of a file from `offset`, for those who cannot have the kernel send it.
+#[cfg(any(feature = "tls", not(any(target_os = "linux", target_os = "android"))))]
+pub(crate) fn read_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+    #[cfg(unix)]
+    return std::os::unix::fs::FileExt::read_at(file, buffer, offset);
+    #[cfg(windows)]
+    return std::os::windows::fs::FileExt::seek_read(file, buffer, offset);
 }
