@@ -4,6 +4,7 @@
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::thread;
+use std::time::Duration;
 use test_support::{Server, TEST_TIMEOUT, example};
 
 /// Starts the proxy in front of `upstream`.
@@ -107,20 +108,16 @@ fn a_slow_side_holds_the_other_back() {
     let proxy = proxy(address);
     let client = connect(&proxy);
     let (mut stream, _) = listener.accept().unwrap();
-    client.set_nonblocking(true).unwrap();
+    client.set_write_timeout(Some(Duration::from_millis(300))).unwrap();
     let (before, mut sent) = (proxy.memory(), 0);
-    // Until nothing has gone on for a while: the kernels' buffers are full, and the proxy's.
-    let mut waits = 0;
-    while waits < 20 {
+    // Until nothing goes on: the kernels' buffers are full, and the proxy's.
+    let full = loop {
         match (&client).write(&[b'x'; 65536]) {
-            Ok(n) => (sent, waits) = (sent + n, 0),
-            Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                waits += 1;
-                thread::sleep(std::time::Duration::from_millis(10));
-            }
-            Err(error) => panic!("{error}"),
+            Ok(n) => sent += n,
+            Err(error) => break error,
         }
-    }
+    };
+    assert_eq!(full.kind(), ErrorKind::WouldBlock);
     assert!(proxy.memory() - before < 2 << 20, "{} KiB for a slow side", (proxy.memory() - before) >> 10);
     drop(client);
     let mut received = Vec::new();

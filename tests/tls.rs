@@ -7,14 +7,13 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, SupportedProtocolVersion};
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
-use test_support::{Server, TEST_TIMEOUT, example};
+use test_support::{Server, TEST_TIMEOUT, example, tls_file};
 
-/// A file of the certificate authority of these tests.
 fn file(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tls").join(name)
+    tls_file(name).into()
 }
 
 fn echo() -> Server {

@@ -61,6 +61,14 @@ impl Probe {
         Probe::new(|_, _, input| input.len())
     }
 
+    /// Takes so many bytes at the most, and wants no more for now.
+    fn pausing(most: usize) -> Probe {
+        Probe::new(move |cx, id, input| {
+            cx.pause(id);
+            input.len().min(most)
+        })
+    }
+
     fn echo() -> Probe {
         let mut probe = Probe::new(|cx, id, input| {
             let fits = input.len().min(cx.send_capacity(id));

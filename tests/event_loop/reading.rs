@@ -35,13 +35,7 @@ fn input_that_is_left_is_offered_again_with_more() {
 #[test]
 fn a_paused_connection_is_not_read_and_resumes_without_an_event() {
     let world = World::new(0);
-    let mut server = serve(
-        &world,
-        Probe::new(|cx, id, input| {
-            cx.pause(id);
-            input.len().min(1)
-        }),
-    );
+    let mut server = serve(&world, Probe::pausing(1));
     let client = world.send(b"abc");
     world.settle(&mut server);
     client.send(&[b'x'; 1_000_000]);
@@ -60,13 +54,7 @@ fn a_paused_connection_is_not_read_and_resumes_without_an_event() {
 #[test]
 fn the_end_of_a_paused_connection_is_told() {
     let world = World::new(0);
-    let mut server = serve(
-        &world,
-        Probe::new(|cx, id, input| {
-            cx.pause(id);
-            input.len().min(1)
-        }),
-    );
+    let mut server = serve(&world, Probe::pausing(1));
     let (idle, eager) = (world.send(b"a"), world.send(b"ab"));
     world.settle(&mut server);
     idle.end();
@@ -88,13 +76,7 @@ fn the_end_of_a_paused_connection_is_told() {
 #[test]
 fn a_paused_connection_is_not_closed_for_a_full_input() {
     let world = World::new(0);
-    let mut server = serve(
-        &world,
-        Probe::new(|cx, id, _| {
-            cx.pause(id);
-            0
-        }),
-    );
+    let mut server = serve(&world, Probe::pausing(0));
     let client = world.send(&[b'x'; 1_000_000]);
     world.settle(&mut server);
     assert_eq!(news(&server), ["#1 open"]);
@@ -105,13 +87,7 @@ fn a_paused_connection_is_not_closed_for_a_full_input() {
 #[test]
 fn a_reset_is_noticed_while_paused() {
     let world = World::new(0);
-    let mut server = serve(
-        &world,
-        Probe::new(|cx, id, _| {
-            cx.pause(id);
-            0
-        }),
-    );
+    let mut server = serve(&world, Probe::pausing(0));
     let client = world.send(b"abc");
     world.settle(&mut server);
     client.abort();

@@ -83,6 +83,18 @@ fn build_now(kind: &str, name: &str) -> PathBuf {
     paths.find(|path| path.file_stem().is_some_and(|stem| stem == name)).expect("cargo says where it is")
 }
 
+/// Returns the path of a file of the certificate authority of the tests: `ca.pem`, `cert.pem`, `key.pem`.
+pub fn tls_file(name: &str) -> String {
+    format!("{}/../tls/{name}", env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Asks for `url` with curl, which trusts that authority. Returns `None` where there is no curl.
+pub fn curl(args: &[&str], url: &str) -> Option<Output> {
+    let mut curl = Command::new("curl");
+    curl.args(["--silent", "--show-error", "--max-time", "60", "--cacert", &tls_file("ca.pem")]).args(args);
+    curl.arg(url).stdin(Stdio::null()).output().ok()
+}
+
 /// Runs a server that is expected to exit by itself.
 pub fn run(mut command: Command) -> Output {
     let child = {

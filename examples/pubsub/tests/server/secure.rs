@@ -1,14 +1,7 @@
 //! https: with a client that is not ours.
 
 use super::*;
-use std::path::Path;
-use std::process::Command;
-
-/// A file of the certificate authority of the tests.
-fn file(name: &str) -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/tls").join(name);
-    path.to_str().unwrap().to_owned()
-}
+use test_support::tls_file as file;
 
 /// Lost otherwise: the room, to everyone whose browser insists on https; and the certificate that was renewed.
 #[test]
@@ -16,9 +9,7 @@ fn a_room_is_served_over_https() {
     let server = start(&["--tls-cert", &file("cert.pem"), "--tls-key", &file("key.pem")]);
     let origin = format!("https://localhost:{}", server.address().port());
     let curl = |args: &[&str], path: &str| {
-        let mut curl = Command::new("curl");
-        curl.args(["--silent", "--show-error", "--max-time", "60", "--cacert", &file("ca.pem")]).args(args);
-        let output = curl.arg(format!("{origin}{path}")).output().ok()?;
+        let output = test_support::curl(args, &format!("{origin}{path}"))?;
         assert!(output.status.success(), "{output:?}");
         Some(String::from_utf8(output.stdout).unwrap())
     };

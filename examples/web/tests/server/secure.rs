@@ -3,14 +3,8 @@
 use super::*;
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::path::Path;
-use std::process::{Output, Stdio};
-
-/// A file of the certificate authority of the tests.
-fn file(name: &str) -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/tls").join(name);
-    path.to_str().unwrap().to_owned()
-}
+use std::process::Output;
+use test_support::tls_file as file;
 
 /// A site over https, a plain listener beside it, and the address of https.
 fn site(args: &[&str]) -> (Site, SocketAddr) {
@@ -23,11 +17,8 @@ fn site(args: &[&str]) -> (Site, SocketAddr) {
     (Site { folder, server }, secure)
 }
 
-/// Returns what curl says of a page, or `None` where there is no curl.
 fn curl(args: &[&str], address: SocketAddr, path: &str) -> Option<Output> {
-    let mut curl = Command::new("curl");
-    curl.args(["--silent", "--show-error", "--max-time", "60", "--cacert", &file("ca.pem")]).args(args);
-    curl.arg(format!("https://localhost:{}{path}", address.port())).stdin(Stdio::null()).output().ok()
+    test_support::curl(args, &format!("https://localhost:{}{path}", address.port()))
 }
 
 /// Lost otherwise: every page, in either version of TLS, and large files.
