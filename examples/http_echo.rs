@@ -12,7 +12,7 @@ use pollstack::http::{BUSY, Body, Clock, ExchangeId, Handler, Http, Request, Res
 use pollstack::signals::{SIGINT, SIGTERM, StopSignals};
 use pollstack::{EventLoop, ListenerConfig, Overload};
 use std::error::Error;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::Duration;
 
 /// The longest body that comes back.
 const MAX_BODY: usize = 1024 * 1024;
@@ -32,7 +32,7 @@ impl Handler for Echo {
 
 fn main() -> Result<(), Box<dyn Error>> {
     let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:8081".to_owned());
-    let clock = Clock::new(Instant::now(), SystemTime::now());
+    let clock = Clock::system();
     let mut server = EventLoop::new(Http::new(Echo, clock).server("pollstack"))?;
     let listener = server.listen(ListenerConfig::new(address.parse()?).overload(Overload::Reject(BUSY.into())))?;
     let signals = StopSignals::new(&server, &[SIGINT, SIGTERM])?;

@@ -52,7 +52,8 @@ pub(crate) struct Options {
 
 const AFTER: &str = "\
 Signals:
-  SIGTERM, SIGINT  stop accepting, serve connected clients, exit with status 0; again: exit at once
+  SIGTERM, SIGINT, SIGHUP  stop accepting, serve connected clients, exit with status 0; again: exit
+                           at once. SIGHUP is ignored if it was at the start (nohup)
 
 Environment:
   RUST_LOG         what is logged to standard error: error, warn (the default), info, debug

@@ -35,6 +35,21 @@ pub fn reserve(conns: usize, open: usize) -> Result<Limits, InsufficientDescript
     Ok(Limits { lingering: usual.lingering.min(lingering), ..usual })
 }
 
+/// Raises the soft limit of open descriptors as [`reserve`] does, for `wanted` descriptors more. Returns how
+/// many of them there will be.
+///
+/// ```
+/// let files = pollstack::descriptors::spare(100, 0, 50);
+/// assert!(files <= 50);
+/// ```
+pub fn spare(conns: usize, open: usize, wanted: usize) -> usize {
+    let reserved = OTHERS.saturating_add(Limits::default().lingering as u64);
+    let needed = reserved.saturating_add(open as u64).saturating_add(conns as u64);
+    let all = needed.saturating_add(wanted as u64);
+    let limit = rlimit::increase_nofile_limit(all).unwrap_or(all);
+    usize::try_from(limit.saturating_sub(needed)).unwrap_or(usize::MAX).min(wanted)
+}
+
 /// The process may not open as many descriptors as the connections need.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InsufficientDescriptors {

@@ -6,7 +6,6 @@
 //! ```
 //! use pollstack::http::{Clock, ExchangeId, Responder, Handler, Http, Request, Status};
 //! use pollstack::{EventLoop, ListenerConfig};
-//! use std::time::{Instant, SystemTime};
 //!
 //! struct Hello;
 //!
@@ -19,7 +18,7 @@
 //!     }
 //! }
 //!
-//! let clock = Clock::new(Instant::now(), SystemTime::now());
+//! let clock = Clock::system();
 //! let mut server = EventLoop::new(Http::new(Hello, clock))?;
 //! let listener = server.listen(ListenerConfig::new("127.0.0.1:0".parse()?))?;
 //! println!("listening on {}", server.addresses(listener)?[0]);
@@ -41,12 +40,12 @@
 //!
 //! | status | for |
 //! | --- | --- |
-//! | 400 | a request line, target or field that is not one; a bare CR or LF; a folded line; space before a colon; no Host, more than one, or one that cannot be; a Content-Length that is not a number, more than one, or one beside a Transfer-Encoding; a Transfer-Encoding that does not end in `chunked`, or in HTTP/1.0; chunks that are none; the end of the stream in a request |
+//! | 400 | a request line, target or field that is not one; a bare CR or LF; a folded line; space before a colon; no Host, more than one, or one that cannot be; a Content-Length that is not a number, more than one, or one beside a Transfer-Encoding; a Transfer-Encoding that does not end in `chunked`, or in HTTP/1.0; chunks, chunk extensions or trailer fields that are none; the end of the stream in a request |
 //! | 408 | a head that is not complete in time, a request that brings nothing for too long |
 //! | 413, 414, 431 | a body, a request line, a head or a number of fields beyond its limit |
 //! | 417 | an expectation other than `100-continue` |
 //! | 500 | a response of the handler's that cannot be sent |
-//! | 501 | `CONNECT`, or another transfer coding beside `chunked` |
+//! | 501 | `CONNECT`, a method longer than any, or another transfer coding beside `chunked` |
 //! | 503 | a request whose handler has let its own deadline pass |
 //! | 505 | a version other than 1.x |
 //!
@@ -60,12 +59,14 @@ mod body;
 mod clock;
 mod connection;
 mod exchange;
+mod extension;
 mod framing;
 mod handler;
 mod head;
 mod headers;
 mod id;
 mod limits;
+mod refusal;
 mod request;
 mod responder;
 mod response;
@@ -84,6 +85,7 @@ pub use self::limits::{
     BODY_BYTES, BODY_TIME, HEAD_BYTES, HEAD_TIME, HEADERS, IDLE_TIME, LINE_BYTES, Limits, READ_TIME, SKIP_BYTES,
     STALL_TIME,
 };
+pub use self::refusal::Refusal;
 pub use self::request::Request;
 pub use self::responder::Responder;
 pub use self::response::{BUSY, Response};

@@ -54,6 +54,7 @@
 #![cfg_attr(feature = "tls", doc = "| [`tls`] | TLS around any network |")]
 #![cfg_attr(feature = "descriptors", doc = "| [`descriptors`] | the limit of open descriptors of the process |")]
 #![cfg_attr(feature = "server", doc = "| [`server`] | the common parts of the servers' main functions |")]
+#![cfg_attr(feature = "server", doc = "| [`writer`] | lines for a stream whose reader may be slow, or gone |")]
 //!
 //! # Guarantees
 //!
@@ -103,6 +104,8 @@ pub mod stack;
 mod timers;
 #[cfg(feature = "tls")]
 pub mod tls;
+#[cfg(feature = "server")]
+pub mod writer;
 
 /// The README's example compiles, too.
 #[cfg(doctest)]

@@ -5,40 +5,88 @@ use crate::event_loop::EventLoop;
 use crate::id::ListenerId;
 use crate::net::{Address, OnMio};
 use crate::service::Service;
+use crate::writer::Writer;
+use env_logger::WriteStyle;
 use std::error::Error;
-use std::io::{self, Write};
+use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 use std::str::FromStr;
+use std::sync::LazyLock;
 use std::time::Duration;
 
-/// Starts the log: warnings and errors go to standard error, unless `RUST_LOG` says otherwise.
+/// How long a process that ends waits for the readers of its output and its log.
+const LAST_LINES: Duration = Duration::from_secs(1);
+
+static STDOUT: LazyLock<Option<Writer>> = LazyLock::new(|| Writer::new("stdout", io::stdout()).ok());
+static STDERR: LazyLock<Option<Writer>> = LazyLock::new(|| Writer::new("stderr", io::stderr()).ok());
+
+/// Returns standard output as a [`Writer`], which never blocks the loop; `None` if the system had no room
+/// for its thread.
+pub fn stdout() -> Option<&'static Writer> {
+    STDOUT.as_ref()
+}
+
+/// Starts the log: warnings and errors go to standard error, unless `RUST_LOG` says otherwise. A file size
+/// limit ends no server from here on: the write that it concerns fails.
 pub fn start_log() {
-    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("warn")).init();
+    start_log_with("warn", |_| {});
 }
 
-/// Turns the result of a server into its exit code. An error goes to standard error, behind `name`.
-pub fn exit(name: &str, result: Result<(), Box<dyn Error>>) -> ExitCode {
-    let Err(error) = result else { return ExitCode::SUCCESS };
-    let _ = writeln!(io::stderr(), "{name}: {error}");
-    ExitCode::FAILURE
-}
-
-/// Prints `lines` to standard output at once. A reader that has gone changes nothing.
-pub fn print(lines: impl IntoIterator<Item = String>) {
-    let mut stdout = io::stdout().lock();
-    for line in lines {
-        let _ = writeln!(stdout, "{line}");
+/// Starts the log as [`start_log`] does, with another default for `RUST_LOG` and what `adjust` sets.
+pub fn start_log_with(level: &str, adjust: impl FnOnce(&mut env_logger::Builder)) {
+    #[cfg(unix)]
+    crate::signals::survive_file_size_limit();
+    let mut builder = env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(level));
+    if let Some(stderr) = &*STDERR {
+        let colors = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+        builder.write_style(if colors { WriteStyle::Always } else { WriteStyle::Never });
+        builder.target(env_logger::Target::Pipe(Box::new(stderr.clone())));
     }
-    let _ = stdout.flush();
+    adjust(&mut builder);
+    builder.init();
+}
+
+/// Turns the result of a server into its exit code. An error goes to standard error, behind `name`. Waits
+/// for the readers of its last lines, for a second at most.
+pub fn exit(name: &str, result: Result<(), Box<dyn Error>>) -> ExitCode {
+    if let Err(error) = &result {
+        report([format!("{name}: {error}")]);
+    }
+    for writer in [STDOUT.as_ref(), STDERR.as_ref()].into_iter().flatten() {
+        writer.flush(LAST_LINES);
+    }
+    if result.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Prints `lines` to standard output, soon. A reader that is slow or has gone changes nothing.
+pub fn print(lines: impl IntoIterator<Item = String>) {
+    write(stdout(), lines);
+}
+
+/// Prints `lines` to standard error, soon.
+pub fn report(lines: impl IntoIterator<Item = String>) {
+    write(STDERR.as_ref(), lines);
+}
+
+fn write(writer: Option<&Writer>, lines: impl IntoIterator<Item = String>) {
+    for line in lines {
+        writer.into_iter().for_each(|writer| writer.write_or_drop(format!("{line}\n").as_bytes()));
+    }
 }
 
 /// Prints where a server listens, a line for each address: `listening on 127.0.0.1:8080`. Scripts
 /// wait for these lines.
 pub fn announce(addresses: &[Address]) {
-    print(addresses.iter().map(|address| format!("listening on {address}")));
+    print(addresses.iter().map(listening));
 }
 
-/// Announces the addresses of `listener` and runs the loop until SIGTERM or SIGINT. Then it stops as
+/// Returns the line that says where a server listens.
+pub fn listening(address: &Address) -> String {
+    format!("listening on {address}")
+}
+
+/// Announces the addresses of `listener` and runs the loop until a signal that
+/// [ends a server](crate::signals::StopSignals::terminating). Then it stops as
 /// [`StopSignals::run`](crate::signals::StopSignals::run) does, within `grace`.
 ///
 /// # Errors
@@ -49,8 +97,7 @@ pub fn run<S: Service, N: OnMio>(
     listener: ListenerId,
     grace: Duration,
 ) -> io::Result<()> {
-    use crate::signals::{SIGINT, SIGTERM, StopSignals};
-    let signals = StopSignals::new(server, &[SIGINT, SIGTERM])?;
+    let signals = crate::signals::StopSignals::terminating(server)?;
     announce(&server.addresses(listener)?);
     signals.run(server, grace)
 }

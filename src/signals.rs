@@ -5,6 +5,7 @@ use crate::event_loop::EventLoop;
 use crate::net::{Handle, OnMio, SIGNALS};
 use crate::service::Service;
 use mio::event::Event;
+use signal_hook::consts::SIGXFSZ;
 use signal_hook::flag;
 use signal_hook_mio::v1_0::Signals;
 use std::fmt;
@@ -14,6 +15,19 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 pub use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
+
+/// Has a write beyond the file size limit of the process (`ulimit -f`) fail, rather than end the process.
+pub fn survive_file_size_limit() {
+    let _ = flag::register(SIGXFSZ, Arc::default()); // it cannot fail for a signal that exists
+}
+
+/// Returns whether the process was started with SIGHUP ignored, as by `nohup`.
+fn ignores_hangup() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    mask.is_some_and(|mask| mask >> (SIGHUP - 1) & 1 == 1)
+}
 
 /// Signals that stop a loop. From [`new`](StopSignals::new) on they do not end the process any
 /// more.
@@ -77,6 +91,17 @@ impl StopSignals {
         let mut signals = Signals::new(signals)?;
         event_loop.net.mio().register_signals(&mut signals)?;
         Ok(StopSignals { signals, others: Vec::new(), handles: Vec::new() })
+    }
+
+    /// Takes over the signals that end a server: SIGTERM, SIGINT, and, unless the process was started with it
+    /// ignored, SIGHUP, which comes when the terminal is closed. For servers that read nothing again on
+    /// SIGHUP.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn terminating<S: Service, N: OnMio>(event_loop: &EventLoop<S, N>) -> io::Result<Self> {
+        let signals = [SIGTERM, SIGINT, SIGHUP];
+        StopSignals::new(event_loop, if ignores_hangup() { &signals[..2] } else { &signals })
     }
 
     /// Takes over `signals`, too. They do not stop the loop; [`run_with`](Self::run_with) hands them over.

@@ -69,7 +69,6 @@ fn requests_on_a_kept_connection_allocate_nothing() {
     use std::io::{Read, Write};
     use std::net::TcpStream;
     use std::rc::Rc;
-    use std::time::{Instant, SystemTime};
 
     const REQUESTS: usize = 4_000;
 
@@ -84,7 +83,7 @@ fn requests_on_a_kept_connection_allocate_nothing() {
 
     let mut poll = Poll::new().unwrap();
     let mut events = Events::with_capacity(256);
-    let page = Http::new(Page(vec![b'x'; 5000].into(), 0), Clock::new(Instant::now(), SystemTime::now()));
+    let page = Http::new(Page(vec![b'x'; 5000].into(), 0), Clock::system());
     let mut server = EventLoop::embedded(page, Limits::default(), poll.registry(), 0..10_000).unwrap();
     let listener = server.listen(ListenerConfig::new("127.0.0.1:0".parse().unwrap())).unwrap();
     let Address::Tcp(address) = server.addresses(listener).unwrap()[0] else { panic!("a TCP address") };

@@ -1,8 +1,10 @@
 //! The body of a request, as it comes.
 
+use super::extension::Extension;
 use super::framing::Length;
 use super::limits::{CHUNK_LINE, EXTENSION_BYTES, TRAILER_BYTES};
 use super::status::{Rejection, Status};
+use super::syntax::is_token_byte;
 
 const BAD_CHUNK: Rejection = Rejection::bad("The chunks of the body are not well-formed.");
 const TOO_LONG: Rejection = Rejection::bad("The extensions of the body's chunks are too long.");
@@ -28,7 +30,7 @@ enum State {
     /// The size of a chunk (RFC 9112, section 7.1): what of it has come.
     Size(u64),
     /// Behind the size of a chunk.
-    Extension(u64),
+    Extension(u64, Extension),
     /// The LF that ends the line with a chunk's size.
     SizeEnd(u64),
     /// So many bytes of a chunk are to come.
@@ -36,9 +38,13 @@ enum State {
     /// The CR behind a chunk, and then its LF.
     DataCr,
     DataLf,
-    /// A line of the trailer section (RFC 9112, section 7.1.2), and its LF.
+    /// The start of a line of the trailer section (RFC 9112, section 7.1.2).
     Trailer,
+    TrailerName,
+    TrailerValue,
     TrailerLf,
+    /// The LF of the empty line.
+    LastLf,
     End,
 }
 
@@ -106,9 +112,10 @@ impl Decoder {
         self.state = match (self.state, byte) {
             (State::Size(size), b'0'..=b'9' | b'a'..=b'f' | b'A'..=b'F') => self.extend_size(size, byte)?,
             (State::Size(_), _) if self.line == 1 => return Err(BAD_CHUNK),
-            (State::Size(size) | State::Extension(size), b'\r') => State::SizeEnd(size),
-            (State::Size(size), b';') => State::Extension(size),
-            (State::Extension(size), b'\t' | b' '..=b'~' | 0x80..) => self.extend(size)?,
+            (State::Size(size), b'\r') => State::SizeEnd(size),
+            (State::Extension(size, extension), b'\r') if extension.is_complete() => State::SizeEnd(size),
+            (State::Size(size), byte) => self.extend(size, Extension::begin(byte))?,
+            (State::Extension(size, extension), byte) => self.extend(size, extension.next(byte))?,
             (State::SizeEnd(0), b'\n') => {
                 self.excess = 0;
                 self.begin(State::Trailer)
@@ -116,9 +123,10 @@ impl Decoder {
             (State::SizeEnd(size), b'\n') => State::Data(size),
             (State::DataCr, b'\r') => State::DataLf,
             (State::DataLf, b'\n') => self.begin(State::Size(0)),
-            (State::Trailer, byte) => self.trail(byte)?,
-            (State::TrailerLf, b'\n') if self.line == 2 => State::End,
+            (State::Trailer, b'\r') => State::LastLf,
+            (State::Trailer | State::TrailerName | State::TrailerValue, byte) => self.trail(byte)?,
             (State::TrailerLf, b'\n') => self.begin(State::Trailer),
+            (State::LastLf, b'\n') => State::End,
             _ => return Err(BAD_CHUNK),
         };
         Ok(())
@@ -137,20 +145,24 @@ impl Decoder {
         }
     }
 
-    fn extend(&mut self, size: u64) -> Result<State, Rejection> {
+    fn extend(&mut self, size: u64, extension: Option<Extension>) -> Result<State, Rejection> {
         self.excess += 1;
-        let fits = self.line <= CHUNK_LINE && self.excess <= EXTENSION_BYTES;
-        if fits { Ok(State::Extension(size)) } else { Err(TOO_LONG) }
+        match extension {
+            _ if self.line > CHUNK_LINE || self.excess > EXTENSION_BYTES => Err(TOO_LONG),
+            Some(extension) => Ok(State::Extension(size, extension)),
+            None => Err(BAD_CHUNK),
+        }
     }
 
-    /// Passes a byte of a trailer field. No code reads it, so it need only be legal.
+    /// Passes a byte of a trailer field. No code reads it, but it is checked as the fields of a head are.
     fn trail(&mut self, byte: u8) -> Result<State, Rejection> {
         self.excess += 1;
-        match byte {
+        match (self.state, byte) {
             _ if self.excess > TRAILER_BYTES => Err(LONG_TRAILER),
-            b'\r' => Ok(State::TrailerLf),
-            b' ' | b'\t' | b':' if self.line == 1 => Err(BAD_CHUNK),
-            b'\t' | b' '..=b'~' | 0x80.. => Ok(State::Trailer),
+            (State::TrailerName, b':') => Ok(State::TrailerValue),
+            (State::Trailer | State::TrailerName, _) if is_token_byte(byte) => Ok(State::TrailerName),
+            (State::TrailerValue, b'\r') => Ok(State::TrailerLf),
+            (State::TrailerValue, b'\t' | b' '..=b'~' | 0x80..) => Ok(State::TrailerValue),
             _ => Err(BAD_CHUNK),
         }
     }
@@ -241,6 +253,16 @@ mod tests {
             "0\r\na\n",
             "0\r\na\x00",
             "0\r\n\r\r",
+            "0\r\na\r\n\r\n",
+            "0\r\na b: c\r\n\r\n",
+            "0\r\na : b\r\n\r\n",
+            "0\r\na: b\r\n c\r\n\r\n",
+            "0\r\na: \x01\r\n\r\n",
+            "0\r\n\u{e9}: b\r\n\r\n",
+            "5;\r\n",
+            "5;a=[x\r\n",
+            "5;a=\"b\r\n",
+            "5;\u{e9}\r\n",
         ] {
             assert_eq!(decode(bad.as_bytes(), Length::Chunked, 100), Err(BAD_CHUNK), "{bad:?}");
         }

@@ -8,36 +8,35 @@ const DATE_BYTES: usize = 29;
 /// The last second that a date can be written for: the end of the year 9999.
 const LAST_SECOND: u64 = 253_402_300_799;
 
-/// Wall-clock time, told by the loop's clock: an instant, and what time it was then.
-///
-/// A service reads no clock. The main function does, once:
+/// Wall-clock time: the system's, or, for tests and simulations, one that goes with the loop's clock.
 ///
 /// ```
 /// use pollstack::http::Clock;
-/// use std::time::{Instant, SystemTime};
 ///
-/// let clock = Clock::new(Instant::now(), SystemTime::now());
+/// let clock = Clock::system();
 /// ```
-///
-/// A wall clock that is set meanwhile is not noticed. A server that stays up for months should
-/// [set](super::Http::set_clock) its clock now and then.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
-    instant: Instant,
-    time: SystemTime,
+    /// An instant, and the time then; `None` for the system's clock.
+    fixed: Option<(Instant, SystemTime)>,
 }
 
 impl Clock {
-    /// A clock by which it is `time` at `instant`.
-    pub fn new(instant: Instant, time: SystemTime) -> Clock {
-        Clock { instant, time }
+    /// The system's clock. If it is set, responses tell the new time within a second.
+    pub fn system() -> Clock {
+        Clock { fixed: None }
     }
 
-    /// Returns the wall-clock time at `now`.
+    /// A clock by which it is `time` at `instant`. It never reads the system's.
+    pub fn new(instant: Instant, time: SystemTime) -> Clock {
+        Clock { fixed: Some((instant, time)) }
+    }
+
+    /// Returns the wall-clock time at `now`; the system's clock tells that of the call.
     pub fn time(&self, now: Instant) -> SystemTime {
-        let later = self.time.checked_add(now.saturating_duration_since(self.instant));
-        let time = later.and_then(|time| time.checked_sub(self.instant.saturating_duration_since(now)));
-        time.unwrap_or(self.time)
+        let Some((instant, time)) = self.fixed else { return SystemTime::now() };
+        let later = time.checked_add(now.saturating_duration_since(instant));
+        later.and_then(|time| time.checked_sub(instant.saturating_duration_since(now))).unwrap_or(time)
     }
 }
 

@@ -1,9 +1,10 @@
 //! All connections of a server and their exchanges: a request and its response each.
 
-use super::connection::{Connection, Content, Next, Progress};
+use super::connection::{Connection, Content, Next, Progress, Sink};
+use super::headers::Headers;
 use super::id::{ExchangeId, Outcome};
 use super::limits::Limits;
-use super::response_head::{ResponseFraming, ResponseHead, error_page};
+use super::response_head::{ResponseFraming, ResponseHead};
 use super::status::{Rejection, Status};
 use crate::arena::Arena;
 use crate::context::Context;
@@ -157,23 +158,49 @@ impl Core {
         }
     }
 
-    /// Answers a request that is not served with a page, and ends its connection. A response that has
-    /// begun already is aborted.
-    pub(super) fn refuse(&mut self, cx: &mut Context<'_>, key: usize, rejection: Rejection) {
-        let Some(connection) = self.connection(key) else { return };
+    /// Gives up a request that is not served. A response that has begun already is aborted. Returns
+    /// what is kept of its head if it has to be answered; then [`refuse`](Self::refuse) must follow.
+    pub(super) fn give_up(&mut self, cx: &mut Context<'_>, key: usize) -> Option<Vec<u8>> {
+        let connection = self.connection(key)?;
         let conn = connection.id();
-        log::debug!("{conn}: {}: {}", rejection.status, rejection.why);
-        let begun = !matches!(connection.response(), Progress::None);
-        let answered = connection.is_behind();
+        let (begun, answered) = (!matches!(connection.response(), Progress::None), connection.is_behind());
+        let head = match connection.body() {
+            Some((_, Sink::Collect(collected))) => mem::take(&mut collected.head),
+            _ => Vec::new(),
+        };
         connection.discard();
         if begun {
-            return cx.abort(conn);
+            cx.abort(conn);
+            return None;
         }
         self.end(key, Outcome::Aborted);
-        if !answered {
-            self.send_page(cx, key, rejection);
+        if answered {
+            cx.finish_lingering(conn);
         }
-        cx.finish_lingering(conn);
+        (!answered).then_some(head)
+    }
+
+    /// Answers a request that is not served with a page, and ends its connection.
+    pub(super) fn refuse(
+        &mut self,
+        cx: &mut Context<'_>,
+        key: usize,
+        rejection: Rejection,
+        page: &str,
+        fields: &Headers,
+    ) {
+        self.head.begin(cx.now(), rejection.status);
+        self.head.header("Content-Type", b"text/html; charset=utf-8");
+        self.head.content(fields.text().unwrap_or_default());
+        self.end_head(key, rejection.status, ResponseFraming::Length(page.len() as u64));
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        if !connection.is_head_only() {
+            self.head.content(page.as_bytes());
+        }
+        if cx.send(connection.id(), self.head.text()).is_ok() {
+            connection.sent();
+        }
+        cx.finish_lingering(connection.id());
     }
 
     // ---- responses -----------------------------------------------------------------------------
@@ -211,21 +238,6 @@ impl Core {
             cx.abort(conn);
         }
         sent
-    }
-
-    /// Sends a page to a client whose request is not served.
-    fn send_page(&mut self, cx: &mut Context<'_>, key: usize, rejection: Rejection) {
-        let page = error_page(rejection.status, rejection.why);
-        self.head.begin(cx.now(), rejection.status);
-        self.head.header("Content-Type", b"text/html; charset=utf-8");
-        self.end_head(key, rejection.status, ResponseFraming::Length(page.len() as u64));
-        let Some(connection) = self.connections.get_mut(key) else { return };
-        if !connection.is_head_only() {
-            self.head.content(page.as_bytes());
-        }
-        if cx.send(connection.id(), self.head.text()).is_ok() {
-            connection.sent();
-        }
     }
 
     /// Sends more of a response's content, which the handler has given in one piece.

@@ -1,7 +1,9 @@
 //! The trait that an HTTP application implements.
 
+use super::headers::Headers;
 use super::id::{ExchangeId, Outcome};
 use super::limits::BODY_BYTES;
+use super::refusal::Refusal;
 use super::request::Request;
 use super::responder::Responder;
 use super::status::Status;
@@ -58,6 +60,16 @@ pub trait Handler {
     /// The exchange is over, and `id` is stale from here on. Called once for every
     /// [`on_request`](Self::on_request).
     fn on_close(&mut self, _http: &mut Responder<'_>, _id: ExchangeId, _outcome: Outcome) {}
+
+    /// The layer refuses a request with a page of its own, see [`Refusal`]: for a log of all responses.
+    /// Returns header fields for the response, those for example that let a page of another origin read
+    /// it.
+    fn on_refusal(&mut self, _http: &mut Responder<'_>, _refusal: &Refusal<'_>) -> Headers {
+        Headers::new()
+    }
+
+    /// The timer set with [`Responder::set_timer`] has expired.
+    fn on_timer(&mut self, _http: &mut Responder<'_>) {}
 
     /// Another thread has woken the loop, see [`Service::on_wake`](crate::Service::on_wake).
     fn on_wake(&mut self, _http: &mut Responder<'_>) {}

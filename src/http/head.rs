@@ -1,10 +1,11 @@
 //! The end of a head, found line by line as it comes.
 
-use super::limits::Limits;
+use super::limits::{Limits, METHOD_BYTES};
 use super::status::{Rejection, Status};
 use std::time::Instant;
 
 const TOO_LONG_LINE: Rejection = Rejection::new(Status::URI_TOO_LONG, "The request line is too long.");
+pub(super) const LONG_METHOD: Rejection = Rejection::new(Status::NOT_IMPLEMENTED, "There is no such method.");
 const TOO_LONG_HEAD: Rejection = Rejection::new(Status::HEADERS_TOO_LARGE, "The request's head is too long.");
 const BARE_LF: Rejection = Rejection::bad("A line ends in a line feed without a carriage return.");
 
@@ -44,7 +45,7 @@ impl Search {
             let line = input.get(self.line..at).unwrap_or_default();
             let Some(line) = line.strip_suffix(b"\r") else { return Err(BARE_LF) };
             if self.line == 0 && line.len() > limits.line {
-                return Err(TOO_LONG_LINE);
+                return Err(too_long_line(input));
             }
             self.line = at + 1;
             if line.is_empty() {
@@ -52,11 +53,17 @@ impl Search {
             }
         }
         match input.len() {
-            n if self.line == 0 && n > limits.line + 1 => Err(TOO_LONG_LINE),
+            n if self.line == 0 && n > limits.line + 1 => Err(too_long_line(input)),
             n if n >= limits.head => Err(TOO_LONG_HEAD),
             _ => Ok(None),
         }
     }
+}
+
+/// Tells whether it is the method that is too long, or the target (RFC 9112, section 3).
+fn too_long_line(input: &[u8]) -> Rejection {
+    let has_method = input.iter().take(METHOD_BYTES + 1).any(|byte| *byte == b' ');
+    if has_method { TOO_LONG_LINE } else { LONG_METHOD }
 }
 
 /// Returns how many bytes of empty lines are in front of a request. They are skipped, for the sake of
@@ -82,7 +89,7 @@ mod tests {
                 return Err(BARE_LF);
             }
             if start == 0 && n - 1 > limits.line {
-                return Err(TOO_LONG_LINE);
+                return Err(LONG_METHOD);
             }
             start += n + 1;
             if n == 1 {
@@ -91,7 +98,7 @@ mod tests {
         }
         let line = input.len() > limits.line + 1 && start == 0;
         match (line, input.len() >= limits.head) {
-            (true, _) => Err(TOO_LONG_LINE),
+            (true, _) => Err(LONG_METHOD),
             (false, true) => Err(TOO_LONG_HEAD),
             (false, false) => Ok(None),
         }

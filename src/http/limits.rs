@@ -6,6 +6,10 @@ use std::time::Duration;
 /// 414.
 pub const LINE_BYTES: usize = 8 * 1024;
 
+/// The method of a request: the longest that is registered (UPDATEREDIRECTREF) has 17 bytes. Longer ones are
+/// answered 501.
+pub(crate) const METHOD_BYTES: usize = 32;
+
 /// The whole head of a request: line, header fields, and the empty line. A browser with a
 /// full set of cookies sends, twice; and half of what the loop holds of a connection's input, so
 /// that the rejection comes from here. Longer ones are answered 431.

@@ -1,7 +1,8 @@
 //! A request, as a handler sees it: borrowed from the bytes that came.
 
 use super::framing::Framing;
-use super::limits::Limits;
+use super::head::LONG_METHOD;
+use super::limits::{Limits, METHOD_BYTES};
 use super::status::{Rejection, Status};
 use super::syntax::{is_token, list};
 use super::version::Version;
@@ -130,6 +131,9 @@ fn request_line(line: &[u8]) -> Result<(&str, &str, Version), Rejection> {
         _ => return Err(BAD_LINE),
     };
     let method = str::from_utf8(method).ok().filter(|method| is_token(method)).ok_or(BAD_LINE)?;
+    if method.len() > METHOD_BYTES {
+        return Err(LONG_METHOD);
+    }
     let target = str::from_utf8(target).map_err(|_| BAD_TARGET)?;
     Ok((method, target, version))
 }

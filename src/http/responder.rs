@@ -155,6 +155,13 @@ impl Responder<'_> {
         }
     }
 
+    /// Sets, moves or clears the one timer of the server, see
+    /// [`Context::set_timer`](crate::Context::set_timer). When it expires,
+    /// [`Handler::on_timer`](super::Handler::on_timer) is called, once.
+    pub fn set_timer(&mut self, at: Option<Instant>) {
+        self.cx.set_timer(at);
+    }
+
     /// Stops the loop, as [`EventLoop::stop`](crate::EventLoop::stop) does.
     pub fn stop(&mut self, grace: Duration) {
         self.cx.stop(grace);

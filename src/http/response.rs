@@ -33,10 +33,10 @@ pub struct Response<'a> {
     fault: Option<&'static str>,
 }
 
-/// The response to a client that finds no place, for [`Overload::Reject`](crate::Overload::Reject).
-pub const BUSY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/html\r\nContent-Length: 88\r\n\
-    Retry-After: 1\r\nConnection: close\r\n\r\n\
-    <!DOCTYPE html>\n<title>503 Service Unavailable</title>\n<h1>503 Service Unavailable</h1>\n";
+/// The response to a client that finds no place, for [`Overload::Reject`](crate::Overload::Reject). It goes out
+/// whatever the request is, so it has no content, which would be wrong behind a HEAD.
+pub const BUSY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\
+    Retry-After: 1\r\nConnection: close\r\n\r\n";
 
 impl<'a> Response<'a> {
     pub(super) fn new(cx: Context<'a>, core: &'a mut Core, id: ExchangeId, status: Status) -> Self {

@@ -8,9 +8,10 @@ use super::handler::{Body, Handler};
 use super::head::Search;
 use super::id::Outcome;
 use super::limits::{Limits, RESPONSE_HEAD};
+use super::refusal::Refusal;
 use super::request::{Fields, Request};
 use super::responder::Responder;
-use super::response_head::ResponseHead;
+use super::response_head::{ResponseHead, error_page};
 use super::status::{Rejection, Status};
 use super::syntax::is_value;
 use crate::context::Context;
@@ -122,9 +123,23 @@ impl<H: Handler> Http<H> {
             }
         };
         step.unwrap_or_else(|rejection| {
-            self.core.refuse(cx, key, rejection);
+            let is_head = self.core.connection(key).is_some_and(|at| matches!(at.reading(), Reading::Head(_)));
+            self.refuse(cx, key, rejection, if is_head { input } else { b"" });
             Some(input.len())
         })
+    }
+
+    /// Answers a request that is not served with a page, and ends its connection. `head` is what is at hand
+    /// of its head.
+    pub(super) fn refuse(&mut self, cx: &mut Context<'_>, key: usize, rejection: Rejection, head: &[u8]) {
+        let Some(conn) = self.core.connection(key).map(|connection| connection.id()) else { return };
+        log::debug!("{conn}: {}: {}", rejection.status, rejection.why);
+        let Some(kept) = self.core.give_up(cx, key) else { return };
+        let page = error_page(rejection.status, rejection.why);
+        let head = if kept.is_empty() { head } else { &kept };
+        let refusal = Refusal { status: rejection.status, peer: cx.peer(conn), bytes: page.len(), head };
+        let fields = self.call_handler(cx, |handler, http| handler.on_refusal(http, &refusal));
+        self.core.refuse(cx, key, rejection, &page, &fields);
     }
 
     /// Goes on with a head, and what follows it.
@@ -214,7 +229,7 @@ impl<H: Handler> Http<H> {
             Reading::Head(_) if !connection.has_unconsumed() => cx.finish(conn),
             Reading::Body(_, Sink::Skip(_)) if connection.exchange().is_some() => connection.discard(),
             Reading::Body(_, Sink::Skip(_)) => cx.finish(conn),
-            Reading::Head(_) | Reading::Body(..) => self.core.refuse(cx, key, TRUNCATED),
+            Reading::Head(_) | Reading::Body(..) => self.refuse(cx, key, TRUNCATED, b""),
             Reading::AwaitingResponse | Reading::Upgraded | Reading::Discarding => {}
         }
         self.tell_ended(cx);
@@ -302,7 +317,7 @@ impl<H: Handler> Service for Http<H> {
         }
         let due = self.core.connection(key).and_then(|connection| connection.due(cx, &limits));
         match due.filter(|(at, _)| *at <= now).map(|(_, late)| late) {
-            Some(Timeout::Head | Timeout::Body) => self.core.refuse(cx, key, SLOW),
+            Some(Timeout::Head | Timeout::Body) => self.refuse(cx, key, SLOW, b""),
             Some(Timeout::Idle) => {
                 self.core.connection(key).into_iter().for_each(Connection::discard);
                 cx.finish(id);
@@ -328,6 +343,11 @@ impl<H: Handler> Service for Http<H> {
 
     fn on_wake(&mut self, cx: &mut Context<'_>) {
         self.call_handler(cx, |handler, http| handler.on_wake(http));
+        self.settle(cx);
+    }
+
+    fn on_timer(&mut self, cx: &mut Context<'_>) {
+        self.call_handler(cx, |handler, http| handler.on_timer(http));
         self.settle(cx);
     }
 

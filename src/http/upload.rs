@@ -73,7 +73,7 @@ impl<H: Handler> Http<H> {
         match (sink, id) {
             (Sink::Collect(collected), _) => {
                 if data.len() > collected.limit - collected.body.len() {
-                    self.core.refuse(cx, key, TOO_LARGE);
+                    self.refuse(cx, key, TOO_LARGE, b"");
                     return data.len();
                 }
                 collected.body.extend_from_slice(data);
@@ -136,7 +136,7 @@ impl<H: Handler> Http<H> {
         let mut fields = Fields::new();
         match Request::parse(&collected.head, &mut fields, &self.core.limits) {
             Ok((request, _)) => self.hand_over(cx, key, &request.with_body(&collected.body)),
-            Err(rejection) => self.core.refuse(cx, key, rejection), // it has been parsed before
+            Err(rejection) => self.refuse(cx, key, rejection, &collected.head), // it has been parsed before
         }
     }
 }

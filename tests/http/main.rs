@@ -7,7 +7,7 @@ mod refusals;
 mod rules;
 mod splits;
 
-use pollstack::http::{Body, Clock, ExchangeId, Handler, Http, Limits, Request, Responder, Status};
+use pollstack::http::{Body, Clock, ExchangeId, Handler, Headers, Http, Limits, Refusal, Request, Responder, Status};
 use pollstack::sim::{Sim, World};
 use pollstack::{EventLoop, ListenerConfig};
 use std::time::{Duration, UNIX_EPOCH};

@@ -113,6 +113,46 @@ const CASES: &[(u16, &str, &str)] = &[
         "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1 \r\na\r\n0\r\n\r\n",
         "space behind a size",
     ),
+    (
+        400,
+        "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1;\r\na\r\n0\r\n\r\n",
+        "an extension without a name",
+    ),
+    (
+        400,
+        "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1;a=[x\r\na\r\n0\r\n\r\n",
+        "an extension that is no token",
+    ),
+    (
+        400,
+        "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1;a=\"b\r\na\r\n0\r\n\r\n",
+        "a quote that is not closed",
+    ),
+    (
+        400,
+        "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1;\u{ff}\r\na\r\n0\r\n\r\n",
+        "an extension beyond ASCII",
+    ),
+    (
+        400,
+        "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\na\r\n\r\n",
+        "a trailer field without a colon",
+    ),
+    (
+        400,
+        "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\na : b\r\n\r\n",
+        "space before the colon of a trailer field",
+    ),
+    (
+        400,
+        "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\na: b\r\n c\r\n\r\n",
+        "a folded trailer field",
+    ),
+    (
+        400,
+        "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\na: b\x00\r\n\r\n",
+        "NUL in a trailer field",
+    ),
 ];
 
 /// Bytes that would be a request of their own if the one before ended earlier, or later, than it does.
@@ -127,6 +167,47 @@ fn what_can_be_read_in_two_ways_is_refused() {
         assert_eq!((reply.status, reply.closes()), (*status, true), "{why}: {}", request.escape_debug());
     }
 }
+
+/// Adds a field with what it is told to every refusal.
+struct Note;
+
+impl Handler for Note {
+    fn body(&mut self, _: &Request<'_>) -> Body {
+        Body::Collect(3)
+    }
+
+    fn on_request(&mut self, http: &mut Responder<'_>, id: ExchangeId, _: &Request<'_>) {
+        http.respond(id, Status::OK).empty();
+    }
+
+    fn on_refusal(&mut self, http: &mut Responder<'_>, refusal: &Refusal<'_>) -> Headers {
+        let origin = String::from_utf8_lossy(refusal.header("Origin").unwrap_or(b"-")).into_owned();
+        let (method, target) = (refusal.method().unwrap_or("-"), refusal.target().unwrap_or("-"));
+        assert!(refusal.peer().is_some() && http.time() > UNIX_EPOCH);
+        Headers::new().with("Note", format!("{method} {target} {origin} {}", refusal.status().code()))
+    }
+}
+
+/// Lost otherwise: a line in the log for every refusal, and the reason to a page of another origin, which may
+/// read it only with the fields that the handler adds.
+#[test]
+fn a_handler_is_told_of_every_refusal() {
+    let long = "x".repeat(9000);
+    for (request, note) in [
+        ("GET /a HTTP/1.1\r\nOrigin: o\r\n\r\n".to_owned(), "GET /a o 400"),
+        ("POST /a HTTP/1.1\r\nHost: a\r\nOrigin: o\r\nContent-Length: 4\r\n\r\n".to_owned(), "POST /a o 413"),
+        (format!("{}4\r\nabcd", &CHUNKED.replace("Host", "Origin: o\r\nHost")), "POST / o 413"),
+        (format!("{}x", &CHUNKED.replace("Host", "Origin: o\r\nHost")), "POST / o 400"),
+        (format!("GET /a HTTP/1.1\r\nOrigin: o\r\n{}", format!("a: {long}\r\n").repeat(4)), "GET /a o 431"),
+        (format!("GET /{long}"), "GET - - 414"),
+        (long.clone(), "- - - 501"),
+    ] {
+        let bytes = answer(Note, request.as_bytes());
+        assert_eq!(one(&bytes, "POST").header("Note"), Some(note), "{}", &request[..20]);
+    }
+}
+
+const CHUNKED: &str = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
 
 /// Lost otherwise: the same, through the real server.
 #[test]

@@ -16,7 +16,7 @@ use chat::{Chat, protocol};
 use clap::Parser;
 use pollstack::net::Address;
 use pollstack::server::{self, announce, duration, patience, positive};
-use pollstack::signals::{SIGINT, SIGTERM, StopSignals};
+use pollstack::signals::StopSignals;
 use pollstack::{EventLoop, ListenerConfig, Overload, descriptors};
 use std::error::Error;
 use std::net::{IpAddr, SocketAddr};
@@ -70,7 +70,7 @@ fn serve(options: &Options) -> Result<(), Box<dyn Error>> {
     };
     let listen = ListenerConfig::new(address).max_conns(conns).overload(Overload::Reject(protocol::BUSY.into()));
     let listener = event_loop.listen(listen)?;
-    let signals = StopSignals::new(&event_loop, &[SIGINT, SIGTERM])?;
+    let signals = StopSignals::terminating(&event_loop)?;
     server::print(["Server is on".to_owned()]);
     announce(&event_loop.addresses(listener)?);
     Ok(signals.run(&mut event_loop, options.grace)?)

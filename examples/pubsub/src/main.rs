@@ -112,7 +112,7 @@ fn serve(options: &Options) -> Result<(), Box<dyn Error>> {
     let guard = Guard::new(&options.allow_origin, &options.allow_host, loopback);
     let (now, time) = (Instant::now(), SystemTime::now());
     let base = time.duration_since(UNIX_EPOCH).map_or(1, |age| u64::try_from(age.as_micros()).unwrap_or(1).max(1));
-    let pubsub = Http::new(Pubsub::new(config, guard, now, base)?, Clock::new(now, time)).server("pollstack");
+    let pubsub = Http::new(Pubsub::new(config, guard, now, base)?, Clock::system()).server("pollstack");
     let mut event_loop = EventLoop::with_net(Tls::new(Mio::new()?), pubsub, reserved.output(config.backlog));
     let files = options.tls_cert.as_ref().zip(options.tls_key.as_ref());
     let identity = files.map(|(cert, key)| Identity::load(cert, key)).transpose()?;

@@ -1,6 +1,6 @@
 //! The access log, in the common format.
 
-use pollstack::http::{ExchangeId, Request, Responder, Status, Version};
+use pollstack::http::{ExchangeId, Refusal, Request, Responder, Status, Version};
 use pollstack::net::Peer;
 use std::time::SystemTime;
 
@@ -12,14 +12,35 @@ pub(crate) fn begin(http: &Responder<'_>, id: ExchangeId, request: &Request<'_>)
     if !log::log_enabled!(target: TARGET, log::Level::Debug) {
         return None;
     }
-    let peer = match http.peer(id) {
+    let version = if request.version() == Version::Http10 { "1.0" } else { "1.1" };
+    let (method, target) = (request.method(), request.target().escape_debug());
+    Some(format!("{} \"{method} {target} HTTP/{version}\"", origin(http, http.peer(id))))
+}
+
+/// Logs a request that the layer has refused. A dash stands for what is not known of it.
+pub(crate) fn refused(http: &Responder<'_>, refusal: &Refusal<'_>) {
+    if !log::log_enabled!(target: TARGET, log::Level::Debug) {
+        return;
+    }
+    let origin = origin(http, refusal.peer());
+    let target = refusal.target().map(str::escape_debug);
+    let line = match (refusal.method(), target) {
+        (None, _) => format!("{origin} \"-\""),
+        (Some(method), None) => format!("{origin} \"{method} -\""),
+        (Some(method), Some(target)) => format!("{origin} \"{method} {target}\""),
+    };
+    let bytes = if refusal.method() == Some("HEAD") { 0 } else { refusal.bytes() };
+    end(&line, refusal.status(), bytes as u64);
+}
+
+/// Returns the beginning of a line: who, and when.
+fn origin(http: &Responder<'_>, peer: Option<Peer>) -> String {
+    let peer = match peer {
         Some(Peer::Tcp(address)) => address.ip().to_string(),
         Some(Peer::Unix) => "unix".to_owned(),
         None => "-".to_owned(),
     };
-    let version = if request.version() == Version::Http10 { "1.0" } else { "1.1" };
-    let (date, method, target) = (date(http.time()), request.method(), request.target().escape_debug());
-    Some(format!("{peer} - - [{date}] \"{method} {target} HTTP/{version}\""))
+    format!("{peer} - - [{}]", date(http.time()))
 }
 
 /// Logs it, now that the reply is known.

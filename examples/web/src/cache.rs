@@ -11,8 +11,11 @@ use std::time::{Duration, Instant};
 /// it has become shorter its replies end in resets, as with every server that keeps files open.
 pub(crate) const FRESH: Duration = Duration::from_secs(1);
 
-/// How many files are held: as many as a process may open on most systems, with a thousand
-/// connections beside them.
+/// How long a file is held that is not asked for. The space of a file that is deleted is free when nothing
+/// holds it any more, and its file system can be unmounted.
+pub(crate) const IDLE: Duration = Duration::from_secs(3);
+
+/// How many files are held if the process may open as many.
 pub const FILES: usize = 1024;
 
 /// The memory that small files take, in bytes.
@@ -22,6 +25,7 @@ const BYTES: usize = 32 * 1024 * 1024;
 #[derive(Debug)]
 pub(crate) struct Cache {
     entries: LruCache<Box<[u8]>, Entry>,
+    most_files: usize,
     files: usize,
     bytes: usize,
     /// The key that is being looked up.
@@ -36,13 +40,28 @@ struct Entry {
 }
 
 impl Cache {
-    pub(crate) fn new() -> Cache {
-        Cache { entries: LruCache::unbounded(), files: 0, bytes: 0, key: Vec::new() }
+    /// A cache that holds so many files.
+    pub(crate) fn new(most_files: usize) -> Cache {
+        Cache { entries: LruCache::unbounded(), most_files, files: 0, bytes: 0, key: Vec::new() }
     }
 
     /// Forgets everything.
     pub(crate) fn clear(&mut self) {
-        *self = Cache::new();
+        *self = Cache::new(self.most_files);
+    }
+
+    /// Forgets what has not been asked for lately. Returns when that is to be done again, if something is
+    /// left.
+    pub(crate) fn expire(&mut self, now: Instant) -> Option<Instant> {
+        loop {
+            let expires = self.entries.peek_lru()?.1.checked + IDLE;
+            if now < expires {
+                return Some(expires);
+            }
+            if let Some((_, entry)) = self.entries.pop_lru() {
+                self.forget(&entry);
+            }
+        }
     }
 
     /// Returns what is at a path of a host. `open` is asked if that is not known, or was found out too long
@@ -81,7 +100,7 @@ impl Cache {
         self.files += entry.resource.files();
         self.bytes += entry.resource.weight();
         self.entries.put(self.key.as_slice().into(), entry);
-        while self.files > FILES || self.bytes > BYTES {
+        while self.files > self.most_files || self.bytes > BYTES {
             let Some((_, entry)) = self.entries.pop_lru() else { break };
             self.forget(&entry);
         }

@@ -2,9 +2,11 @@
 
 use rustix::fd::OwnedFd;
 use rustix::fs::{AtFlags, Mode, OFlags};
-use std::fs::File;
+use std::ffi::OsStr;
+use std::fs::{File, Metadata};
 use std::io;
-use std::path::Path;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 
 /// How often an open is tried again that failed because something was moved meanwhile.
 #[cfg(target_os = "linux")]
@@ -14,10 +16,14 @@ const TRIES: usize = 16;
 ///
 /// Files are opened beneath it in one step where the kernel can do that (Linux 5.6), so there is no
 /// moment between a check and an open at which a link could be put in place. Links that stay
-/// beneath the root are followed then. Elsewhere the path is walked name by name, and no link is.
+/// beneath the root are followed then, also by absolute paths. Elsewhere the path is walked name by name,
+/// and no link is.
 #[derive(Debug)]
 pub struct Folder {
     fd: OwnedFd,
+    path: PathBuf,
+    /// The device and inode.
+    identity: (u64, u64),
     /// There is no way but to walk.
     walks: bool,
 }
@@ -29,9 +35,14 @@ impl Folder {
     /// The system's; `PermissionDenied` for one that may not be searched.
     pub fn open(path: &Path) -> io::Result<Folder> {
         let fd = rustix::fs::open(path, folder_flags(), Mode::empty())?;
-        rustix::fs::statat(&fd, ".", AtFlags::empty())?; // whether it may be searched
+        let status = rustix::fs::statat(&fd, ".", AtFlags::empty())?; // fails if it may not be searched
         let walks = !has_one_step(&fd);
-        Ok(Folder { fd, walks })
+        Ok(Folder { fd, path: path.to_owned(), identity: (status.st_dev, status.st_ino), walks })
+    }
+
+    /// Returns whether it is the same folder, under whatever name.
+    pub(crate) fn is_same(&self, other: &Folder) -> bool {
+        self.identity == other.identity
     }
 
     /// Returns the same folder, as if the kernel could not do it in one step.
@@ -39,17 +50,58 @@ impl Folder {
         Folder { walks: true, ..self }
     }
 
-    /// Opens what is at `path`, which has no empty names and none that leads upwards.
+    /// Looks at what is at `path`, which has no empty names and none that leads upwards. Nothing is opened:
+    /// a folder need not be readable, and the writer of a pipe sees no reader come and go.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn look(&self, path: &[u8]) -> io::Result<Metadata> {
+        self.open_beneath(path, LOOK | OFlags::CLOEXEC)?.metadata()
+    }
+
+    /// Opens the file at `path`.
     ///
     /// # Errors
     /// The system's.
     pub fn file(&self, path: &[u8]) -> io::Result<File> {
-        // A pipe would block without the first one, a terminal become ours without the second.
-        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-        let fd = if self.walks { walk(&self.fd, path, flags)? } else { one_step(&self.fd, path, flags)? };
-        Ok(File::from(fd))
+        // If something else has taken its place: a pipe would block without the first one, a terminal
+        // become ours without the second.
+        self.open_beneath(path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC)
+    }
+
+    fn open_beneath(&self, path: &[u8], flags: OFlags) -> io::Result<File> {
+        if self.walks {
+            return Ok(walk(&self.fd, path, flags)?.into());
+        }
+        let opened = one_step(&self.fd, path, flags);
+        match opened {
+            Err(error) if error.raw_os_error() == Some(rustix::io::Errno::XDEV.raw_os_error()) => {
+                let path = self.resolve(path).ok_or(error)?;
+                Ok(one_step(&self.fd, &path, flags)?.into())
+            }
+            opened => Ok(opened?.into()),
+        }
+    }
+
+    /// Follows all links of a path on which a link leaves the root, or is absolute. Returns the path to what
+    /// they lead to, if each of them leads to something beneath the root. It is opened beneath the root as
+    /// any other path is, so nothing is lost if the links change meanwhile.
+    fn resolve(&self, path: &[u8]) -> Option<Vec<u8>> {
+        let root = self.path.canonicalize().ok()?;
+        let mut at = root.clone();
+        for name in path.split(|byte| *byte == b'/') {
+            at = at.join(OsStr::from_bytes(name)).canonicalize().ok().filter(|at| at.starts_with(&root))?;
+        }
+        Some(at.strip_prefix(root).ok()?.as_os_str().as_bytes().to_vec())
     }
 }
+
+/// The flag for a descriptor that only names a file, where there is one.
+#[cfg(target_os = "linux")]
+const LOOK: OFlags = OFlags::PATH;
+
+#[cfg(not(target_os = "linux"))]
+const LOOK: OFlags = OFlags::NONBLOCK;
 
 #[cfg(target_os = "linux")]
 fn folder_flags() -> OFlags {

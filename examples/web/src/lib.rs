@@ -16,6 +16,6 @@ mod variant;
 
 pub use access::TARGET as ACCESS_LOG;
 pub use cache::FILES as OPEN_FILES;
-pub use config::Config;
+pub use config::{Config, Source};
 pub use folder::Folder;
 pub use service::Web;

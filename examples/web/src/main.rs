@@ -25,10 +25,13 @@ use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::mpsc::{self, Sender};
-use std::time::{Duration, Instant, SystemTime};
-use web::{ACCESS_LOG, Config, OPEN_FILES, Web};
+use std::time::Duration;
+use web::{ACCESS_LOG, Config, OPEN_FILES, Source, Web};
 
 type Server = EventLoop<Http<Web>, Tls<Mio>>;
+
+/// How many files a worker holds open at least.
+const MIN_OPEN_FILES: usize = 8;
 
 /// The default port.
 const PORT: u16 = 8080;
@@ -42,6 +45,7 @@ const PORT: u16 = 8080;
   host example.org /srv/example
   media html text/html          # wins over the usual type
   parameter timeout 60          # seconds without a byte
+  parameter dotfiles on         # serve names that begin with a dot; /.well-known/ is, in any case
 
 SIGHUP has it read again. Try it:
   curl -i http://127.0.0.1:8080/"
@@ -103,30 +107,24 @@ fn main() -> ExitCode {
 }
 
 fn serve(options: &Options) -> Result<(), Box<dyn Error>> {
-    let config = Config::load(options.config.as_deref())?;
+    let source = Source::new(options.config.clone());
+    let Loaded { config, limits, files } = load(options, &source)?;
     if options.check {
         return Ok(());
     }
-    let clients = options.max_clients.get();
     let workers = options.workers;
-    // A file that is being sent stays open when it has left the cache.
-    let files = OPEN_FILES.saturating_add(clients).saturating_add(2 * config.roots());
-    let loops = workers.saturating_mul(if options.tls_listen.is_empty() { 1 } else { 2 });
-    let limits = descriptors::reserve(clients.saturating_mul(loops), files.saturating_mul(workers))
-        .map_err(|error| format!("--max-clients {clients}: {error}"))?;
-    let limits = limits.lingering(limits.lingering.div_ceil(workers));
     let asked = Addresses { plain: plain(options), secure: options.tls_listen.clone() };
-    let (mut first, addresses) = worker(options, config, limits, asked)?;
+    let (mut first, addresses) = worker(options, &source, Loaded { config, limits, files }, asked)?;
     let shared = addresses.shared();
     let (sender, handles) = mpsc::channel();
     std::thread::scope(|scope| {
         let threads: Vec<_> = (1..workers)
-            .map(|_| scope.spawn(|| work(options, limits, &shared, &sender).map_err(|e| e.to_string())))
+            .map(|_| scope.spawn(|| work(options, &source, &shared, &sender).map_err(|e| e.to_string())))
             .collect();
         // Every worker sends one, before it serves, or none if it has failed.
         let ready: Vec<Handle> = threads.iter().filter_map(|_| handles.recv().ok().flatten()).collect();
         let result = if ready.len() == threads.len() {
-            lead(options, &mut first, &addresses, ready.clone())
+            lead(options, &source, &mut first, &addresses, ready.clone())
         } else {
             ready.iter().try_for_each(|handle| handle.stop(Duration::ZERO)).map_err(Into::into)
         };
@@ -135,6 +133,31 @@ fn serve(options: &Options) -> Result<(), Box<dyn Error>> {
         }
         result
     })
+}
+
+/// A configuration whose roots are open, and what the descriptor limit leaves.
+struct Loaded {
+    config: Config,
+    limits: Limits,
+    /// How many files a worker may hold open.
+    files: usize,
+}
+
+/// Reads the configuration, and makes sure of the descriptors that it takes before they are opened.
+fn load(options: &Options, source: &Source) -> Result<Loaded, Box<dyn Error>> {
+    let config = source.load()?;
+    let (clients, workers) = (options.max_clients.get(), options.workers);
+    let listeners = if options.tls_listen.is_empty() { 1 } else { 2 };
+    let conns = clients.saturating_mul(workers).saturating_mul(listeners);
+    // A file that is being sent stays open when it has left the cache. While a configuration is read again,
+    // its roots are open beside the old ones, and once more to try it.
+    let roots = config.roots().saturating_mul(2 * workers + 1);
+    let open = conns.saturating_add(roots);
+    let files = descriptors::spare(conns, open, OPEN_FILES.saturating_mul(workers)).max(MIN_OPEN_FILES * workers);
+    let limits = descriptors::reserve(conns, open.saturating_add(files))
+        .map_err(|error| format!("--max-clients {clients}, {} roots: {error}", config.roots()))?;
+    let limits = limits.lingering(limits.lingering.div_ceil(workers));
+    Ok(Loaded { config: config.open()?, limits, files: files / workers })
 }
 
 /// Where a worker listens.
@@ -160,25 +183,24 @@ impl Addresses {
 /// Makes a loop of the server. It stays on the thread that has made it.
 fn worker(
     options: &Options,
-    config: Config,
-    limits: Limits,
+    source: &Source,
+    Loaded { config, limits, files }: Loaded,
     asked: Addresses,
 ) -> Result<(Server, Addresses), Box<dyn Error>> {
     let identity = match (&options.tls_cert, &options.tls_key) {
         (Some(cert), Some(key)) => Some((Identity::load(cert, key)?, cert.clone(), key.clone())),
         _ => None,
     };
-    let (limits_of_http, file, certificate) = (Web::limits(&config), options.config.clone(), identity.clone());
-    let web = Web::new(config).reloading(move || {
+    let (limits_of_http, source, certificate) = (Web::limits(&config), source.clone(), identity.clone());
+    let web = Web::new(config, files).reloading(move || {
         if let Some((identity, cert, key)) = &certificate {
             if let Err(error) = identity.reload(cert, key) {
                 log::error!("{error}; the old certificate stays");
             }
         }
-        Config::load(file.as_deref()).ok()
+        source.load().and_then(Config::open).ok() // the first worker has reserved descriptors, and tells errors
     });
-    let clock = Clock::new(Instant::now(), SystemTime::now());
-    let http = Http::new(web, clock).limits(limits_of_http).server("pollstack");
+    let http = Http::new(web, Clock::system()).limits(limits_of_http).server("pollstack");
     let mut event_loop = EventLoop::with_net(Tls::new(Mio::new()?), http, limits);
     let mut listen = |addresses: Vec<Address>, identity| {
         let config = addresses.into_iter().fold(ListenerConfig::unbound(), ListenerConfig::address);
@@ -201,12 +223,11 @@ fn worker(
 /// Runs one more worker on the ports of the first, until its handle stops it.
 fn work(
     options: &Options,
-    limits: Limits,
+    source: &Source,
     shared: &Addresses,
     handles: &Sender<Option<Handle>>,
 ) -> Result<(), Box<dyn Error>> {
-    let made = Config::load(options.config.as_deref()).map_err(Into::into);
-    let made = made.and_then(|config| worker(options, config, limits, shared.shared()));
+    let made = load(options, source).and_then(|loaded| worker(options, source, loaded, shared.shared()));
     let handle = made.as_ref().ok().and_then(|(event_loop, _)| event_loop.handle().ok());
     let _ = handles.send(handle);
     Ok(made?.0.run()?)
@@ -215,6 +236,7 @@ fn work(
 /// Runs the first worker. The signals are its own, and it passes them on.
 fn lead(
     options: &Options,
+    source: &Source,
     first: &mut Server,
     addresses: &Addresses,
     others: Vec<Handle>,
@@ -222,9 +244,10 @@ fn lead(
     let signals = StopSignals::new(first, &[SIGINT, SIGTERM])?.others(&[SIGHUP])?.stopping(others.clone());
     announce(&addresses.plain);
     announce(&addresses.secure);
-    let on_signal = |event_loop: &mut Server, _| match Config::load(options.config.as_deref()) {
+    let on_signal = |event_loop: &mut Server, _| match load(options, source) {
         Err(error) => log::error!("{error}; the old configuration stays"),
-        Ok(_) => {
+        Ok(tried) => {
+            drop(tried);
             event_loop.wake();
             others.iter().for_each(|handle| drop(handle.wake()));
             log::info!("the configuration has been read again");
@@ -252,11 +275,10 @@ fn plain(options: &Options) -> Vec<Address> {
 
 /// Lines of the access log are as they are; the others say where they come from.
 fn start_logging(debug: bool) {
-    let level = if debug { "debug" } else { "warn" };
-    let mut logger = env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(level));
-    logger.format(|out, record| match record.target() {
-        ACCESS_LOG => writeln!(out, "{}", record.args()),
-        target => writeln!(out, "[{} {} {target}] {}", out.timestamp(), record.level(), record.args()),
+    server::start_log_with(if debug { "debug" } else { "warn" }, |logger| {
+        logger.format(|out, record| match record.target() {
+            ACCESS_LOG => writeln!(out, "{}", record.args()),
+            target => writeln!(out, "[{} {} {target}] {}", out.timestamp(), record.level(), record.args()),
+        });
     });
-    logger.init();
 }

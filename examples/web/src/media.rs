@@ -1,10 +1,20 @@
 //! Media types, by the extension of a file's name.
 
-use std::borrow::Cow;
+use super::variant::is_utf8;
 use std::collections::HashMap;
+use std::fs::File;
+use std::rc::Rc;
 
 /// The type of a file with an unknown extension.
 const PLAIN: &str = "text/plain";
+
+/// Types that the table of [`mime_guess`] lacks, or has for something that servers are seldom asked for.
+const MORE: [(&str, &str); 4] = [
+    ("ts", "video/mp2t"), // RFC 8216, section 3.1; sources of TypeScript are not for browsers
+    ("zst", "application/zstd"),
+    ("sqlite", "application/vnd.sqlite3"),
+    ("sqlite3", "application/vnd.sqlite3"),
+];
 
 /// The types that the configuration names; for the others there are the usual ones.
 #[derive(Debug, Default)]
@@ -24,17 +34,19 @@ impl Media {
         }
     }
 
-    /// Returns the type of a file, with the encoding of a text.
-    pub(crate) fn of(&self, path: &[u8]) -> Cow<'_, str> {
+    /// Returns the type of a file, with the encoding of a text that shows it.
+    pub(crate) fn of(&self, path: &[u8], file: &File) -> Rc<str> {
         let name = path.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
         let extension = name.iter().rposition(|byte| *byte == b'.').and_then(|at| name.get(at + 1..));
         let extension = extension.and_then(|extension| std::str::from_utf8(extension).ok()).unwrap_or_default();
         let extension = extension.to_ascii_lowercase();
         let named = self.0.get(&extension).map(String::as_str);
-        let media = named.or_else(|| mime_guess::from_ext(&extension).first_raw()).unwrap_or(PLAIN);
-        match media.starts_with("text/") && !media.contains(';') {
-            true => Cow::Owned(format!("{media}; charset=utf-8")),
-            false => Cow::Borrowed(media),
+        let more = || MORE.iter().find(|(other, _)| *other == extension).map(|(_, media)| *media);
+        let usual = || more().or_else(|| mime_guess::from_ext(&extension).first_raw());
+        let media = named.or_else(usual).unwrap_or(PLAIN);
+        match media.starts_with("text/") && !media.contains(';') && is_utf8(file) {
+            true => format!("{media}; charset=utf-8").into(),
+            false => media.into(),
         }
     }
 }

@@ -9,6 +9,9 @@ pub(crate) struct Wanted {
     pub(crate) path: Vec<u8>,
     /// It ended in a slash: what is wanted is a folder.
     pub(crate) is_folder: bool,
+    /// A name begins with a dot, apart from `/.well-known/` (RFC 8615): what tools leave in a folder that is
+    /// not for others, `.git` for example.
+    pub(crate) is_hidden: bool,
 }
 
 /// Decodes a path, once. `None` if it cannot be that of a file here: what upward steps, backslashes
@@ -18,7 +21,7 @@ pub(crate) struct Wanted {
 /// is nonsense from getting that far.
 pub(crate) fn wanted(target: &str) -> Option<Wanted> {
     let mut path = Vec::with_capacity(target.len());
-    let mut is_folder = true;
+    let (mut is_folder, mut is_hidden) = (true, false);
     for segment in target.split('/') {
         let start = path.len();
         if !is_encoded(segment) {
@@ -30,6 +33,7 @@ pub(crate) fn wanted(target: &str) -> Option<Wanted> {
             return None;
         }
         is_folder = matches!(name, b"" | b".");
+        is_hidden |= !is_folder && name.starts_with(b".") && !(start == 0 && name == b".well-known");
         match is_folder {
             true => path.truncate(start),
             false => path.push(b'/'),
@@ -38,7 +42,7 @@ pub(crate) fn wanted(target: &str) -> Option<Wanted> {
     if path.last() == Some(&b'/') {
         path.pop();
     }
-    Some(Wanted { path, is_folder })
+    Some(Wanted { path, is_folder, is_hidden })
 }
 
 /// Returns whether every percent sign begins the code of a byte.

@@ -17,7 +17,10 @@ impl Range {
         let Some((unit, range)) = std::str::from_utf8(value).ok().and_then(|text| text.split_once('=')) else {
             return Range::Whole;
         };
-        let Some((first, last)) = range.trim().split_once('-').filter(|_| unit.eq_ignore_ascii_case("bytes")) else {
+        // A list may have empty elements (RFC 9110, section 5.6.1).
+        let mut ranges = range.split(',').map(str::trim).filter(|range| !range.is_empty());
+        let (Some(range), None) = (ranges.next(), ranges.next()) else { return Range::Whole };
+        let Some((first, last)) = range.split_once('-').filter(|_| unit.eq_ignore_ascii_case("bytes")) else {
             return Range::Whole;
         };
         match (number(first), number(last)) {

@@ -32,17 +32,17 @@ impl Resource {
         now: SystemTime,
         known: Option<&Resource>,
     ) -> io::Result<Place> {
-        let media = media.of(path);
-        let open = |path: &[u8], coding, known| Variant::open(folder, path, &media, coding, now, known);
-        let plain = match open(path, Coding::Plain, known.map(|known| &known.plain))? {
+        let known_plain = known.map(|known| &known.plain);
+        let plain = match Variant::open(folder, path, |file| media.of(path, file), Coding::Plain, now, known_plain)? {
             Found::File(plain) => plain,
             Found::Folder => return Ok(Place::Folder),
             Found::Other => return Ok(Place::Other),
         };
         // One that is older has been made of something else.
-        let beside = |coding: Coding, known| {
+        let beside = |coding: Coding, known: Option<&Rc<Variant>>| {
             let path = [path, coding.suffix().as_bytes()].concat();
-            match open(&path, coding, known) {
+            let known = known.filter(|known| known.media == plain.media);
+            match Variant::open(folder, &path, |_| Rc::clone(&plain.media), coding, now, known) {
                 Ok(Found::File(variant)) => Some(variant).filter(|variant| variant.is_current(&plain)),
                 _ => None,
             }

@@ -9,9 +9,10 @@ use super::path::{Wanted, wanted};
 use super::range::Range;
 use super::resource::{Place, Resource};
 use super::variant::{Content, Variant};
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use pollstack::ListenerId;
 use pollstack::http::{
-    BODY_TIME, Body, Clock, ExchangeId, HEAD_TIME, Handler, Headers, Limits, Request, Responder, SKIP_BYTES, Status,
+    BODY_TIME, Body, ExchangeId, HEAD_TIME, Handler, Headers, Limits, Refusal, Request, Responder, SKIP_BYTES, Status,
 };
 use std::io::{self, ErrorKind};
 use std::rc::Rc;
@@ -22,6 +23,13 @@ const INDEX: &[u8] = b"index.html";
 
 /// Methods that are known, and not for files. The layer knows of CONNECT.
 const OTHER_METHODS: [&str; 6] = ["POST", "PUT", "DELETE", "OPTIONS", "TRACE", "PATCH"];
+
+/// How long an address may be to which a client is sent: the head of a response has 8 KiB.
+const LOCATION_BYTES: usize = 7 * 1024;
+
+/// Characters that an address has only in encoded form (RFC 3986, section 2).
+const NOT_IN_URI: &AsciiSet =
+    &CONTROLS.add(b' ').add(b'"').add(b'<').add(b'>').add(b'\\').add(b'^').add(b'`').add(b'{').add(b'|').add(b'}');
 
 /// The page at `/` before there is one.
 const PLACEHOLDER: &str = "<!DOCTYPE html>
@@ -39,6 +47,8 @@ pub struct Web {
     vary: Headers,
     /// Reads the configuration again.
     load: Option<Box<dyn FnMut() -> Option<Config>>>,
+    /// The timer is set for what the cache forgets.
+    expiring: bool,
     /// The listener whose requests are sent on to https, and the port of that.
     insecure: Option<(ListenerId, u16)>,
 }
@@ -54,18 +64,19 @@ enum Target {
 }
 
 impl Web {
-    /// An application that serves what `config` says.
-    pub fn new(config: Config) -> Web {
+    /// An application that serves what `config` says, and holds so many files open.
+    pub fn new(config: Config, open_files: usize) -> Web {
         Web {
             config,
-            cache: Cache::new(),
+            cache: Cache::new(open_files),
+            expiring: false,
             vary: Headers::new().with("Vary", "Accept-Encoding"),
             load: None,
             insecure: None,
         }
     }
 
-    /// Whenever the loop is woken, serves what `load` returns, if that is something, and sets the clock.
+    /// Whenever the loop is woken, serves what `load` returns, if that is something.
     pub fn reloading(mut self, load: impl FnMut() -> Option<Config> + 'static) -> Web {
         self.load = Some(Box::new(load));
         self
@@ -116,14 +127,21 @@ impl Web {
 
     /// Finds what a path leads to, in the cache or beneath the root.
     fn find(&mut self, http: &Responder<'_>, request: &Request<'_>) -> Target {
-        let Config { hosts, media, .. } = &self.config;
-        let Some((host, folder)) = hosts.find(request.host()) else { return Target::Nowhere(Status::NOT_FOUND) };
+        let Config { hosts, media, dotfiles, .. } = &mut self.config;
+        let Some((host, root)) = hosts.find(request.host()) else { return Target::Nowhere(Status::NOT_FOUND) };
+        if root.refresh(http.now()) {
+            self.cache.clear();
+        }
         let mut missing = Target::Nowhere(Status::NOT_FOUND);
         let found = self.cache.find(host, request.path(), http.now(), |known| {
-            let Some(Wanted { path, is_folder }) = wanted(request.path()) else {
+            let folder = root.folder()?;
+            let Some(Wanted { path, is_folder, is_hidden }) = wanted(request.path()) else {
                 missing = Target::Nowhere(Status::BAD_REQUEST);
                 return Err(ErrorKind::NotFound.into());
             };
+            if is_hidden && !*dotfiles {
+                return Err(ErrorKind::NotFound.into());
+            }
             if path.is_empty() {
                 missing = Target::Empty;
             }
@@ -181,7 +199,6 @@ impl Handler for Web {
     fn on_wake(&mut self, http: &mut Responder<'_>) {
         if let Some(config) = self.load.as_mut().and_then(|load| load()) {
             http.set_limits(Web::limits(&config));
-            http.set_clock(Clock::new(http.now(), SystemTime::now()));
             self.configure(config);
         }
     }
@@ -201,6 +218,20 @@ impl Handler for Web {
         if let Some(line) = line {
             access::end(&line, status, if request.method() == "HEAD" { 0 } else { bytes });
         }
+        if !self.expiring {
+            self.on_timer(http);
+        }
+    }
+
+    fn on_refusal(&mut self, http: &mut Responder<'_>, refusal: &Refusal<'_>) -> Headers {
+        access::refused(http, refusal);
+        Headers::new()
+    }
+
+    fn on_timer(&mut self, http: &mut Responder<'_>) {
+        let expires = self.cache.expire(http.now());
+        self.expiring = expires.is_some();
+        http.set_timer(expires);
     }
 }
 
@@ -255,7 +286,6 @@ fn send_part(
     (Status::PARTIAL_CONTENT, len)
 }
 
-/// A folder's links are relative to it only if there is a slash behind its name.
 /// Sends a client on to the same page over https.
 fn to_https(http: &mut Responder<'_>, id: ExchangeId, request: &Request<'_>, port: u16) -> (Status, u64) {
     let host = match request.host().rsplit_once(':') {
@@ -266,18 +296,26 @@ fn to_https(http: &mut Responder<'_>, id: ExchangeId, request: &Request<'_>, por
         return page(http, id, Status::BAD_REQUEST);
     }
     let port = if port == 443 { String::new() } else { format!(":{port}") };
-    let query = request.query().map_or_else(String::new, |query| format!("?{query}"));
-    let reply = http.respond(id, Status::MOVED_PERMANENTLY);
-    reply.header("Location", format!("https://{host}{port}{}{query}", request.path())).error_page();
-    (Status::MOVED_PERMANENTLY, 0)
+    moved(http, id, &format!("https://{host}{port}"), request.path(), request)
 }
 
+/// A folder's links are relative to it only if there is a slash behind its name.
 fn redirect(http: &mut Responder<'_>, id: ExchangeId, request: &Request<'_>) -> (Status, u64) {
     // With two slashes in front it would lead to another host.
     let path = request.path().trim_start_matches('/');
+    moved(http, id, "/", &format!("{path}/"), request)
+}
+
+/// Sends a client to another address, with the query of its request. One that is longer than the head of a
+/// response can hold is refused, as the request for it would be.
+fn moved(http: &mut Responder<'_>, id: ExchangeId, start: &str, path: &str, request: &Request<'_>) -> (Status, u64) {
     let query = request.query().map_or_else(String::new, |query| format!("?{query}"));
-    let reply = http.respond(id, Status::MOVED_PERMANENTLY);
-    reply.header("Location", format!("/{path}/{query}")).error_page();
+    let location =
+        format!("{start}{}{}", utf8_percent_encode(path, NOT_IN_URI), utf8_percent_encode(&query, NOT_IN_URI));
+    if location.len() > LOCATION_BYTES {
+        return page(http, id, Status::URI_TOO_LONG);
+    }
+    http.respond(id, Status::MOVED_PERMANENTLY).header("Location", location).error_page();
     (Status::MOVED_PERMANENTLY, 0)
 }
 

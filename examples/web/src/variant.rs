@@ -4,6 +4,7 @@ use super::coding::Coding;
 use super::folder::Folder;
 use pollstack::http::Headers;
 use std::fs::{File, Metadata};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::rc::Rc;
@@ -13,6 +14,13 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 /// and go out in the same write.
 pub(crate) const SMALL: u64 = 32 * 1024;
 
+/// How old a change has to be when a file is read, or another one could follow that its metadata does not
+/// tell: the times of some file systems count in seconds, or even in pairs of them.
+const SETTLED: Duration = Duration::from_secs(2);
+
+/// The beginning of a text that tells its encoding.
+const SAMPLE: usize = 64 * 1024;
+
 /// The last second that a date can be written for: the end of the year 9999.
 const LAST_SECOND: u64 = 253_402_300_799;
 
@@ -20,7 +28,10 @@ const LAST_SECOND: u64 = 253_402_300_799;
 #[derive(Debug)]
 pub(crate) struct Variant {
     stamp: Stamp,
+    /// It may be trusted for as long as its metadata is the same.
+    settled: bool,
     content: Content,
+    pub(crate) media: Rc<str>,
     pub(crate) len: u64,
     pub(crate) etag: String,
     /// When it was changed last, to the second.
@@ -39,7 +50,7 @@ pub(crate) enum Content {
 }
 
 /// The metadata that changes when a file does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Stamp {
     device: u64,
     inode: u64,
@@ -57,42 +68,49 @@ pub(crate) enum Found {
 }
 
 impl Variant {
-    /// Opens the file at `path`, or keeps what is `known` of it, if that is still true.
+    /// Opens the file at `path`, or keeps what is `known` of it, if that is still true. Its type is what
+    /// `media` makes of it.
     pub(crate) fn open(
         folder: &Folder,
         path: &[u8],
-        media: &str,
+        media: impl FnOnce(&File) -> Rc<str>,
         coding: Coding,
         now: SystemTime,
         known: Option<&Rc<Variant>>,
     ) -> io::Result<Found> {
-        let file = folder.file(path)?;
-        let metadata = file.metadata()?;
+        let metadata = folder.look(path)?;
         if !metadata.is_file() {
             return Ok(if metadata.is_dir() { Found::Folder } else { Found::Other });
         }
-        let stamp = Stamp::of(&metadata);
-        if let Some(known) = known.filter(|known| known.stamp == stamp) {
+        if let Some(known) = known.filter(|known| known.settled && known.stamp == Stamp::of(&metadata)) {
             return Ok(Found::File(Rc::clone(known)));
         }
+        let file = folder.file(path)?;
+        let metadata = file.metadata()?;
+        if !metadata.is_file() {
+            return Ok(Found::Other);
+        }
+        let (stamp, media) = (Stamp::of(&metadata), media(&file));
         Ok(Found::File(Rc::new(Variant::new(file, stamp, media, coding, now))))
     }
 
-    fn new(file: File, stamp: Stamp, media: &str, coding: Coding, now: SystemTime) -> Variant {
-        let modified = stamp.modified(now);
-        let (date, etag) = (httpdate::fmt_http_date(modified), stamp.etag(coding));
+    fn new(file: File, stamp: Stamp, media: Rc<str>, coding: Coding, now: SystemTime) -> Variant {
+        let settled = stamp.is_settled(now);
+        let content = match small(&file, stamp) {
+            Some(bytes) => Content::Memory(bytes),
+            None => Content::File(Rc::new(file)),
+        };
+        let etag = etag(stamp, &content, coding, (!settled).then_some(now));
+        let date = httpdate::fmt_http_date(stamp.shown(now));
         let unchanged = Headers::new().with("Last-Modified", &date).with("ETag", &etag);
-        let headers = Headers::new().with("Content-Type", media).with("Last-Modified", &date).with("ETag", &etag);
+        let headers = Headers::new().with("Content-Type", &*media).with("Last-Modified", &date).with("ETag", &etag);
         let headers = headers.with("Accept-Ranges", "bytes");
         let headers = match coding.name() {
             Some(coding) => headers.with("Content-Encoding", coding),
             None => headers,
         };
-        let content = match small(&file, stamp) {
-            Some(bytes) => Content::Memory(bytes),
-            None => Content::File(Rc::new(file)),
-        };
-        Variant { stamp, content, len: stamp.size, etag, modified, headers, unchanged }
+        let (len, modified) = (stamp.size, stamp.modified());
+        Variant { stamp, settled, content, media, len, etag, modified, headers, unchanged }
     }
 
     pub(crate) fn content(&self) -> &Content {
@@ -107,10 +125,39 @@ impl Variant {
         }
     }
 
-    /// Returns whether it is as old as `other`, or newer.
+    /// Returns whether it is as old as `other`, or newer, as far as its time tells: some tools, and some
+    /// file systems, cut the time of a copy to whole seconds, or to parts of them.
     pub(crate) fn is_current(&self, other: &Variant) -> bool {
-        self.stamp.modified >= other.stamp.modified
+        let ((seconds, nanos), (others, other_nanos)) = (self.stamp.modified, other.stamp.modified);
+        let unit = [1_000_000_000, 1_000_000, 1000, 100].into_iter().find(|unit| nanos % unit == 0).unwrap_or(1);
+        (seconds, nanos) >= (others, other_nanos - other_nanos % unit)
     }
+}
+
+/// Returns whether a file begins with text in UTF-8.
+pub(crate) fn is_utf8(file: &File) -> bool {
+    let mut sample = vec![0; SAMPLE];
+    let mut len = 0;
+    while let Some(room) = sample.get_mut(len..).filter(|room| !room.is_empty()) {
+        match file.read_at(room, len as u64) {
+            Ok(0) => break,
+            Ok(n) => len += n,
+            Err(_) => return false,
+        }
+    }
+    let error = std::str::from_utf8(&sample[..len]).err();
+    error.is_none_or(|error| len == SAMPLE && error.error_len().is_none()) // a character may be cut off
+}
+
+/// Another one for every content, and every coding of it, that tells nothing of the file. One that is not
+/// `settled` differs by the time when it was read, unless all of its content is at hand.
+fn etag(stamp: Stamp, content: &Content, coding: Coding, unsettled: Option<SystemTime>) -> String {
+    let mut hash = DefaultHasher::new();
+    match content {
+        Content::Memory(bytes) => (stamp, bytes).hash(&mut hash),
+        Content::File(_) => (stamp, unsettled).hash(&mut hash),
+    }
+    format!("\"{:016x}{}\"", hash.finish(), coding.suffix())
 }
 
 /// Returns the content of a small file. If it is being changed just now, it is left where it is.
@@ -133,16 +180,25 @@ impl Stamp {
         }
     }
 
-    /// A date that can be written, and is not to come (RFC 9110, section 8.8.2.1).
-    fn modified(&self, now: SystemTime) -> SystemTime {
-        let now = now.duration_since(UNIX_EPOCH).map_or(0, |age| age.as_secs());
-        let seconds = u64::try_from(self.modified.0).unwrap_or(0).min(now).min(LAST_SECOND);
-        UNIX_EPOCH + Duration::from_secs(seconds)
+    /// Returns whether no change can follow within the same tick of the file system's clock. The time of the
+    /// last change of the metadata counts, which no tool can set.
+    fn is_settled(&self, now: SystemTime) -> bool {
+        let changed = seconds(self.changed.0);
+        now.duration_since(UNIX_EPOCH + changed).is_ok_and(|age| age >= SETTLED)
     }
 
-    /// Another one for every content, and every coding of it.
-    fn etag(&self, coding: Coding) -> String {
-        let Stamp { inode, size, modified: (seconds, nanos), .. } = self;
-        format!("\"{inode:x}-{size:x}-{seconds:x}.{nanos:x}{}\"", coding.suffix())
+    /// Returns when the file was changed, to the second.
+    fn modified(&self) -> SystemTime {
+        UNIX_EPOCH + seconds(self.modified.0)
     }
+
+    /// Returns that time as it is written: not one that is to come (RFC 9110, section 8.8.2.1).
+    fn shown(&self, now: SystemTime) -> SystemTime {
+        self.modified().min(now)
+    }
+}
+
+/// Seconds from 1970 on, as far as a date can be written for them.
+fn seconds(since_epoch: i64) -> Duration {
+    Duration::from_secs(u64::try_from(since_epoch).unwrap_or(0).min(LAST_SECOND))
 }

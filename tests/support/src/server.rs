@@ -7,7 +7,7 @@ use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::path::PathBuf;
-use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::process::{Child, ChildStderr, Command, ExitStatus, Output, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -202,6 +202,11 @@ impl Server {
         let path = format!("/proc/{}/stat", self.pid());
         let stopped = || std::fs::read_to_string(&path).unwrap().contains(") T ").then_some(());
         wait_until("the server is suspended", stopped);
+    }
+
+    /// Returns its standard error, if its command has made a pipe of that.
+    pub fn stderr(&mut self) -> ChildStderr {
+        self.child.stderr.take().expect("a pipe that has not been taken")
     }
 
     /// Waits for the server to exit.

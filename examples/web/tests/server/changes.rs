@@ -42,6 +42,75 @@ fn changes_are_seen_within_a_second() {
     }
 }
 
+/// Lost otherwise: a page, glued from two; or the old one, to a client that is told that it is the new one.
+#[test]
+fn files_of_the_same_size_and_time_have_different_etags() {
+    let large = [vec![b'a'; 100_000], vec![b'b'; 100_000]];
+    for [one_content, other_content] in [[&b"one"[..], b"two"], [&large[0], &large[1]]] {
+        let site = Site::new(&[("a.bin", one_content), ("other.bin", other_content)]);
+        let first = site.get("/a.bin");
+        fs::rename(site.path("other.bin"), site.path("a.bin")).unwrap();
+        seen(&site, "/a.bin", |reply| reply.body == other_content);
+        let etag = first.header("ETag").unwrap();
+        assert_eq!(first.header("Last-Modified"), site.get("/a.bin").header("Last-Modified"));
+        assert_eq!(site.get_with("/a.bin", &[("If-None-Match", etag)]).status, 200);
+        assert_eq!(site.get_with("/a.bin", &[("If-Range", etag), ("Range", "bytes=1-")]).status, 200, "all of it");
+    }
+}
+
+/// Lost otherwise: a release that is put in place by the flip of a link, or of a folder.
+#[test]
+fn a_root_is_what_its_path_names_now() {
+    let config = "host default current\n";
+    let site = Site { folder: layout("", &[]), ..Site::new(&[]) };
+    let (folder, old_server) = (site.folder, site.server);
+    drop(old_server);
+    let at = |name: &str| folder.path().join(name);
+    for release in ["one", "two"] {
+        write(&at(release).join("index.html"), release.as_bytes());
+    }
+    std::os::unix::fs::symlink("one", at("current")).unwrap();
+    fs::write(at("web.conf"), config).unwrap();
+    let server = Server::spawn(in_folder(&folder, &[]), 1);
+    let site = Site { folder, server };
+    let at = |name: &str| site.folder.path().join(name);
+    assert_eq!(site.get("/").text(), "one");
+    std::os::unix::fs::symlink("two", at("next")).unwrap();
+    fs::rename(at("next"), at("current")).unwrap();
+    seen(&site, "/", |reply| reply.text() == "two");
+    fs::remove_dir_all(at("two")).unwrap();
+    seen(&site, "/", |reply| reply.status == 404);
+    assert_eq!(site.get("/").status, 404, "and no page that says that there is none");
+    write(&at("two").join("index.html"), b"anew");
+    seen(&site, "/", |reply| reply.text() == "anew");
+    std::os::unix::fs::symlink(at("secret.txt"), at("two/link.txt")).unwrap();
+    assert_eq!(site.get("/link.txt").status, 403, "confined all the same");
+}
+
+/// Lost otherwise: the space of a file that was deleted, for as long as the server runs.
+#[test]
+fn a_file_that_is_not_asked_for_is_let_go() {
+    let site = Site::new(&[("a.bin", &vec![b'x'; 200_000])]);
+    let before = site.server.descriptors();
+    site.get("/a.bin");
+    assert_eq!(site.server.descriptors(), before + 1, "it is held");
+    fs::remove_file(site.path("a.bin")).unwrap();
+    wait_until("it is let go", || (site.server.descriptors() == before).then_some(()));
+    site.server.wait_until_asleep();
+}
+
+/// Lost otherwise: what changed a minute ago, to a clock that was wrong when it did.
+#[test]
+fn a_time_to_come_is_not_told_and_not_believed() {
+    let site = Site::new(&[("a.txt", b"a")]);
+    set_modified(&site.path("a.txt"), SystemTime::now() + Duration::from_secs(3600));
+    let reply = site.get("/a.txt");
+    let time = |name| httpdate::parse_http_date(reply.header(name).unwrap()).unwrap();
+    assert!(time("Last-Modified") <= time("Date"), "{:?}", reply.headers);
+    let since = reply.header("Last-Modified").unwrap();
+    assert_eq!(site.get_with("/a.txt", &[("If-Modified-Since", since)]).status, 200);
+}
+
 /// Lost otherwise: system calls; and what is compressed beside a file, when it comes or goes.
 #[test]
 fn what_lies_beside_a_file_may_change_too() {

@@ -13,6 +13,25 @@ fn compressed() -> Site {
     ])
 }
 
+/// Lost otherwise: what `pigz -k` or `brotli -k` have made, whose copies of a time lack the part below a second.
+#[test]
+fn a_form_whose_time_was_cut_is_as_old_as_its_file() {
+    let at = |seconds, nanos| UNIX_EPOCH + Duration::new(MODIFIED + seconds, nanos);
+    for (plain, beside, sent) in [
+        (at(0, 123_456_789), at(0, 0), "gzipped"),
+        (at(0, 123_456_789), at(0, 123_456_000), "gzipped"),
+        (at(0, 123_456_789), at(0, 123_456_788), "plain"),
+        (at(0, 123_456_789), at(0, 122_000_000), "plain"),
+        (at(1, 0), at(0, 0), "plain"),
+    ] {
+        let site = Site::new(&[("a.js", b"plain"), ("a.js.gz", b"gzipped")]);
+        set_modified(&site.path("a.js"), plain);
+        set_modified(&site.path("a.js.gz"), beside);
+        let reply = site.get_with("/a.js", &[("Accept-Encoding", "gzip")]);
+        assert_eq!((reply.text(), reply.header("Vary").is_some()), (sent, sent == "gzipped"), "{plain:?} {beside:?}");
+    }
+}
+
 /// Lost otherwise: bandwidth; or the content, to who does not understand a coding.
 #[test]
 fn a_client_gets_the_best_of_what_it_accepts() {

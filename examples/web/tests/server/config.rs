@@ -5,8 +5,8 @@ use super::*;
 /// Lost otherwise: one site's visitors, to another.
 #[test]
 fn hosts_are_told_apart_by_name() {
-    let config =
-        "# two of them\nhost default www\nhost A.example www/a # inside\n\thost  [::1]\twww/b\nhost 127.0.0.1 www/b\n";
+    let config = "# two of them\nhost default www\nhost A.example www/a # inside\n\thost  [::1]\twww/b\nhost 127.0.0.1 www/b\n\
+        host Dotted.Example. www/b\nhost [0:0::2] www/b\n";
     let site = Site::with(config, &[("i.txt", b"default"), ("a/i.txt", b"a"), ("b/i.txt", b"b")]);
     for (host, text) in [
         ("a.example", "a"),
@@ -14,6 +14,10 @@ fn hosts_are_told_apart_by_name() {
         ("a.example:8080", "a"),
         ("a.example.", "a"),
         ("a.example:", "a"),
+        ("dotted.example", "b"),
+        ("DOTTED.example.:80", "b"),
+        ("[0:0:0:0:0:0:0:1]", "b"),
+        ("[::2]", "b"),
         ("b.example", "default"),
         ("xa.example", "default"),
         ("", "default"),
@@ -65,6 +69,9 @@ fn a_mistake_is_told_with_file_line_and_reason() {
         ("host default www\nparameter timeuot 1\n", ":2:", "no parameter"),
         ("# nothing\n", ":", "names no host"),
         ("", ":", "names no host"),
+        ("host a. www\nhost A www\n", ":2:", "already"),
+        ("host Default www\nhost default www\n", ":2:", "already"),
+        ("host default www\nparameter dotfiles maybe\n", ":2:", "neither on nor off"),
     ] {
         let folder = layout(config, &[]);
         for args in [&["--check"][..], &[]] {
@@ -118,6 +125,56 @@ fn without_a_configuration_it_serves_www() {
     let named = run(test_support::command(env!("CARGO_BIN_EXE_web"), &["--config", "/no/such/web.conf"]));
     let text = String::from_utf8(named.stderr).unwrap();
     assert!(text.starts_with("web: /no/such/web.conf: it cannot be read: No such file"), "{text}");
+}
+
+/// Lost otherwise: every host's files, to those of another folder.
+#[test]
+fn a_configuration_that_is_gone_is_a_mistake() {
+    let folder = layout(
+        "\u{feff}host Default www/new # behind a byte order mark\n",
+        &[("new/a.txt", b"new"), ("a.txt", b"old")],
+    );
+    let log = folder.path().join("log");
+    let mut command = test_support::command(env!("CARGO_BIN_EXE_web"), &["--listen", "127.0.0.1:0"]);
+    command.current_dir(folder.path()).stderr(fs::File::create(&log).unwrap());
+    let site = Site { server: Server::spawn(command, 1), folder };
+    assert_eq!(site.get("/a.txt").text(), "new");
+    fs::remove_file(site.folder.path().join("web.conf")).unwrap();
+    site.server.signal("HUP");
+    wait_until("it is logged", || {
+        fs::read_to_string(&log).unwrap().contains("the old configuration stays").then_some(())
+    });
+    assert_eq!(site.get("/a.txt").text(), "new");
+}
+
+/// Lost otherwise: a start, or a reload, with more hosts than descriptors; or a small server, to what a large one
+/// would need.
+#[test]
+#[cfg(target_os = "linux")]
+fn descriptors_are_reserved_before_the_roots_are_opened() {
+    let hosts = |n: usize| (0..n).map(|n| format!("host h{n}.example www\n")).collect::<String>();
+    let folder = layout(&hosts(1030), &[("a.txt", b"a")]);
+    let log = folder.path().join("log");
+    let limited = |soft: &str, hard: &str, args: &[&str]| {
+        let web = in_folder(&folder, args);
+        let mut command = Command::new("sh");
+        command.args(["-c", &format!("ulimit -Sn {soft} && ulimit -Hn {hard} && exec \"$@\""), "sh"]);
+        command.arg(web.get_program()).args(web.get_args()).env_remove("RUST_LOG").stdin(std::process::Stdio::null());
+        command
+    };
+    let mut command = limited("1024", "20000", &[]);
+    command.stderr(fs::File::create(&log).unwrap());
+    let server = Server::spawn(command, 1);
+    let ask = |host| one(&server.send(&request("GET", "/a.txt", &[("Host", host)])).answer(), "GET").status;
+    assert_eq!((ask("h1029.example"), ask("h1030.example")), (200, 404));
+    fs::write(folder.path().join("web.conf"), hosts(4000)).unwrap();
+    server.signal("HUP");
+    wait_until("the new hosts are there", || (ask("h3999.example") == 200).then_some(()));
+    assert_eq!(fs::read_to_string(&log).unwrap(), "");
+
+    fs::write(folder.path().join("web.conf"), hosts(1)).unwrap();
+    let small = Server::spawn(limited("256", "256", &["--max-clients", "1"]), 1);
+    assert_eq!(one(&small.send(&request("GET", "/a.txt", &[("Host", "h0.example")])).answer(), "GET").status, 200);
 }
 
 /// Lost otherwise: scripts, and operators who mistype.

@@ -89,8 +89,32 @@ fn the_one_too_many_reads_a_503() {
     let site = Site { folder, server };
     let held = [site.server.send(b"GET"), site.server.send(b"GET")];
     wait_until("both are in", || (site.get("/a.txt").status == 503).then_some(()));
+    assert_eq!(site.ask("HEAD", "/a.txt", &[]).status, 503, "whose response has no content");
     drop(held);
     wait_until("there is a place again", || (site.get("/a.txt").status == 200).then_some(()));
+}
+
+/// Lost otherwise: every client, to a log that nothing reads; and the number of the lines that are missing from it.
+#[test]
+fn a_log_that_nothing_reads_holds_up_no_client() {
+    let folder = layout("host default www\n", &[("a.txt", b"a")]);
+    let mut command = in_folder(&folder, &["-d"]);
+    command.stderr(std::process::Stdio::piped());
+    let site = Site { server: Server::spawn(command, 1), folder };
+    let long = format!("/a.txt?{}", "x".repeat(4000));
+    for _ in 0..200 {
+        assert_eq!(site.get(&long).status, 200);
+    }
+    let Site { mut server, .. } = site;
+    let mut stderr = server.stderr();
+    let text = std::thread::spawn(move || {
+        let mut text = String::new();
+        std::io::Read::read_to_string(&mut stderr, &mut text).map(|_| text)
+    });
+    server.signal("TERM");
+    assert!(server.wait().success());
+    let text = text.join().unwrap().unwrap();
+    assert!(text.contains("lines were dropped here: nothing read them)\n"), "they are counted");
 }
 
 /// Lost otherwise: the other clients' descriptors, to a few that ask for the same file under many names,

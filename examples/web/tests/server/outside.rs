@@ -42,7 +42,8 @@ fn no_path_leads_out() {
 /// Lost otherwise: the same, to a user who can make a link beneath a root, or to a client that chooses a Host.
 #[test]
 fn no_link_leads_out() {
-    let site = Site::new(&[("a/b.txt", b"inside"), ("index.html", b"root")]);
+    let config = "host default www\nparameter dotfiles on\n"; // the folder for tests has a dot in its name
+    let site = Site::with(config, &[("a/b.txt", b"inside"), ("index.html", b"root")]);
     let outside = site.folder.path();
     let secret = outside.join("secret.txt");
     for (link, to) in [
@@ -54,6 +55,8 @@ fn no_link_leads_out() {
         ("a/deep.txt", Path::new("../../secret.txt")),
         ("a/inside.txt", Path::new("../a/b.txt")),
         ("inside", Path::new("a")),
+        ("absolute_inside", site.path("a").as_path()),
+        ("a/out_and_in.txt", Path::new("../../www/a/b.txt")),
         ("proc", Path::new("/proc/self/root")),
         ("nowhere.txt", Path::new("none")),
         ("loop.txt", Path::new("loop.txt")),
@@ -80,11 +83,47 @@ fn no_link_leads_out() {
         assert_eq!((reply.status, reply.text().contains(SECRET)), (status, false), "{target}");
     }
     // Those that lead somewhere beneath the root may.
-    assert_eq!((site.get("/a/inside.txt").text(), site.get("/inside/b.txt").text()), ("inside", "inside"));
+    for target in ["/a/inside.txt", "/inside/b.txt", "/absolute_inside/b.txt", "/a/out_and_in.txt"] {
+        assert_eq!(site.get(target).text(), "inside", "{target}");
+    }
+    assert_eq!(site.get("/absolute_inside").status, 301);
     for host in ["..", "../secret.txt", "%2e%2e", "/"] {
         let reply = site.get_with("/secret.txt", &[("Host", host)]);
         assert!(matches!(reply.status, 400 | 404) && !reply.text().contains(SECRET), "{host}");
     }
+}
+
+/// Lost otherwise: what tools leave in a folder, to a stranger; or a certificate, whose issuer looks there.
+#[test]
+fn names_with_a_dot_are_not_served_unless_they_are_allowed() {
+    let files: &[(&str, &[u8])] =
+        &[(".git/config", b"x"), (".env", b"x"), ("a/.b", b"x"), (".well-known/c", b"c"), (".well-known/.d", b"x")];
+    let closed = Site::new(files);
+    for target in ["/.git/config", "/.git", "/.git/", "/.env", "/%2eenv", "/a/.b", "/.well-known/.d", "/./.env"] {
+        assert_eq!(closed.get(target).status, 404, "{target}");
+    }
+    assert_eq!(closed.get("/.well-known/c").text(), "c");
+    let open = Site::with("host default www\nparameter dotfiles on\n", files);
+    for (target, status) in [("/.git/config", 200), ("/.git", 301), ("/a/.b", 200), ("/..", 400)] {
+        assert_eq!(open.get(target).status, status, "{target}");
+    }
+}
+
+/// Lost otherwise: the writer of a pipe that is not for the web, which would find its reader gone.
+#[test]
+fn a_pipe_is_never_opened() {
+    let site = Site::new(&[]);
+    let path = site.path("pipe");
+    assert!(Command::new("mkfifo").arg(&path).status().unwrap().success());
+    let (sender, opened) = std::sync::mpsc::channel();
+    let writer = path.clone();
+    std::thread::spawn(move || sender.send(fs::File::options().write(true).open(writer).is_ok()));
+    for _ in 0..20 {
+        assert_eq!(site.get("/pipe").status, 403);
+        assert!(opened.try_recv().is_err(), "the writer still waits");
+    }
+    fs::File::open(&path).unwrap();
+    assert_eq!(opened.recv(), Ok(true));
 }
 
 /// Lost otherwise: the same, where the kernel cannot open beneath a folder.

@@ -120,6 +120,44 @@ fn a_host_without_a_page_says_how_to_install_one() {
     assert_eq!(site.get("/").text(), "installed", "at once");
 }
 
+/// Lost otherwise: a folder, to a client that cannot follow; or the truth about what was sent.
+#[test]
+fn a_client_is_sent_to_an_address_that_is_one() {
+    let site = Site::new(&[("\u{e4} \"b\"/index.html", b"a"), ("c/index.html", b"c")]);
+    assert_eq!(site.get("/\u{e4}%20%22b%22").header("Location"), Some("/%C3%A4%20%22b%22/"));
+    assert_eq!(site.get("/c?\u{e4}=\"<\\>").header("Location"), Some("/c/?%C3%A4=%22%3C%5C%3E"));
+    let long = format!("/c?{}", "q".repeat(6000));
+    assert_eq!(site.get(&long).header("Location"), Some(&*long.replace("/c?", "/c/?")));
+    assert_eq!(site.get(&format!("/c?{}", "q".repeat(8000))).status, 414, "its head would be too long");
+}
+
+/// Lost otherwise: texts in an encoding that is not declared, or is another one; and files that a browser would
+/// play, or keep.
+#[test]
+fn types_say_what_is_known() {
+    let large = [&vec![b'a'; 65_535][..], "\u{e4}".as_bytes()].concat();
+    let site = Site::new(&[
+        ("utf8.txt", "\u{e4}".as_bytes()),
+        ("latin1.txt", b"caf\xe9"),
+        ("latin1.html", b"<meta charset=iso-8859-1>\xe9"),
+        ("cut.txt", &large),
+        ("a.ts", b"x"),
+        ("a.zst", b"x"),
+        ("a.sqlite", b"x"),
+    ]);
+    for (name, media) in [
+        ("utf8.txt", "text/plain; charset=utf-8"),
+        ("latin1.txt", "text/plain"),
+        ("latin1.html", "text/html"),
+        ("cut.txt", "text/plain; charset=utf-8"),
+        ("a.ts", "video/mp2t"),
+        ("a.zst", "application/zstd"),
+        ("a.sqlite", "application/vnd.sqlite3"),
+    ] {
+        assert_eq!(site.get(&format!("/{name}")).header("Content-Type"), Some(media), "{name}");
+    }
+}
+
 /// Lost otherwise: files with unusual names, or those of others.
 #[test]
 fn paths_are_decoded_once() {
@@ -208,6 +246,9 @@ fn what_is_no_request_is_told_so() {
         (431, format!("GET / HTTP/1.1\r\nHost: a\r\n{}\r\n", format!("a: {long}\r\n").repeat(4))),
         (431, format!("GET / HTTP/1.1\r\nHost: a\r\n{}\r\n", "a: b\r\n".repeat(200))),
         (505, "GET / HTTP/3.0\r\nHost: a\r\n\r\n".to_owned()),
+        (501, format!("{long} / HTTP/1.1\r\nHost: a\r\n\r\n")),
+        (501, format!("{} / HTTP/1.1\r\nHost: a\r\n\r\n", &long[..40])),
+        (501, long.clone()),
     ] {
         let reply = one(&site.server.send(bytes.as_bytes()).answer(), "GET");
         assert_eq!((reply.status, reply.closes()), (status, true), "{}", &bytes[..20]);
@@ -241,5 +282,36 @@ fn with_d_requests_are_logged_in_the_common_format() {
         assert!(line.starts_with("127.0.0.1 - - [") && line.ends_with(end), "{line}");
         let date = &line["127.0.0.1 - - [".len()..line.len() - end.len()];
         assert!(date.len() == 20 && date.matches('/').count() == 2 && date.matches(':').count() == 3, "{date}");
+    }
+}
+
+/// Lost otherwise: who sent what was refused.
+#[test]
+fn with_d_refusals_are_logged_too() {
+    let folder = layout("host default www\n", &[("a.txt", b"four")]);
+    let log = folder.path().join("log");
+    let mut command = in_folder(&folder, &["-d"]);
+    command.stderr(fs::File::create(&log).unwrap());
+    let site = Site { server: Server::spawn(command, 1), folder };
+    let long = "x".repeat(9000);
+    let refusals = [
+        ("GET /a HTTP/1.1\r\n\r\n".to_owned(), "\"GET /a\" 400 "),
+        ("nonsense\r\n\r\n".to_owned(), "\"-\" 400 "),
+        ("POST /p HTTP/1.1\r\nHost: a\r\nContent-Length: 10000000000\r\n\r\n".to_owned(), "\"POST /p\" 413 "),
+        (format!("GET /{long}"), "\"GET -\" 414 "),
+        ("GET /e HTTP/1.1\r\nHost: a\r\nExpect: x\r\n\r\n".to_owned(), "\"GET /e\" 417 "),
+        (format!("{long} /"), "\"-\" 501 "),
+        ("CONNECT a:1 HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(), "\"CONNECT a:1\" 501 "),
+        ("HEAD /v HTTP/3.0\r\nHost: a\r\n\r\n".to_owned(), "\"HEAD /v\" 505 -"),
+    ];
+    for (n, (bytes, line)) in refusals.iter().enumerate() {
+        let answer = site.server.send(bytes.as_bytes()).answer();
+        let status = format!("HTTP/1.1 {}", line.rsplit("\" ").next().unwrap().get(..3).unwrap());
+        assert!(answer.starts_with(status.as_bytes()), "{line}: {}", String::from_utf8_lossy(&answer));
+        wait_until("a line is logged", || {
+            let text = fs::read_to_string(&log).unwrap();
+            let lines: Vec<&str> = text.lines().filter(|line| line.contains(" - - [")).collect();
+            (lines.len() == n + 1 && lines[n].contains(line)).then_some(())
+        });
     }
 }
