@@ -1,8 +1,7 @@
 //! The command line of the `pollstack` server.
 
 use clap::Parser;
-use pollstack::net::Address;
-use pollstack::server::{duration, positive};
+use pollstack::server::{AddressList, duration, positive};
 use std::time::Duration;
 
 /// A bounded, blocking LIFO stack over TCP.
@@ -16,9 +15,9 @@ pub(crate) struct Options {
     /// Listen on IP:PORT, [IPV6]:PORT or unix:PATH; may be repeated
     ///
     /// Port 0 takes a free port. The clients of all addresses count together.
-    #[arg(long = "listen", value_name = "ADDR", env = "POLLSTACK_LISTEN", value_delimiter = ',')]
+    #[arg(long = "listen", value_name = "ADDR", env = "POLLSTACK_LISTEN")]
     #[arg(default_value = "127.0.0.1:8080", help_heading = "Network")]
-    pub(crate) listen: Vec<Address>,
+    pub(crate) listen: Vec<AddressList>,
 
     /// How many connections may wait in the kernel to be accepted, per address
     ///

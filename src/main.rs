@@ -2,7 +2,6 @@
 
 mod cli;
 
-use clap::Parser;
 use cli::Options;
 use pollstack::stack::{StackService, wire};
 use pollstack::{EventLoop, ListenerConfig, Overload, descriptors, server};
@@ -10,7 +9,7 @@ use std::error::Error;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let options = Options::parse();
+    let options = server::options::<Options>("pollstack");
     server::start_log();
     server::exit("pollstack", serve(&options))
 }
@@ -25,10 +24,8 @@ fn serve(options: &Options) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-fn listen(options: &Options) -> Result<ListenerConfig, Box<dyn Error>> {
-    let (first, rest) = options.listen.split_first().ok_or("--listen: no address is given")?;
+fn listen(options: &Options) -> Result<ListenerConfig, String> {
     let overload = Overload::EvictOldest { after: options.evict_after, otherwise: wire::BUSY.into() };
-    let listen =
-        ListenerConfig::new(first.clone()).backlog(options.backlog).max_conns(options.max_clients).overload(overload);
-    Ok(rest.iter().cloned().fold(listen, ListenerConfig::address))
+    let listen = server::listen_on(options.listen.iter().flat_map(|list| &list.0))?;
+    Ok(listen.backlog(options.backlog).max_conns(options.max_clients).overload(overload))
 }

@@ -266,7 +266,8 @@ impl FromStr for Address {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         match text.strip_prefix("unix:") {
-            Some("") => Err(ParseAddressError(text.to_owned())),
+            // An abstract name, which other programs write so: as a file's name it would be a trap.
+            Some(path) if path.is_empty() || path.starts_with('@') => Err(ParseAddressError(text.to_owned())),
             Some(path) => Ok(Address::Unix(path.into())),
             None => text.parse().map(Address::Tcp).map_err(|_| ParseAddressError(text.to_owned())),
         }
@@ -294,7 +295,8 @@ pub struct ParseAddressError(String);
 
 impl fmt::Display for ParseAddressError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "`{}` is not an address; write IP:PORT, [IPV6]:PORT or unix:PATH", self.0)
+        let hint = if self.0.starts_with("unix:@") { "; a file of this name is unix:./@NAME" } else { "" };
+        write!(f, "`{}` is not an address; write IP:PORT, [IPV6]:PORT or unix:PATH{hint}", self.0)
     }
 }
 

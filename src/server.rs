@@ -3,16 +3,105 @@
 
 use crate::event_loop::EventLoop;
 use crate::id::ListenerId;
-use crate::net::{Address, OnMio};
+use crate::listener::ListenerConfig;
+use crate::net::{Address, OnMio, ParseAddressError};
 use crate::service::Service;
 use crate::writer::Writer;
+use clap::Parser;
+use clap::error::{ContextKind, ContextValue};
 use env_logger::WriteStyle;
 use std::error::Error;
-use std::io::{self, IsTerminal};
+use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 use std::str::FromStr;
 use std::sync::LazyLock;
 use std::time::Duration;
+
+/// Returns the options that the process was started with, or ends it: with the help or the version if that was
+/// asked for, else with status 2 and one line on standard error, behind `name`, that says what is wrong.
+///
+/// An empty environment variable is none. A value may begin with a hyphen: `--grace -1s` is a time that cannot
+/// be, not an option.
+pub fn options<P: Parser>(name: &str) -> P {
+    let mut command = P::command();
+    for arg in P::command().get_arguments() {
+        let id = arg.get_id().as_str().to_owned();
+        let empty = arg.get_env().is_some_and(|name| std::env::var_os(name).is_some_and(|value| value.is_empty()));
+        let takes_value = arg.get_action().takes_values() && !arg.is_positional();
+        command = command.mut_arg(id, |arg| {
+            let arg = if empty { arg.env(None::<&'static str>) } else { arg };
+            if takes_value { arg.allow_hyphen_values(true) } else { arg }
+        });
+    }
+    command.build();
+    let matches = command.clone().try_get_matches();
+    let parsed = matches.and_then(|matches| P::from_arg_matches(&matches).map_err(|error| error.format(&mut command)));
+    parsed.unwrap_or_else(|error| {
+        if !error.use_stderr() {
+            error.exit();
+        }
+        let _ = writeln!(io::stderr(), "{name}: {}; see --help", one_line(&error, &command));
+        std::process::exit(error.exit_code());
+    })
+}
+
+/// Returns what is wrong with the arguments in one line, and with which variable if the value came from one.
+fn one_line(error: &clap::Error, command: &clap::Command) -> String {
+    let text = error.to_string();
+    let reason = text.trim_start_matches("error: ").split("\n\n").next().unwrap_or_default();
+    let words: Vec<&str> = reason.split_whitespace().collect();
+    let argument = match error.get(ContextKind::InvalidArg) {
+        Some(ContextValue::String(argument)) => command.get_arguments().find(|arg| arg.to_string() == *argument),
+        _ => None,
+    };
+    let option = argument.and_then(|arg| Some((arg.get_env()?.to_owned(), format!("--{}", arg.get_long()?))));
+    let is_given = |option: &str| std::env::args().any(|arg| arg.split('=').next() == Some(option));
+    let variable = option.filter(|(name, option)| std::env::var_os(name).is_some() && !is_given(option));
+    let variable = variable.map_or_else(String::new, |(name, _)| format!(" (from {})", name.to_string_lossy()));
+    words.join(" ") + &variable
+}
+
+/// The value of `--listen`: an address, or several with commas between them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AddressList(pub Vec<Address>);
+
+impl FromStr for AddressList {
+    type Err = ParseAddressError;
+
+    /// A comma belongs to a Unix path if no address follows it.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let mut addresses: Vec<Address> = Vec::new();
+        for part in text.split(',') {
+            match (part.parse(), addresses.last_mut()) {
+                (Ok(address), _) => addresses.push(address),
+                (Err(_), Some(Address::Unix(path))) => {
+                    path.as_mut_os_string().push(",");
+                    path.as_mut_os_string().push(part);
+                }
+                (Err(error), _) => return Err(error),
+            }
+        }
+        Ok(AddressList(addresses))
+    }
+}
+
+/// Returns a listener of all these addresses.
+///
+/// # Errors
+/// A text that names an address that is there twice.
+pub fn listen_on<'a>(addresses: impl IntoIterator<Item = &'a Address>) -> Result<ListenerConfig, String> {
+    let mut config = ListenerConfig::unbound();
+    let mut seen: Vec<&Address> = Vec::new();
+    for address in addresses {
+        let takes_any_port = matches!(address, Address::Tcp(at) if at.port() == 0);
+        if seen.contains(&address) && !takes_any_port {
+            return Err(format!("--listen {address}: this address is given twice"));
+        }
+        seen.push(address);
+        config = config.address(address.clone());
+    }
+    if seen.is_empty() { Err("--listen: no address is given".to_owned()) } else { Ok(config) }
+}
 
 /// How long a process that ends waits for the readers of its output and its log.
 const LAST_LINES: Duration = Duration::from_secs(1);
@@ -86,7 +175,7 @@ pub fn listening(address: &Address) -> String {
 }
 
 /// Announces the addresses of `listener` and runs the loop until a signal that
-/// [ends a server](crate::signals::StopSignals::terminating). Then it stops as
+/// [ends a server](crate::signals::terminating). Then it stops as
 /// [`StopSignals::run`](crate::signals::StopSignals::run) does, within `grace`.
 ///
 /// # Errors
@@ -97,7 +186,7 @@ pub fn run<S: Service, N: OnMio>(
     listener: ListenerId,
     grace: Duration,
 ) -> io::Result<()> {
-    let signals = crate::signals::StopSignals::terminating(server)?;
+    let signals = crate::signals::StopSignals::new(server, &crate::signals::terminating())?;
     announce(&server.addresses(listener)?);
     signals.run(server, grace)
 }
@@ -148,6 +237,27 @@ pub fn positive<T: FromStr<Err: ToString> + Default + PartialEq>(text: &str) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Lost otherwise: a socket whose path has a comma in it, or the second of two addresses.
+    #[test]
+    fn a_comma_is_a_separator_or_a_part_of_a_path() {
+        let list = |text: &str| text.parse().map(|AddressList(all)| all.iter().map(Address::to_string).collect());
+        let parsed: Result<Vec<String>, _> = list("127.0.0.1:1,unix:/a,b,c,[::1]:2,unix:/d");
+        assert_eq!(parsed.unwrap(), ["127.0.0.1:1", "unix:/a,b,c", "[::1]:2", "unix:/d"]);
+        for wrong in ["", ",", "127.0.0.1:1,", "127.0.0.1:1,b", "unix:", "unix:@a"] {
+            let parsed: Result<Vec<String>, _> = list(wrong);
+            assert!(parsed.is_err(), "{wrong:?}");
+        }
+    }
+
+    /// Lost otherwise: an hour, to a second server that is not there.
+    #[test]
+    fn an_address_is_given_once() {
+        let config = |text: &str| listen_on(&text.parse::<AddressList>().unwrap().0).map(drop);
+        assert!(config("127.0.0.1:0,127.0.0.1:0,[::1]:1,127.0.0.1:1").is_ok());
+        assert!(config("127.0.0.1:1,unix:/a,127.0.0.1:1").is_err_and(|error| error.contains("127.0.0.1:1")));
+        assert!(listen_on(&[]).is_err());
+    }
 
     /// Lost otherwise: every client, to a time of zero.
     #[test]

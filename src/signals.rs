@@ -21,6 +21,13 @@ pub fn survive_file_size_limit() {
     let _ = flag::register(SIGXFSZ, Arc::default()); // it cannot fail for a signal that exists
 }
 
+/// Returns the signals that end a server that reads nothing again on SIGHUP: SIGTERM, SIGINT, and SIGHUP, which
+/// comes when the terminal is closed. That is left out if the process was started with it ignored.
+pub fn terminating() -> Vec<i32> {
+    let hangup = (!ignores_hangup()).then_some(SIGHUP);
+    [SIGTERM, SIGINT].into_iter().chain(hangup).collect()
+}
+
 /// Returns whether the process was started with SIGHUP ignored, as by `nohup`.
 fn ignores_hangup() -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
@@ -91,17 +98,6 @@ impl StopSignals {
         let mut signals = Signals::new(signals)?;
         event_loop.net.mio().register_signals(&mut signals)?;
         Ok(StopSignals { signals, others: Vec::new(), handles: Vec::new() })
-    }
-
-    /// Takes over the signals that end a server: SIGTERM, SIGINT, and, unless the process was started with it
-    /// ignored, SIGHUP, which comes when the terminal is closed. For servers that read nothing again on
-    /// SIGHUP.
-    ///
-    /// # Errors
-    /// As [`new`](Self::new).
-    pub fn terminating<S: Service, N: OnMio>(event_loop: &EventLoop<S, N>) -> io::Result<Self> {
-        let signals = [SIGTERM, SIGINT, SIGHUP];
-        StopSignals::new(event_loop, if ignores_hangup() { &signals[..2] } else { &signals })
     }
 
     /// Takes over `signals`, too. They do not stop the loop; [`run_with`](Self::run_with) hands them over.

@@ -42,7 +42,8 @@ fn a_bad_argument_is_named_and_exits_with_2() {
     ] {
         let output = run(pollstack!(&args));
         assert_eq!(output.status.code(), Some(2), "{args:?}");
-        assert!(stderr(&output).contains(names), "{args:?}: {}", stderr(&output));
+        let text = stderr(&output);
+        assert!(text.contains(names) && text.lines().count() == 1, "{args:?}: {text}");
     }
 }
 
@@ -116,6 +117,99 @@ fn a_file_that_is_not_a_socket_is_left_alone() {
     assert_eq!(std::fs::read_to_string(file.path()).unwrap(), "precious");
 }
 
+/// Lost otherwise: a server on a Unix path, to another one that is started at the same moment, or its clients, to
+/// one that only asks whether it is there.
+#[test]
+#[cfg(target_os = "linux")]
+fn one_server_has_a_unix_path() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a,b.sock");
+    let address = format!("unix:{}", path.display());
+    for _ in 0..5 {
+        // A dead one is there.
+        let _ = std::fs::remove_file(&path);
+        drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+        let servers: Vec<_> = std::thread::scope(|scope| {
+            let start = || {
+                let mut command = pollstack!(&["--listen", &address, "--max-clients", "1"]);
+                command.stderr(std::process::Stdio::null());
+                Server::try_spawn(command, 1)
+            };
+            let threads: Vec<_> = (0..6).map(|_| scope.spawn(start)).collect();
+            threads.into_iter().filter_map(|thread| thread.join().unwrap()).collect()
+        });
+        let [server] = &servers[..] else { panic!("{} servers listen", servers.len()) };
+        assert_eq!(server.ready, [format!("listening on {address}")]);
+        let mut parked = std::os::unix::net::UnixStream::connect(&path).unwrap();
+        std::io::Write::write_all(&mut parked, &[0x80]).unwrap();
+        let second = run(pollstack!(&["--listen", &address]));
+        assert!(stderr(&second).contains("is another server running there?"), "{second:?}");
+        parked.set_read_timeout(Some(std::time::Duration::from_millis(100))).unwrap();
+        let waiting = std::io::Read::read(&mut parked, &mut [0]).unwrap_err();
+        assert_eq!(waiting.kind(), std::io::ErrorKind::WouldBlock, "the parked client is there");
+    }
+    // One that has bound its socket and does not listen yet.
+    let bound = folder.path().join("bound.sock");
+    let socket = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None).unwrap();
+    socket.bind(&socket2::SockAddr::unix(&bound).unwrap()).unwrap();
+    let output = run(pollstack!(&["--listen", &format!("unix:{}", bound.display())]));
+    assert!(stderr(&output).contains("is another server running there?") && bound.exists(), "{output:?}");
+    // An abstract name is no file's.
+    let output = run(pollstack!(&["--listen", "unix:@name"]));
+    assert!(output.status.code() == Some(2) && stderr(&output).contains("unix:./@NAME"), "{output:?}");
+}
+
+/// Lost otherwise: a server whose script sets a variable to nothing, or an hour's search for the option that has
+/// the wrong value.
+#[test]
+fn variables_are_named_and_empty_ones_are_none() {
+    let names = ["LISTEN", "CAPACITY", "MAX_CLIENTS", "EVICT_AFTER", "BACKLOG", "GRACE"];
+    let mut command = pollstack!(&["--listen", "127.0.0.1:0"]);
+    command.envs(names.map(|name| (format!("POLLSTACK_{name}"), "")));
+    Server::spawn(command, 1).stored(b"x");
+    for name in &names[1..] {
+        let mut command = pollstack!(&["--listen", "127.0.0.1:0"]);
+        command.env(format!("POLLSTACK_{name}"), "-1s");
+        let output = run(command);
+        let text = stderr(&output);
+        assert_eq!((output.status.code(), text.lines().count()), (Some(2), 1), "{text}");
+        assert!(text.contains(&format!("(from POLLSTACK_{name})")) && text.contains("'-1s'"), "{text}");
+    }
+    let mut command = pollstack!(&["--listen", "127.0.0.1:0", "--grace=-1s"]);
+    command.env("POLLSTACK_GRACE", "5s");
+    let text = stderr(&run(command));
+    assert!(text.contains("--grace") && !text.contains("from POLLSTACK"), "{text}");
+    let twice = run(pollstack!(&["--listen", "127.0.0.1:9", "--listen", "127.0.0.1:9"]));
+    assert!(stderr(&twice).contains("127.0.0.1:9: this address is given twice"), "{twice:?}");
+}
+
+/// Lost otherwise: the server, to a log file that reaches the size limit of the process; or every client, to a log
+/// that nothing reads.
+#[test]
+fn a_log_that_takes_nothing_more_holds_up_no_client() {
+    let logging = || {
+        let mut command = pollstack!(&["--listen", "127.0.0.1:0"]);
+        command.env("RUST_LOG", "debug");
+        command
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let program = logging();
+    let mut limited = std::process::Command::new("sh");
+    limited.args(["-c", "ulimit -f 8; exec \"$0\" \"$@\""]).arg(program.get_program()).args(program.get_args());
+    limited.env("RUST_LOG", "debug").stderr(std::fs::File::create(folder.path().join("log")).unwrap());
+    let mut unread = logging();
+    unread.stderr(std::process::Stdio::piped());
+    for command in [limited, unread] {
+        let mut server = Server::spawn(command, 1);
+        for _ in 0..3000 {
+            server.stored(b"x");
+            assert_eq!(server.popped(), b"x");
+        }
+        server.signal("TERM");
+        assert!(server.wait().success());
+    }
+}
+
 /// Lost otherwise: servers that listen on all addresses of both kinds, on one port.
 #[test]
 fn ipv4_and_ipv6_have_their_ports_apart() {
@@ -159,6 +253,27 @@ fn sigterm_serves_its_clients_and_exits_with_0() {
     slow.send(b"ow");
     assert_eq!(slow.answer(), [0x00]);
     assert!(server.wait().success());
+}
+
+/// Lost otherwise: the requests under way when a terminal is closed; or a server that was to outlive it.
+#[test]
+fn a_hangup_stops_it_unless_that_is_ignored() {
+    let mut server = start!(&["--grace", "30s"]);
+    let mut slow = server.send(&[4, b's']);
+    server.barrier();
+    server.signal("HUP");
+    let address = server.address();
+    wait_until("no client is accepted", || TcpStream::connect(address).is_err().then_some(()));
+    slow.send(b"low");
+    assert_eq!(slow.answer(), [0x00]);
+    assert!(server.wait().success());
+
+    let program = pollstack!(&["--listen", "127.0.0.1:0"]);
+    let mut command = std::process::Command::new("sh");
+    command.args(["-c", "trap '' HUP; exec \"$0\" \"$@\""]).arg(program.get_program()).args(program.get_args());
+    let ignoring = Server::spawn(command, 1);
+    ignoring.signal("HUP");
+    ignoring.stored(b"it lives");
 }
 
 /// Lost otherwise: the graceful stop, in the moment after the server has said that it is ready.

@@ -99,7 +99,11 @@ impl Kind {
             return self.start_at(address);
         }
         let program = self.program(setup)?;
-        let server = Server::try_spawn(ordinary(&program), if self == Kind::Chat { 2 } else { 1 });
+        let server = match self {
+            Kind::Accio => Server::try_spawn_on_stderr(ordinary(&program), 1),
+            Kind::Chat => Server::try_spawn(ordinary(&program), 2),
+            _ => Server::try_spawn(ordinary(&program), 1),
+        };
         let server = server.ok_or("it does not start")?;
         let address = server.address();
         let address = SocketAddr::from(([127, 0, 0, 1], address.port()));

@@ -3,4 +3,4 @@
 mod service;
 pub mod upload;
 
-pub use service::Accio;
+pub use service::{Accio, Results};

@@ -10,15 +10,14 @@
 //! (printf 'confirm-accio\r\nconfirm-accio-again\r\n\r\n'; cat README.md) | nc -N 127.0.0.1 5000
 //! ```
 
-use accio::Accio;
 use accio::upload::Folder;
+use accio::{Accio, Results};
 use clap::Parser;
-use pollstack::net::Address;
-use pollstack::server::{self, announce, duration, patience};
-use pollstack::signals::{SIGINT, SIGQUIT, SIGTERM, StopSignals};
-use pollstack::{EventLoop, ListenerConfig, Overload, descriptors};
+use pollstack::net::{Address, Handle};
+use pollstack::server::{self, duration, patience};
+use pollstack::signals::{SIGQUIT, StopSignals, terminating};
+use pollstack::{EventLoop, Overload, descriptors};
 use std::error::Error;
-use std::io::{self, Write};
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -36,7 +35,7 @@ const TURN_BYTES: usize = 1024 * 1024;
   (printf 'confirm-accio\\r\\nconfirm-accio-again\\r\\n\\r\\n'; cat FILE) | nc -N 127.0.0.1 5000"
 )]
 struct Options {
-    /// Listen on this port of all IPv4 interfaces; 0 takes a free one
+    /// Listen on this port of all IPv4 interfaces; 0 takes a free one. Where, is said on standard error
     #[arg(allow_negative_numbers = true)]
     port: u16,
 
@@ -68,21 +67,32 @@ struct Options {
 }
 
 fn main() -> ExitCode {
-    let options = Options::try_parse().unwrap_or_else(|error| refuse(&error));
+    let options: Options = server::options("ERROR");
     server::start_log();
     server::exit("ERROR", serve(&options))
 }
 
-/// Says in one line what is wrong with the arguments, or all that it was asked for.
-fn refuse(error: &clap::Error) -> ! {
-    if !error.use_stderr() {
-        error.exit();
+/// Standard output, which a full pipe does not block.
+struct Stdout {
+    /// Set when there is a loop to wake.
+    handle: Option<Handle>,
+    /// It cannot be written to, and it has been said why.
+    failing: bool,
+}
+
+impl Results for Stdout {
+    fn try_line(&mut self, line: &str) -> bool {
+        let Some(stdout) = server::stdout() else { return true };
+        if let Some(error) = stdout.error().filter(|_| !self.failing) {
+            log::error!("results cannot be written, and are lost: {error}");
+        }
+        self.failing = stdout.error().is_some();
+        let taken = stdout.try_write(format!("{line}\n").as_bytes());
+        if let Some(handle) = self.handle.clone().filter(|_| !taken) {
+            stdout.wake_when_written(handle);
+        }
+        taken
     }
-    let text = error.to_string();
-    let reason = text.trim_start_matches("error: ").split("\n\n").next().unwrap_or_default();
-    let words: Vec<&str> = reason.split_whitespace().collect();
-    let _ = writeln!(io::stderr(), "ERROR: {}; see --help", words.join(" "));
-    std::process::exit(error.exit_code());
 }
 
 fn serve(options: &Options) -> Result<(), Box<dyn Error>> {
@@ -91,13 +101,15 @@ fn serve(options: &Options) -> Result<(), Box<dyn Error>> {
     let files = if folder.is_some() { clients } else { 0 };
     let limits = descriptors::reserve(clients, files.saturating_add(options.listen.len()))
         .map_err(|error| format!("--parallel {clients}: {error}"))?;
-    let accio = Accio::new(options.timeout, folder, options.digest, io::stdout());
+    let accio = Accio::new(options.timeout, folder, options.digest, Stdout { handle: None, failing: false });
     let mut event_loop = EventLoop::with_limits(accio, limits.turn(TURN_BYTES))?;
-    let all_interfaces = ListenerConfig::new(Address::Tcp((Ipv4Addr::UNSPECIFIED, options.port).into()));
-    let listen = options.listen.iter().cloned().fold(all_interfaces, ListenerConfig::address);
+    let handle = event_loop.handle()?;
+    event_loop.call(|accio, _| accio.results.handle = Some(handle));
+    let all_interfaces = Address::Tcp((Ipv4Addr::UNSPECIFIED, options.port).into());
+    let listen = server::listen_on([&all_interfaces].into_iter().chain(&options.listen))?;
     let listener = event_loop.listen(listen.max_conns(clients).overload(Overload::Defer))?;
-    let signals = StopSignals::new(&event_loop, &[SIGINT, SIGQUIT, SIGTERM])?;
-    announce(&event_loop.addresses(listener)?);
+    let signals = StopSignals::new(&event_loop, &[&terminating()[..], &[SIGQUIT]].concat())?;
+    server::report(event_loop.addresses(listener)?.iter().map(server::listening));
     Ok(signals.run(&mut event_loop, options.grace)?)
 }
 

@@ -9,24 +9,46 @@
 
 use super::upload::{Folder, Received, Upload};
 use pollstack::{Closed, ConnId, Context, EofAction, ListenerId, Service};
-use std::collections::BTreeSet;
-use std::io::{self, Write};
+use std::collections::{BTreeSet, VecDeque};
+use std::io;
 use std::time::Duration;
 
 const ACCIO: &[u8] = b"accio\r\n";
 const CONFIRM: &[u8] = b"confirm-accio\r\n";
 const CONFIRM_AGAIN: &[u8] = b"confirm-accio-again\r\n\r\n";
 
+/// Results that wait at most, beside those of clients that were greeted. Only clients that leave before they are
+/// greeted can add more, and they have sent nothing.
+const MAX_WAITING: usize = 1000;
+
+/// Where the results go, a line each.
+pub trait Results {
+    /// Takes a line, or has the loop [woken](pollstack::Service::on_wake) when there is room for it.
+    fn try_line(&mut self, line: &str) -> bool;
+}
+
+/// For tests: takes everything.
+impl Results for Vec<u8> {
+    fn try_line(&mut self, line: &str) -> bool {
+        self.extend(line.bytes().chain([b'\n']));
+        true
+    }
+}
+
 /// A receiver of files.
-pub struct Accio<W> {
+pub struct Accio<R> {
     /// How long a client may be silent.
     timeout: Duration,
     /// Where files are saved, if they are.
     folder: Option<Folder>,
     /// Whether they are digested.
     digest: bool,
-    /// Where the results go, a line each.
-    pub results: W,
+    /// The place for results.
+    pub results: R,
+    /// Results that found no room.
+    waiting: VecDeque<String>,
+    /// The clients that are greeted when these have.
+    held: BTreeSet<ConnId>,
     /// The clients that have not begun with their file.
     greeted: BTreeSet<ConnId>,
     /// The last file could not be saved, and it has been said why.
@@ -49,11 +71,28 @@ enum Stage {
     Complete,
 }
 
-impl<W: Write> Accio<W> {
-    /// A server that gives up clients after `timeout` without a byte, and writes what it has
-    /// received to `results`.
-    pub fn new(timeout: Duration, folder: Option<Folder>, digest: bool, results: W) -> Self {
-        Accio { timeout, folder, digest, results, greeted: BTreeSet::new(), failing: false }
+impl<R: Results> Accio<R> {
+    /// A server that gives up clients after `timeout` without a byte, and tells `results` of what it has
+    /// received.
+    pub fn new(timeout: Duration, folder: Option<Folder>, digest: bool, results: R) -> Self {
+        let (held, greeted) = (BTreeSet::new(), BTreeSet::new());
+        Accio { timeout, folder, digest, results, waiting: VecDeque::new(), held, greeted, failing: false }
+    }
+
+    fn greet(&mut self, cx: &mut Context<'_>, id: ConnId) {
+        let _ = cx.send(id, ACCIO);
+        cx.set_deadline(id, cx.now().checked_add(self.timeout));
+        self.greeted.insert(id);
+    }
+
+    /// Reports a result, behind those that wait. While one waits, no client is greeted.
+    fn report(&mut self, line: String, was_greeted: bool) {
+        if self.waiting.is_empty() && self.results.try_line(&line) {
+            return;
+        }
+        if was_greeted || self.waiting.len() < MAX_WAITING {
+            self.waiting.push_back(line);
+        }
     }
 
     /// Takes what has come of a confirmation: nothing but that may come.
@@ -106,8 +145,8 @@ impl<W: Write> Accio<W> {
     fn conclude(&mut self, id: ConnId, client: Client) -> Option<Received> {
         let upload = client.upload?;
         let result = match client.stage {
-            Stage::Complete => upload.finish().map(Some),
-            Stage::Greeted | Stage::GreetedAgain | Stage::Sending => upload.fail().map(|()| None),
+            Stage::Complete => upload.finish(self.folder.as_mut()).map(Some),
+            Stage::Greeted | Stage::GreetedAgain | Stage::Sending => upload.fail(self.folder.as_mut()).map(|()| None),
         };
         match result {
             Ok(received) => {
@@ -122,17 +161,14 @@ impl<W: Write> Accio<W> {
     }
 }
 
-impl<W: Write> Service for Accio<W> {
+impl<R: Results> Service for Accio<R> {
     type Conn = Client;
 
     fn on_open(&mut self, cx: &mut Context<'_>, id: ConnId, _: ListenerId) -> Client {
         let upload = Upload::new(self.folder.as_mut(), self.digest);
         match &upload {
-            Ok(_) => {
-                let _ = cx.send(id, ACCIO);
-                cx.set_deadline(id, cx.now().checked_add(self.timeout));
-                self.greeted.insert(id);
-            }
+            Ok(_) if self.waiting.is_empty() => self.greet(cx, id),
+            Ok(_) => drop(self.held.insert(id)),
             Err(error) => {
                 self.complain(id, error);
                 cx.abort(id);
@@ -142,6 +178,10 @@ impl<W: Write> Service for Accio<W> {
     }
 
     fn on_data(&mut self, cx: &mut Context<'_>, id: ConnId, client: &mut Client, input: &[u8]) -> usize {
+        if self.held.contains(&id) {
+            cx.pause(id); // it speaks before it is greeted
+            return 0;
+        }
         cx.set_deadline(id, cx.now().checked_add(self.timeout));
         match client.stage {
             Stage::Greeted | Stage::GreetedAgain => self.confirm(cx, id, client, input),
@@ -159,16 +199,28 @@ impl<W: Write> Service for Accio<W> {
 
     fn on_close(&mut self, _: &mut Context<'_>, id: ConnId, client: Client, closed: Closed) {
         self.greeted.remove(&id);
+        let was_greeted = !self.held.remove(&id);
         log::debug!("{id}: {:?}", closed.reason);
         let line = self.conclude(id, client).map_or_else(|| "ERROR".to_owned(), |received| received.to_string());
-        let written = writeln!(self.results, "{line}").and_then(|()| self.results.flush());
-        if let Err(error) = written {
-            log::error!("{id}: cannot report {line}: {error}");
+        self.report(line, was_greeted);
+    }
+
+    /// There may be room for results again.
+    fn on_wake(&mut self, cx: &mut Context<'_>) {
+        while let Some(line) = self.waiting.front() {
+            if !self.results.try_line(line) {
+                return;
+            }
+            self.waiting.pop_front();
+        }
+        for id in std::mem::take(&mut self.held) {
+            self.greet(cx, id);
+            cx.resume(id);
         }
     }
 
     /// Files that have begun may still come to their end.
     fn on_shutdown(&mut self, cx: &mut Context<'_>) {
-        self.greeted.iter().for_each(|id| cx.abort(*id));
+        self.greeted.iter().chain(&self.held).for_each(|id| cx.abort(*id));
     }
 }

@@ -18,22 +18,43 @@ pub struct Folder {
 impl Folder {
     /// A folder for files to come. Their numbers follow those of the files that are there.
     pub fn open(path: &Path) -> io::Result<Folder> {
-        let mut last = 0;
-        for entry in fs::read_dir(path)? {
-            let name = entry?.file_name();
-            let number = name.to_str().and_then(|name| name.strip_suffix(".file")?.parse::<u32>().ok());
-            last = last.max(number.unwrap_or(0).into());
-        }
         drop(temporary(path)?); // a folder that cannot be written is an error at the start
-        Ok(Folder { path: path.to_owned(), last })
+        Ok(Folder { path: path.to_owned(), last: highest(path)? })
     }
 
     fn next(&mut self) -> io::Result<Saved> {
-        self.last += 1;
-        let path = self.path.join(format!("{}.file", self.last));
+        let path = self.next_path();
         Ok(Saved { file: temporary(&self.path)?, path })
     }
+
+    fn next_path(&mut self) -> PathBuf {
+        self.last += 1;
+        self.path.join(format!("{}.file", self.last))
+    }
+
+    /// Returns the next path behind all files that are there: another server may save in the same folder.
+    fn free_path(&mut self) -> io::Result<PathBuf> {
+        self.last = self.last.max(highest(&self.path)?);
+        Ok(self.next_path())
+    }
 }
+
+/// The highest number that is taken for one of ours. There is always a next one.
+const MAX_NUMBER: u64 = u64::MAX / 2;
+
+/// Returns the highest number of a file in a folder.
+fn highest(folder: &Path) -> io::Result<u64> {
+    let mut highest = 0;
+    for entry in fs::read_dir(folder)? {
+        let name = entry?.file_name();
+        let number = name.to_str().and_then(|name| name.strip_suffix(".file")?.parse().ok());
+        highest = highest.max(number.filter(|number| *number <= MAX_NUMBER).unwrap_or(0));
+    }
+    Ok(highest)
+}
+
+/// How often a file is given another name because a file has taken the last one meanwhile.
+const NAMES: usize = 100;
 
 /// A file under a temporary name, which is removed unless it gets another. Only a
 /// process that is killed leaves one behind.
@@ -48,17 +69,27 @@ struct Saved {
 }
 
 impl Saved {
-    /// Gives it its name. A file that has that name already stays.
-    fn keep(self) -> io::Result<File> {
-        Ok(self.file.persist_noclobber(self.path)?)
+    /// Gives it its name, or, if a file has taken that meanwhile, the next one that is free in `folder`.
+    fn keep(mut self, folder: &mut Folder) -> io::Result<File> {
+        for _ in 0..NAMES {
+            match self.file.persist_noclobber(&self.path) {
+                Err(taken) if taken.error.kind() == io::ErrorKind::AlreadyExists => {
+                    let path = folder.free_path()?;
+                    log::warn!("{} is taken; the file is saved as {}", self.path.display(), path.display());
+                    self = Saved { file: taken.file, path };
+                }
+                kept => return Ok(kept?),
+            }
+        }
+        Err(io::Error::other("other programs take every number in the folder"))
     }
 
     /// Keeps the word `ERROR` in the place of what has come.
-    fn keep_error(mut self) -> io::Result<File> {
+    fn keep_error(mut self, folder: &mut Folder) -> io::Result<File> {
         self.file.as_file().set_len(0)?;
         self.file.rewind()?;
         self.file.write_all(b"ERROR")?;
-        self.keep()
+        self.keep(folder)
     }
 }
 
@@ -88,15 +119,15 @@ impl Upload {
         Ok(())
     }
 
-    /// The file is whole.
-    pub fn finish(self) -> io::Result<Received> {
-        self.saved.map(Saved::keep).transpose()?;
+    /// The file is whole. It is kept in the folder that it was begun for.
+    pub fn finish(self, folder: Option<&mut Folder>) -> io::Result<Received> {
+        self.saved.zip(folder).map(|(saved, folder)| saved.keep(folder)).transpose()?;
         Ok(Received { bytes: self.bytes, digest: self.digest.map(|digest| digest.finalize().into()) })
     }
 
     /// The file will not be whole.
-    pub fn fail(self) -> io::Result<()> {
-        self.saved.map(Saved::keep_error).transpose().map(drop)
+    pub fn fail(self, folder: Option<&mut Folder>) -> io::Result<()> {
+        self.saved.zip(folder).map(|(saved, folder)| saved.keep_error(folder)).transpose().map(drop)
     }
 }
 

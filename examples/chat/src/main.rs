@@ -16,7 +16,7 @@ use chat::{Chat, protocol};
 use clap::Parser;
 use pollstack::net::Address;
 use pollstack::server::{self, announce, duration, patience, positive};
-use pollstack::signals::StopSignals;
+use pollstack::signals::{StopSignals, terminating};
 use pollstack::{EventLoop, ListenerConfig, Overload, descriptors};
 use std::error::Error;
 use std::net::{IpAddr, SocketAddr};
@@ -52,7 +52,7 @@ struct Options {
 }
 
 fn main() -> ExitCode {
-    let options = Options::parse();
+    let options: Options = server::options("chat");
     server::start_log();
     server::exit("chat", serve(&options))
 }
@@ -70,7 +70,7 @@ fn serve(options: &Options) -> Result<(), Box<dyn Error>> {
     };
     let listen = ListenerConfig::new(address).max_conns(conns).overload(Overload::Reject(protocol::BUSY.into()));
     let listener = event_loop.listen(listen)?;
-    let signals = StopSignals::terminating(&event_loop)?;
+    let signals = StopSignals::new(&event_loop, &terminating())?;
     server::print(["Server is on".to_owned()]);
     announce(&event_loop.addresses(listener)?);
     Ok(signals.run(&mut event_loop, options.grace)?)

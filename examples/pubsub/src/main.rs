@@ -19,7 +19,7 @@ use pollstack::net::{Address, Mio};
 use pollstack::server::{self, duration};
 use pollstack::signals::{SIGHUP, SIGINT, SIGTERM, StopSignals};
 use pollstack::tls::{Identity, Tls};
-use pollstack::{EventLoop, ListenerConfig, Overload, descriptors};
+use pollstack::{EventLoop, Overload, descriptors};
 use pubsub::{Config, Guard, History, HubLimits, Pubsub, limits};
 use std::error::Error;
 use std::num::NonZeroUsize;
@@ -98,7 +98,7 @@ struct Options {
 }
 
 fn main() -> ExitCode {
-    let options = Options::parse();
+    let options: Options = server::options("pubsub");
     server::start_log();
     server::exit("pubsub", serve(&options))
 }
@@ -117,7 +117,8 @@ fn serve(options: &Options) -> Result<(), Box<dyn Error>> {
     let files = options.tls_cert.as_ref().zip(options.tls_key.as_ref());
     let identity = files.map(|(cert, key)| Identity::load(cert, key)).transpose()?;
     event_loop.net_mut().set_identity(identity.clone());
-    let listener = event_loop.listen(listen(options)?.max_conns(conns).overload(Overload::Reject(BUSY.into())))?;
+    let listener = event_loop
+        .listen(server::listen_on(&options.listen)?.max_conns(conns).overload(Overload::Reject(BUSY.into())))?;
     let Some((identity, (cert, key))) = identity.zip(files) else {
         return Ok(server::run(&mut event_loop, listener, options.grace)?);
     };
@@ -145,11 +146,6 @@ fn configure(options: &Options) -> Result<Config, String> {
 
 /// Bytes for the head of a response and for the framing of a short message.
 const MIN_BACKLOG: usize = 16 * 1024;
-
-fn listen(options: &Options) -> Result<ListenerConfig, &'static str> {
-    let (first, rest) = options.listen.split_first().ok_or("--listen: there is no address")?;
-    Ok(rest.iter().cloned().fold(ListenerConfig::new(first.clone()), ListenerConfig::address))
-}
 
 /// An origin as browsers write it: no path, not even a slash.
 fn origin(text: &str) -> Result<String, &'static str> {

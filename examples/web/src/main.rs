@@ -101,7 +101,7 @@ struct Options {
 }
 
 fn main() -> ExitCode {
-    let options = Options::parse();
+    let options: Options = server::options("web");
     start_logging(options.debug);
     server::exit("web", serve(&options))
 }
@@ -203,7 +203,7 @@ fn worker(
     let http = Http::new(web, Clock::system()).limits(limits_of_http).server("pollstack");
     let mut event_loop = EventLoop::with_net(Tls::new(Mio::new()?), http, limits);
     let mut listen = |addresses: Vec<Address>, identity| {
-        let config = addresses.into_iter().fold(ListenerConfig::unbound(), ListenerConfig::address);
+        let config = if addresses.is_empty() { ListenerConfig::unbound() } else { server::listen_on(&addresses)? };
         let config = config.max_conns(options.max_clients.get()).overload(Overload::Reject(BUSY.into()));
         event_loop.net_mut().set_identity(identity);
         let listener = event_loop.listen(config.reuse_port(options.workers > 1))?;

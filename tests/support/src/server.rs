@@ -131,6 +131,22 @@ impl Server {
         Some(server)
     }
 
+    /// As [`spawn`](Self::spawn), for a server that says on standard error where it listens. The lines that
+    /// follow there go to the standard error of the test.
+    pub fn spawn_on_stderr(command: Command, lines: usize) -> Server {
+        Server::try_spawn_on_stderr(command, lines).expect("the server says where it listens")
+    }
+
+    /// As [`spawn_on_stderr`](Self::spawn_on_stderr); `None` if it ends instead.
+    pub fn try_spawn_on_stderr(mut command: Command, lines: usize) -> Option<Server> {
+        command.stderr(Stdio::piped());
+        let mut server = Server::try_spawn(command, 0)?;
+        let mut lines_of = BufReader::new(server.stderr()).lines().map_while(Result::ok);
+        server.ready = lines_of.by_ref().take(lines).collect();
+        thread::spawn(move || lines_of.for_each(|line| eprintln!("{line}")));
+        (server.ready.len() == lines).then_some(server)
+    }
+
     /// Returns the next line on its standard output.
     pub fn line(&self) -> String {
         self.try_line().expect("the server says something")
@@ -207,6 +223,11 @@ impl Server {
     /// Returns its standard error, if its command has made a pipe of that.
     pub fn stderr(&mut self) -> ChildStderr {
         self.child.stderr.take().expect("a pipe that has not been taken")
+    }
+
+    /// Returns its status if it has exited.
+    pub fn try_wait(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().unwrap()
     }
 
     /// Waits for the server to exit.

@@ -1,7 +1,7 @@
 //! The service on a network in memory, whose clock is moved by hand.
 
 use super::{ACCIO, CONFIRM, CONFIRM_AGAIN};
-use accio::Accio;
+use accio::{Accio, Results};
 use pollstack::sim::{Client, Sim, World};
 use pollstack::{EventLoop, Limits, ListenerConfig};
 use std::time::Duration;
@@ -51,6 +51,64 @@ fn the_deadline_moves_with_every_byte() {
         assert_eq!(results(&mut server), "4\n");
         assert_eq!(server.timeout(), None, "nothing is left to wait for");
     }
+}
+
+/// A place for results that is full.
+#[derive(Default)]
+struct Full {
+    lines: Vec<String>,
+    room: usize,
+}
+
+impl Results for Full {
+    fn try_line(&mut self, line: &str) -> bool {
+        let fits = self.room > 0;
+        if fits {
+            self.room -= 1;
+            self.lines.push(line.to_owned());
+        }
+        fits
+    }
+}
+
+/// Lost otherwise: results, to a reader that is slow; or memory, to one that does not read at all.
+#[test]
+fn results_that_find_no_room_wait_and_hold_back_the_next_client() {
+    let world = World::new(0);
+    let accio = Accio::new(TIMEOUT, None, false, Full::default());
+    let listener = ListenerConfig::new("127.0.0.1:1".parse().unwrap()).max_conns(1);
+    let mut server = world.serve(accio, Limits::default(), listener);
+    let whole = [CONFIRM, CONFIRM_AGAIN, b"file"].concat();
+    let first = world.send(&whole);
+    first.end();
+    world.settle(&mut server);
+    let next = world.send(&whole);
+    next.end();
+    world.settle(&mut server);
+    world.advance(TIMEOUT * 10);
+    world.turn(&mut server);
+    assert_eq!(next.read(), b"", "it is not greeted, and not given up");
+    server.call(|accio, _| accio.results.room = 1);
+    server.wake();
+    world.settle(&mut server);
+    assert_eq!(next.read(), [ACCIO, ACCIO].concat());
+    server.call(|accio, _| accio.results.room = 1);
+    server.wake();
+    world.settle(&mut server);
+    assert_eq!(server.service().results.lines, ["4", "4"]);
+    // Clients that leave before they are greeted leave no more than so many lines.
+    let last = world.send(&whole);
+    last.end();
+    world.settle(&mut server);
+    for _ in 0..3000 {
+        world.connect().abort();
+        world.settle(&mut server);
+    }
+    server.call(|accio, _| accio.results.room = 10_000);
+    server.wake();
+    world.settle(&mut server);
+    let lines = &server.service().results.lines;
+    assert!(lines[2] == "4" && lines.len() < 1100, "{}", lines.len());
 }
 
 /// Lost otherwise: one client at a time. The others are left in the backlog, in their order.

@@ -58,15 +58,20 @@ fn a_file_that_fails_holds_the_word_error() {
 #[test]
 fn files_that_are_there_are_not_overwritten() {
     let folder = tempfile::tempdir().unwrap();
-    let others = ["7.file", "2.file", "18446744073709551615.file"];
+    let others = ["4294967297.file", "2.file", "18446744073709551615.file"];
     others.iter().for_each(|name| fs::write(folder.path().join(name), "there").unwrap());
     fs::write(folder.path().join("note.file"), "a note").unwrap();
     let server = start(&["--save", folder.path().to_str().unwrap()]);
     assert_eq!(upload(&server, b"eight"), "5");
-    fs::write(folder.path().join("9.file"), "nine").unwrap(); // by another program, meanwhile
-    assert_eq!(upload(&server, b"lost"), "ERROR");
+    fs::write(folder.path().join("4294967299.file"), "nine").unwrap(); // by another program, meanwhile
+    assert_eq!(upload(&server, b"ten"), "3");
     let there: &[u8] = b"there";
-    let new = [("8.file", &b"eight"[..]), ("9.file", b"nine"), ("note.file", b"a note")];
+    let new = [
+        ("4294967298.file", &b"eight"[..]),
+        ("4294967299.file", b"nine"),
+        ("4294967300.file", b"ten"),
+        ("note.file", b"a note"),
+    ];
     let mut files: Vec<_> = others.map(|name| (name, there)).into_iter().chain(new).collect();
     files.sort();
     assert_eq!(content(folder.path()), named(&files));
@@ -80,14 +85,27 @@ fn a_full_disk_is_an_error_for_one_file() {
     let accio =
         command(env!("CARGO_BIN_EXE_accio"), &["0", "--timeout", "1h", "--save", folder.path().to_str().unwrap()]);
     let mut command = std::process::Command::new("sh");
-    command.args(["-c", "trap '' XFSZ; ulimit -f 8; exec \"$0\" \"$@\""]).arg(accio.get_program());
-    command.args(accio.get_args()).env_remove("RUST_LOG").stderr(std::process::Stdio::null());
-    let server = Server::spawn(command, 1);
+    command.args(["-c", "ulimit -f 8; exec \"$0\" \"$@\""]).arg(accio.get_program());
+    command.args(accio.get_args()).env_remove("RUST_LOG");
+    let server = Server::spawn_on_stderr(command, 1);
     let mut client = confirmed(&server);
     client.send(&[b'x'; 5000]); // and it is silent: the server does not wait for it to be
     assert_eq!(server.line(), "ERROR");
     assert_eq!(upload(&server, b"small"), "5");
     assert_eq!(content(folder.path()), named(&[("1.file", b"ERROR"), ("2.file", b"small")]));
+}
+
+/// Lost otherwise: files, to another server that saves in the same folder.
+#[test]
+fn two_servers_on_one_folder_lose_nothing() {
+    let (one, folder) = saving(&[]);
+    let other = start(&["--save", folder.path().to_str().unwrap()]);
+    for n in 0..10 {
+        assert_eq!(upload(if n % 3 == 0 { &one } else { &other }, format!("file {n}").as_bytes()), "6");
+    }
+    let mut all: Vec<_> = content(folder.path()).into_iter().map(|(_, bytes)| bytes).collect();
+    all.sort();
+    assert_eq!(all, (0..10).map(|n| format!("file {n}").into_bytes()).collect::<Vec<_>>());
 }
 
 /// Lost otherwise: the next client's place, when the folder goes, and the files when it is back.

@@ -18,7 +18,7 @@ const CONFIRM_AGAIN: &[u8] = b"confirm-accio-again\r\n\r\n";
 fn start(args: &[&str]) -> Server {
     let mut all = vec!["0"];
     all.extend(args);
-    Server::spawn(command(env!("CARGO_BIN_EXE_accio"), &all), 1)
+    Server::spawn_on_stderr(command(env!("CARGO_BIN_EXE_accio"), &all), 1)
 }
 
 /// A server on a free port, and how its clients reach it.

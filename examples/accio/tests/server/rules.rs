@@ -202,8 +202,10 @@ fn it_listens_on_all_interfaces_and_where_it_is_told() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("accio.sock");
     let unix = format!("unix:{}", path.display());
-    let server =
-        Server::spawn(command(env!("CARGO_BIN_EXE_accio"), &["0", "--listen", "[::1]:0", "--listen", &unix]), 3);
+    let server = Server::spawn_on_stderr(
+        command(env!("CARGO_BIN_EXE_accio"), &["0", "--listen", "[::1]:0", "--listen", &unix]),
+        3,
+    );
     assert!(server.address().ip().is_unspecified() && server.address().is_ipv4());
     assert_eq!(upload(&server, b"v4"), "2");
     let v6 = server.ready[1].strip_prefix("listening on ").unwrap();

@@ -57,31 +57,37 @@ fn the_grace_period_ends_a_transfer() {
     }
 }
 
-/// Lost otherwise: the end of a server that hangs, here because its output is not read. The
-/// second signal does not depend on the output.
+/// Lost otherwise: the end of a server that waits for its clients.
 #[test]
-fn a_second_signal_ends_even_a_server_that_hangs() {
+fn a_second_signal_ends_a_server_that_drains() {
+    let mut server = start(&["--grace", "1h", "--timeout", "1h"]);
+    let mut client = confirmed(&server);
+    client.send(b"some of it");
+    wait_until("the server exits", || {
+        server.signal("TERM"); // signals that are pending are one
+        server.try_wait()
+    });
+    assert_eq!(server.wait().code(), Some(128 + 15));
+}
+
+/// Lost otherwise: every client, to a script that does not read the results.
+#[test]
+fn results_that_nothing_reads_hold_up_no_client() {
     let mut child = {
         let _guard = test_support::no_fork();
-        command(env!("CARGO_BIN_EXE_accio"), &["0"]).stdout(std::process::Stdio::piped()).spawn().unwrap()
+        let mut command = command(env!("CARGO_BIN_EXE_accio"), &["0", "--parallel", "100"]);
+        command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap()
     };
-    let (mut stdout, mut line) = (BufReader::new(child.stdout.take().unwrap()), String::new());
-    stdout.read_line(&mut line).unwrap();
+    let (mut stderr, mut line) = (BufReader::new(child.stderr.take().unwrap()), String::new());
+    stderr.read_line(&mut line).unwrap();
     let port: u16 = line.trim().rsplit(':').next().unwrap().parse().unwrap();
-    let wchan = || std::fs::read_to_string(format!("/proc/{}/wchan", child.id())).unwrap();
-    wait_until("the pipe is full", || {
-        // Each leaves a line there.
-        for _ in 0..1000 {
-            let stream = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
-            let _ = (&stream).write_all(b"?");
-        }
-        wchan().contains("pipe").then_some(())
-    });
-    // Signals that are pending are one: the second may come too early to be another.
-    let status = wait_until("it exits", || {
-        let _guard = test_support::no_fork();
-        let _ = std::process::Command::new("kill").args(["-TERM", &child.id().to_string()]).status();
-        child.try_wait().unwrap()
-    });
-    assert_eq!(status.code(), Some(128 + 15));
+    let connect = || Client::new(std::net::TcpStream::connect(("127.0.0.1", port)).unwrap());
+    // A pipe has room for 64 KiB.
+    for _ in 0..12_000 {
+        connect().send(b"?");
+    }
+    greeted(&mut connect());
+    let _ = std::process::Command::new("kill").args(["-TERM", &child.id().to_string()]).status();
+    let status = wait_until("it exits", || child.try_wait().unwrap());
+    assert_eq!(status.code(), Some(0));
 }
