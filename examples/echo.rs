@@ -9,8 +9,12 @@
 //! nc 127.0.0.1 7000
 //! ```
 
+use pollstack::signals::{SIGINT, SIGTERM, StopSignals};
 use pollstack::{ConnId, Context, EventLoop, ListenerConfig, ListenerId, Service};
 use std::error::Error;
+use std::fmt::Display;
+use std::io::{self, Write};
+use std::time::Duration;
 
 struct Echo;
 
@@ -30,11 +34,23 @@ impl Service for Echo {
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
+    if std::env::args().any(|argument| argument == "--help") {
+        say(
+            "usage: echo [ADDRESS]\nSends back what it is sent. ADDRESS is IP:PORT, [IPV6]:PORT or unix:PATH; 127.0.0.1:7000 if there is none",
+        );
+        return Ok(());
+    }
     let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:7000".to_owned());
     let mut server = EventLoop::new(Echo)?;
     let listener = server.listen(ListenerConfig::new(address.parse()?))?;
+    let signals = StopSignals::new(&server, &[SIGINT, SIGTERM])?;
     for address in server.addresses(listener)? {
-        println!("listening on {address}");
+        say(format_args!("listening on {address}"));
     }
-    Ok(server.run()?)
+    Ok(signals.run(&mut server, Duration::from_secs(5))?)
+}
+
+/// Prints a line. A reader that has gone is no reason to stop.
+fn say(line: impl Display) {
+    let _ = writeln!(io::stdout(), "{line}");
 }

@@ -16,13 +16,19 @@ use mio::{Events, Interest, Poll, Token};
 use pollstack::net::Address;
 use pollstack::stack::{StackService, wire};
 use pollstack::{EventLoop, Limits, ListenerConfig, Overload};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook_mio::v1_0::Signals;
 use std::error::Error;
 use std::fmt::Display;
 use std::io::{self, ErrorKind, Write};
 use std::time::{Duration, Instant};
 
-/// The tool's own token; the loop's are those from 1000 on.
+/// The tool's own tokens; the loop's are those from 1000 on.
 const STATUS: Token = Token(0);
+const SIGNALS: Token = Token(1);
+
+/// How long clients may still take when the tool stops.
+const GRACE: Duration = Duration::from_secs(5);
 
 /// How many events one wait may bring.
 const EVENTS: usize = 256;
@@ -39,6 +45,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut socket = UdpSocket::bind(status)?;
     poll.registry().register(&mut socket, STATUS, Interest::READABLE)?;
 
+    let mut signals = Signals::new([SIGINT, SIGTERM])?;
+    poll.registry().register(&mut signals, SIGNALS, Interest::READABLE)?;
+
     let mut server = EventLoop::embedded(StackService::new(100), Limits::default(), poll.registry(), 1000..10_000)?;
     let overload = Overload::EvictOldest { after: Duration::from_secs(10), otherwise: wire::BUSY.into() };
     let listener = server.listen(ListenerConfig::new(stack).max_conns(100).overload(overload))?;
@@ -54,8 +63,10 @@ fn main() -> Result<(), Box<dyn Error>> {
                 result => result?,
             }
             for event in &events {
-                if !server.handle_event(event) && event.token() == STATUS {
-                    answer_status(&socket, &server)?;
+                match event.token() {
+                    _ if server.handle_event(event) => {}
+                    STATUS => answer_status(&socket, &server)?,
+                    _ => signals.pending().for_each(|_| server.stop(GRACE)),
                 }
             }
             if events.iter().count() < EVENTS {

@@ -16,6 +16,7 @@ use pollstack::{
     descriptors,
 };
 use std::error::Error;
+use std::io::{self, Write};
 use std::time::Duration;
 
 /// How long the upstream may take to answer.
@@ -90,7 +91,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let listener = event_loop.listen(ListenerConfig::new(listen.parse()?).max_conns(CLIENTS))?;
     let signals = StopSignals::new(&event_loop, &[SIGINT, SIGTERM])?;
     for address in event_loop.addresses(listener)? {
-        println!("listening on {address}");
+        let _ = writeln!(io::stdout(), "listening on {address}"); // a reader that has gone is no reason to stop
     }
     Ok(signals.run(&mut event_loop, Duration::from_secs(5))?)
 }

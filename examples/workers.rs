@@ -13,7 +13,7 @@ use pollstack::net::{Address, Handle};
 use pollstack::signals::{SIGINT, SIGTERM, StopSignals};
 use pollstack::{ConnId, Context, EventLoop, ListenerConfig, ListenerId, Service};
 use std::error::Error;
-use std::io;
+use std::io::{self, Write};
 use std::sync::mpsc::{self, Sender};
 use std::thread;
 use std::time::Duration;
@@ -75,7 +75,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let handles: Vec<Handle> = handles.iter().collect();
     let signals = StopSignals::new(&first, &[SIGINT, SIGTERM])?.stopping(handles.clone());
     if handles.len() == threads.len() {
-        println!("listening on {}", addresses[0]);
+        let _ = writeln!(io::stdout(), "listening on {}", addresses[0]); // to a reader that may have gone
         signals.run(&mut first, Duration::from_secs(5))?;
     } else {
         handles.iter().try_for_each(|handle| handle.stop(Duration::ZERO))?;

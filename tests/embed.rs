@@ -434,6 +434,21 @@ fn the_embed_example_serves_the_stack_beside_its_own_socket() {
     }
 }
 
+/// Lost otherwise: a container that is stopped: SIGTERM ends no process of number 1 that does not ask for it. And the
+/// way to start an example, for a reader who does not know it.
+#[test]
+fn examples_obey_sigterm_and_help() {
+    for (name, args) in [("echo", &["127.0.0.1:0"][..]), ("embed", &["127.0.0.1:0", "127.0.0.1:0"])] {
+        let mut server = Server::spawn(example(name, args), 1);
+        server.signal("TERM");
+        assert_eq!(server.wait().code(), Some(0), "{name}");
+    }
+    for name in ["echo", "http_echo"] {
+        let help = test_support::run(example(name, &["--help"]));
+        assert!(help.status.success() && help.stdout.starts_with(b"usage: "), "{help:?}");
+    }
+}
+
 /// Lost otherwise: all cores but one; and clients of the other workers, when a signal stops one.
 #[test]
 #[cfg(target_os = "linux")]

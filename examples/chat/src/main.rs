@@ -58,10 +58,10 @@ fn main() -> ExitCode {
 }
 
 fn serve(options: &Options) -> Result<(), Box<dyn Error>> {
-    let conns = options.max_users.saturating_add(STRANGERS);
+    let chat = Chat::new(options.max_users, STRANGERS, options.timeout);
+    let conns = chat.conns();
     let limits =
         descriptors::reserve(conns, 0).map_err(|error| format!("--max-users {}: {error}", options.max_users))?;
-    let chat = Chat::new(options.max_users, options.timeout);
     let limits = chat.limits(limits);
     let mut event_loop = EventLoop::with_limits(chat, limits)?;
     let address = match &options.address {

@@ -71,7 +71,19 @@ pub fn cut(text: &[u8]) -> (&[u8], &[u8]) {
     }
 }
 
-/// Returns whether it is a valid name.
+/// Returns whether it is a valid name: without characters that separate names, and without those that a terminal
+/// obeys rather than shows.
 pub fn is_name(name: &[u8]) -> bool {
-    (1..=MAX_NAME).contains(&name.len()) && memchr::memchr2(b' ', b',', name).is_none()
+    (1..=MAX_NAME).contains(&name.len()) && memchr::memchr2(b' ', b',', name).is_none() && !is_obeyed(name)
+}
+
+/// Returns whether there are control characters, or those that turn the direction of text around (Unicode
+/// Standard Annex 9).
+fn is_obeyed(name: &[u8]) -> bool {
+    let turns =
+        |c| matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    match std::str::from_utf8(name) {
+        Ok(name) => name.chars().any(|c| c.is_control() || turns(c)),
+        Err(_) => name.iter().any(|byte| matches!(byte, 0..0x20 | 0x7F..0xA0)),
+    }
 }

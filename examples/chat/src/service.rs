@@ -21,6 +21,7 @@ const ANSWERS: usize = MAX_UNANSWERED * MAX_REPLY;
 /// Users who send each other messages.
 pub struct Chat {
     max_users: usize,
+    max_strangers: usize,
     /// How long a client may take to log in, and to take something of what waits for it.
     timeout: Duration,
     /// The bytes that a client's empty output can hold.
@@ -30,11 +31,15 @@ pub struct Chat {
     logins: Queue<Rc<[u8]>>,
     /// All users that are connected.
     clients: ConnMap<Client>,
+    /// Those that have not logged in yet, in the order in which they came.
+    strangers: Queue<ConnId>,
 }
 
 #[derive(Default)]
 struct Client {
-    /// Its name, while it is logged in.
+    /// Its place among the strangers, until it logs in or leaves.
+    stranger: Option<Place>,
+    /// Its name, from its login on.
     name: Option<Rc<[u8]>>,
     /// It has made its last request, and goes when it has been answered.
     leaving: bool,
@@ -70,17 +75,25 @@ struct Delivery {
 struct Deferred;
 
 impl Chat {
-    /// A server for at most `max_users` users.
-    pub fn new(max_users: usize, timeout: Duration) -> Chat {
+    /// A server for at most `max_users` users, and as many clients as [`conns`](Self::conns) says. Of clients that
+    /// have not logged in there are at most `max_strangers`: the oldest gives way to the one too many.
+    pub fn new(max_users: usize, max_strangers: usize, timeout: Duration) -> Chat {
         let list = b"LIST-OK \n".len() + max_users.saturating_mul(MAX_NAME + 1);
         Chat {
             max_users,
+            max_strangers,
             timeout,
             room: ANSWERS + list.max(2 * MAX_DELIVERY),
             users: BTreeMap::new(),
             logins: Queue::new(),
             clients: ConnMap::new(),
+            strangers: Queue::new(),
         }
+    }
+
+    /// Returns how many connections there may be: users, strangers, and the one that makes a stranger give way.
+    pub fn conns(&self) -> usize {
+        self.max_users.saturating_add(self.max_strangers).saturating_add(1)
     }
 
     /// Returns the limits that the loop needs for it: a line has to fit the input, a message or the list
@@ -129,7 +142,15 @@ impl Chat {
         let place = self.logins.push_back(Rc::clone(&name));
         self.users.insert(Rc::clone(&name), (id, place));
         self.client(id).name = Some(name);
+        self.know(id);
         Ok(())
+    }
+
+    /// Counts a client no longer as a stranger.
+    fn know(&mut self, id: ConnId) {
+        if let Some(place) = self.client(id).stranger.take() {
+            self.strangers.remove(place);
+        }
     }
 
     fn list(&mut self, cx: &mut Context<'_>, id: ConnId) -> Result<(), Deferred> {
@@ -177,17 +198,19 @@ impl Chat {
 
     /// Logs a client out. It stays until it has been answered.
     fn leave(&mut self, cx: &mut Context<'_>, id: ConnId) {
-        let client = self.client(id);
-        client.leaving = true;
-        if let Some(name) = client.name.take() {
-            self.log_out(&name);
-        }
+        self.client(id).leaving = true;
+        self.log_out(id);
+        self.know(id);
         self.answer(cx, id);
     }
 
-    fn log_out(&mut self, name: &[u8]) {
-        if let Some((_, place)) = self.users.remove(name) {
-            self.logins.remove(place);
+    /// Gives a client's name free, if it has one that is not free already.
+    fn log_out(&mut self, id: ConnId) {
+        let Some(name) = self.client(id).name.clone() else { return };
+        if self.users.get(&name).is_some_and(|(user, _)| *user == id) {
+            if let Some((_, place)) = self.users.remove(&name) {
+                self.logins.remove(place);
+            }
         }
     }
 
@@ -244,7 +267,13 @@ impl Service for Chat {
     type Conn = usize;
 
     fn on_open(&mut self, cx: &mut Context<'_>, id: ConnId, _: ListenerId) -> usize {
-        self.clients.insert(id, Client::default());
+        if self.strangers.len() >= self.max_strangers {
+            if let Some(&oldest) = self.strangers.front() {
+                let _ = self.refuse(cx, oldest, BUSY);
+            }
+        }
+        let stranger = Some(self.strangers.push_back(id));
+        self.clients.insert(id, Client { stranger, ..Client::default() });
         cx.set_deadline(id, cx.now().checked_add(self.timeout));
         0
     }
@@ -280,6 +309,12 @@ impl Service for Chat {
         EofAction::Keep
     }
 
+    /// A client has hung up, and what it has sent before waits for a recipient that does not read. That stays
+    /// to be dealt with, but the name is free.
+    fn on_early_eof(&mut self, _: &mut Context<'_>, id: ConnId, _: &mut usize) {
+        self.log_out(id);
+    }
+
     fn on_drain(&mut self, cx: &mut Context<'_>, id: ConnId, _: &mut usize) {
         cx.set_deadline(id, None);
         let client = self.client(id);
@@ -301,10 +336,9 @@ impl Service for Chat {
     }
 
     fn on_close(&mut self, cx: &mut Context<'_>, id: ConnId, _: usize, closed: Closed) {
+        self.log_out(id);
+        self.know(id);
         let Some(client) = self.clients.remove(id) else { return };
-        if let Some(name) = client.name {
-            self.log_out(&name);
-        }
         self.settle(cx, client.deliveries, client.sent - closed.unsent);
         client.held_back.iter().for_each(|id| cx.resume(*id));
         self.clients.iter_mut().for_each(|(_, client)| client.held_back.retain(|held| *held != id));

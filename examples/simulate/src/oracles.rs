@@ -22,7 +22,7 @@ pub fn stack(data: &[u8]) {
 /// The chat server: one user, who may send to itself.
 pub fn chat(data: &[u8]) {
     let chat = || {
-        let chat = Chat::new(2, TIMEOUT);
+        let chat = Chat::new(2, 1000, TIMEOUT);
         let limits = chat.limits(Limits::default());
         (chat, limits)
     };

@@ -19,7 +19,7 @@ struct Room {
 
 impl Room {
     fn new() -> Room {
-        let (world, chat) = (World::new(0), Chat::new(16, TIMEOUT));
+        let (world, chat) = (World::new(0), Chat::new(16, 64, TIMEOUT));
         let limits = chat.limits(Limits::default());
         world.set_window(1 << 20); // clients read only at the end
         let server = world.serve(chat, limits, listener().max_conns(80));
@@ -371,7 +371,7 @@ fn the_last_word_is_not_lost_to_what_still_comes() {
     room.settle();
     assert!(stranger.is_closed() && !stranger.was_reset());
 
-    let (world, chat) = (World::new(0), Chat::new(1, TIMEOUT));
+    let (world, chat) = (World::new(0), Chat::new(1, 64, TIMEOUT));
     let reject = Overload::Reject(protocol::BUSY.into());
     let mut server = world.serve(chat, Limits::default(), listener().max_conns(1).overload(reject));
     let _only = world.connect();
@@ -382,6 +382,30 @@ fn the_last_word_is_not_lost_to_what_still_comes() {
         assert_eq!(text(&late), "BUSY\n");
         assert_eq!(late.is_closed(), at_once, "whether a part of a request is still to come");
     }
+}
+
+/// Lost otherwise: a name, to a user who has hung up while a message of hers waits for a recipient that does not read.
+#[test]
+fn who_hangs_up_gives_the_name_free_at_once() {
+    let mut room = Room::new();
+    let (ann, bob) = (room.log_in("ann"), room.log_in("bob"));
+    bob.set_room(0);
+    let big = format!("SEND bob {}\n", "x".repeat(MAX_LINE / 2));
+    for _ in 0..5 {
+        ann.send(big.as_bytes());
+        room.settle();
+    }
+    ann.send(b"SEND bob last\n");
+    ann.end();
+    room.settle();
+    let other = room.log_in("ann");
+    bob.set_room(1 << 20);
+    room.settle();
+    assert!(text(&bob).ends_with("DELIVERY ann last\n"), "it was sent before");
+    assert!(ann.is_closed() && !other.is_closed());
+    bob.send(b"LIST\n");
+    room.settle();
+    assert_eq!(text(&bob), "LIST-OK bob,ann\n", "and the old one leaves the name to the new one");
 }
 
 #[derive(Clone, Debug)]

@@ -40,8 +40,8 @@ fn pr2_pr3_a_valid_name_is_logged_in() {
         User::log_in(&server, name);
     }
     let mut raw = User::connect(&server);
-    raw.say(b"HELLO-FROM \xFF\x00\x1B");
-    raw.hears(b"HELLO \xFF\x00\x1B");
+    raw.say(b"HELLO-FROM \xFF\xE9");
+    raw.hears(b"HELLO \xFF\xE9");
 }
 
 /// Lost otherwise (PR4, UR1, UR2): lists that can be told apart, and messages that arrive.
@@ -49,7 +49,9 @@ fn pr2_pr3_a_valid_name_is_logged_in() {
 fn pr4_ur1_ur2_an_invalid_name_is_refused_and_closed() {
     let server = start(&[]);
     let too_long = format!("HELLO-FROM {}", "n".repeat(protocol::MAX_NAME + 1));
-    for line in ["HELLO-FROM", "HELLO-FROM ", "HELLO-FROM a b", "HELLO-FROM  a", "HELLO-FROM a,b", &too_long] {
+    let obeyed = ["\x1b[2J", "a\0", "a\x7f", "\u{85}", "\u{202e}bob"].map(|name| format!("HELLO-FROM {name}"));
+    let lines = ["HELLO-FROM", "HELLO-FROM ", "HELLO-FROM a b", "HELLO-FROM  a", "HELLO-FROM a,b", &too_long];
+    for line in lines.into_iter().chain(obeyed.iter().map(String::as_str)) {
         let mut user = User::connect(&server);
         user.ask(line, "BAD-RQST-BODY");
         user.is_let_go();
@@ -272,11 +274,13 @@ fn an_endless_line_is_refused() {
 fn strangers_have_a_limit_of_their_own_and_little_time() {
     let server = start(&["--timeout", "1s", "--max-users", "2"]);
     let mut ann = User::log_in(&server, "ann");
-    let mut strangers: Vec<User> = (0..65).map(|_| User::connect(&server)).collect();
-    let mut late = User::connect(&server);
-    late.hears("BUSY");
-    late.is_let_go();
+    let mut strangers: Vec<User> = (0..100).map(|_| User::connect(&server)).collect();
+    drop(User::log_in(&server, "bob")); // at once, before their time is up
+    for oldest in &mut strangers[..37] {
+        oldest.hears("BUSY");
+    }
     strangers.iter_mut().for_each(User::is_let_go);
+    wait_until("bob is gone", || (list(&mut ann) == "ann").then_some(()));
     let _bob = User::log_in(&server, "bob");
     assert_eq!(list(&mut ann), "ann,bob", "users stay, however long they are silent");
 }

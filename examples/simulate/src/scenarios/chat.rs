@@ -14,6 +14,9 @@ use std::time::Duration;
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 
+/// More than there are connections: none gives way to another here.
+const MAX_STRANGERS: usize = 12;
+
 pub(super) fn run(seed: u64, world: &World, report: &mut Report) -> Check {
     let mut random = Rng::with_seed(seed ^ 0xC4A7);
     if random.bool() {
@@ -22,7 +25,7 @@ pub(super) fn run(seed: u64, world: &World, report: &mut Report) -> Check {
     }
     let faults = Faults::with_accepts(seed);
     world.set_faults(faults);
-    let chat = Chat::new(random.usize(1..8), TIMEOUT);
+    let chat = Chat::new(random.usize(1..8), MAX_STRANGERS, TIMEOUT);
     let limits = chat.limits(Limits::default());
     let mut server = EventLoop::with_net(world.net(), chat, limits);
     let listen = ListenerConfig::new("127.0.0.1:1".parse()?).max_conns(12).overload(Overload::Reject(BUSY.into()));
