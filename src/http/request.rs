@@ -6,6 +6,7 @@ use super::limits::{Limits, METHOD_BYTES};
 use super::status::{Rejection, Status};
 use super::syntax::{is_token, list};
 use super::version::Version;
+use crate::net::Peer;
 use httparse::{EMPTY_HEADER, Header};
 use std::str;
 
@@ -29,6 +30,7 @@ pub struct Request<'a> {
     host: &'a str,
     headers: &'a [Header<'a>],
     body: &'a [u8],
+    peer: Option<Peer>,
 }
 
 /// A request target (RFC 9112, section 3.2).
@@ -97,6 +99,16 @@ impl<'a> Request<'a> {
         self.body
     }
 
+    /// Returns the address of the peer.
+    pub fn peer(&self) -> Option<Peer> {
+        self.peer
+    }
+
+    /// Returns the same request with the peer that it is from.
+    pub(super) fn with_peer(self, peer: Option<Peer>) -> Self {
+        Request { peer, ..self }
+    }
+
     /// Returns the same request with its body.
     pub(super) fn with_body(self, body: &'a [u8]) -> Self {
         Request { body, ..self }
@@ -116,7 +128,7 @@ impl<'a> Request<'a> {
         let target = Target::parse(method, target)?;
         let host = str::from_utf8(host.unwrap_or_default()).ok().filter(|host| is_authority(host)).ok_or(BAD_HOST)?;
         let host = target.authority.unwrap_or(host);
-        Ok((Request { method, target, version, host, headers, body: &[] }, framing))
+        Ok((Request { method, target, version, host, headers, body: &[], peer: None }, framing))
     }
 }
 

@@ -61,6 +61,12 @@ impl Responder<'_> {
         self.core.find(id).and_then(|connection| self.cx.peer(connection.id()))
     }
 
+    /// Returns when the kernel last took something of what was sent to the client, see
+    /// [`Context::last_write`](crate::Context::last_write).
+    pub fn last_write(&self, id: ExchangeId) -> Option<Instant> {
+        self.core.find(id).and_then(|connection| self.cx.last_write(connection.id()))
+    }
+
     /// Sets the limits, see [`Http::set_limits`](super::Http::set_limits).
     pub fn set_limits(&mut self, limits: Limits) {
         self.core.limits = limits;

@@ -63,6 +63,16 @@ impl<'a> Response<'a> {
         self
     }
 
+    /// Names a protocol that the client could ask for with `Upgrade`, as a 426 has to (RFC 9110, section
+    /// 15.5.22).
+    pub fn offer(mut self, protocol: &str) -> Self {
+        match is_value(protocol.as_bytes()) {
+            true => self.core.head.offer(protocol),
+            false => self.fault = Some("a protocol's name is not one"),
+        }
+        self
+    }
+
     /// Sends it with `content`. The part that the output has no room for is copied, and sent later.
     pub fn body(mut self, content: &[u8]) {
         if self.begin(ResponseFraming::Length(content.len() as u64)) {

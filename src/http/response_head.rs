@@ -24,11 +24,13 @@ pub(super) struct ResponseHead {
     date: Date,
     /// The line of the `Server` field; empty if the server is not named.
     server: Vec<u8>,
+    /// The head names a protocol to change to.
+    offers: bool,
 }
 
 impl ResponseHead {
     pub(super) fn new(clock: Clock) -> ResponseHead {
-        ResponseHead { text: Vec::new(), date: Date::new(clock), server: Vec::new() }
+        ResponseHead { text: Vec::new(), date: Date::new(clock), server: Vec::new(), offers: false }
     }
 
     pub(super) fn clock(&self) -> Clock {
@@ -50,6 +52,7 @@ impl ResponseHead {
     /// Starts a head anew with its status line.
     pub(super) fn begin(&mut self, now: Instant, status: Status) {
         self.text.clear();
+        self.offers = false;
         self.text.extend_from_slice(b"HTTP/1.1 ");
         write_number(&mut self.text, status.code().into());
         self.text.push(b' ');
@@ -84,11 +87,14 @@ impl ResponseHead {
 
     /// Writes whether the connection is kept, unless the version implies it (RFC 9112, section 9.3).
     pub(super) fn connection(&mut self, keep_alive: bool, version: Version) {
-        match (keep_alive, version) {
-            (true, Version::Http11) => {}
-            (true, Version::Http10) => self.text.extend_from_slice(b"Connection: keep-alive\r\n"),
-            (false, _) => self.text.extend_from_slice(b"Connection: close\r\n"),
-        }
+        let options: &[u8] = match (keep_alive, version, self.offers) {
+            (true, Version::Http11, false) => return,
+            (true, Version::Http11, true) => b"Connection: Upgrade\r\n",
+            (true, Version::Http10, _) => b"Connection: keep-alive\r\n",
+            (false, _, false) => b"Connection: close\r\n",
+            (false, _, true) => b"Connection: close, Upgrade\r\n",
+        };
+        self.text.extend_from_slice(options);
     }
 
     /// Turns the head into that of a `101`, the only response with a 1xx.
@@ -97,6 +103,12 @@ impl ResponseHead {
         self.text.splice(..line, *b"HTTP/1.1 101 Switching Protocols");
         self.header("Connection", b"Upgrade");
         self.header("Upgrade", protocol.as_bytes());
+    }
+
+    /// Names a protocol to change to.
+    pub(super) fn offer(&mut self, protocol: &str) {
+        self.header("Upgrade", protocol.as_bytes());
+        self.offers = true;
     }
 
     /// Ends the head with its empty line.

@@ -164,6 +164,7 @@ impl<H: Handler> Http<H> {
         let mut fields = Fields::new();
         let (request, framing) = Request::parse(head, &mut fields, &self.core.limits)?;
         let Some(connection) = self.core.connection(key) else { return Ok(0) };
+        let request = request.with_peer(cx.peer(connection.id()));
         connection.request(request.version(), request.method() == "HEAD", framing.keep_alive, cx.now());
         if !framing.has_body() {
             connection.await_response();

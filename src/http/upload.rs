@@ -135,7 +135,10 @@ impl<H: Handler> Http<H> {
     fn hand_over_collected(&mut self, cx: &mut Context<'_>, key: usize, collected: &Collected) {
         let mut fields = Fields::new();
         match Request::parse(&collected.head, &mut fields, &self.core.limits) {
-            Ok((request, _)) => self.hand_over(cx, key, &request.with_body(&collected.body)),
+            Ok((request, _)) => {
+                let peer = self.core.connection(key).and_then(|connection| cx.peer(connection.id()));
+                self.hand_over(cx, key, &request.with_peer(peer).with_body(&collected.body));
+            }
             Err(rejection) => self.refuse(cx, key, rejection, &collected.head), // it has been parsed before
         }
     }

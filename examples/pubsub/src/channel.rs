@@ -17,6 +17,18 @@ pub(crate) struct Channel<S> {
     next: u64,
     /// When it was used last, as the hub counts.
     pub(crate) used: u64,
+    sweep: Option<Sweep>,
+}
+
+/// A walk past the members of a channel, which gives each of them what it has yet to have.
+#[derive(Clone, Copy, Debug)]
+struct Sweep {
+    /// The key of the member that is next.
+    at: usize,
+    /// Members that have room have everything before this id.
+    from: u64,
+    /// The end of what there was when the walk began. Later messages take another one.
+    goal: u64,
 }
 
 /// A subscriber of a channel.
@@ -38,7 +50,11 @@ pub struct History {
 
 impl<S> Channel<S> {
     pub(crate) fn new(first: u64) -> Self {
-        Channel { members: Arena::new(), ring: VecDeque::new(), bytes: 0, first, next: first, used: 0 }
+        Channel { members: Arena::new(), ring: VecDeque::new(), bytes: 0, first, next: first, used: 0, sweep: None }
+    }
+
+    pub(crate) fn first(&self) -> u64 {
+        self.first
     }
 
     pub(crate) fn next(&self) -> u64 {
@@ -54,18 +70,81 @@ impl<S> Channel<S> {
         self.members.is_empty() && self.next == self.first
     }
 
-    pub(crate) fn push(&mut self, text: &str) {
-        self.ring.push_back(Message::new(self.next, text));
+    /// Adds a message. Returns whether a walk past the members begins with it.
+    pub(crate) fn push(&mut self, text: &str) -> bool {
+        let id = self.next;
+        self.ring.push_back(Message::new(id, text));
         self.bytes += text.len();
         self.next += 1;
+        let begins = self.sweep.is_none() && !self.members.is_empty();
+        if begins {
+            self.sweep = Some(Sweep { at: 0, from: id, goal: self.next });
+        }
+        begins
     }
 
-    /// Drops what is beyond the bounds.
-    pub(crate) fn trim(&mut self, history: History) {
-        while self.ring.len() > history.messages || self.bytes > history.bytes {
-            let Some(message) = self.ring.pop_front() else { return };
-            self.bytes -= message.text.len();
+    /// Returns whether all members with room have everything.
+    pub(crate) fn is_swept(&self) -> bool {
+        self.sweep.is_none()
+    }
+
+    /// Returns the first id that members with room may be without.
+    pub(crate) fn swept(&self) -> u64 {
+        self.sweep.map_or(self.next, |sweep| sweep.from)
+    }
+
+    /// Returns the key of the next member of the walk, and goes on; `None` if there is no walk.
+    pub(crate) fn next_member(&mut self) -> Option<usize> {
+        let sweep = self.sweep.as_mut()?;
+        loop {
+            let key = sweep.at;
+            sweep.at += 1;
+            if self.members.at(key).is_some() {
+                return Some(key);
+            }
+            if key >= self.members.capacity() {
+                if self.next == sweep.goal || self.members.is_empty() {
+                    self.sweep = None;
+                    return None;
+                }
+                *sweep = Sweep { at: 0, from: sweep.goal, goal: self.next };
+            }
         }
+    }
+
+    /// Drops what is beyond the bounds, apart from what the walk has yet to give.
+    pub(crate) fn trim(&mut self, history: History) {
+        let swept = self.swept();
+        while self.ring.len() > history.messages || self.bytes > history.bytes {
+            match self.ring.front() {
+                Some(message) if message.id < swept => {
+                    self.bytes -= message.text.len();
+                    self.ring.pop_front();
+                }
+                _ => return,
+            }
+        }
+    }
+
+    /// Returns the oldest id that there will be when a message of `len` bytes has been added and given.
+    pub(crate) fn oldest_behind(&self, len: usize, history: History) -> u64 {
+        let (mut count, mut bytes) = (self.ring.len() + 1, self.bytes + len);
+        let mut oldest = self.oldest();
+        for message in &self.ring {
+            if count <= history.messages && bytes <= history.bytes {
+                return oldest;
+            }
+            count -= 1;
+            bytes -= message.text.len();
+            oldest += 1;
+        }
+        oldest
+    }
+
+    /// Returns how many messages, and bytes, the walk has yet to give.
+    pub(crate) fn unswept(&self) -> (u64, usize) {
+        let from = self.swept();
+        (self.next - from, self.from(from).map(|message| message.text.len()).sum())
     }
 
     /// Returns the message with an id, if it is held.
@@ -81,15 +160,16 @@ impl<S> Channel<S> {
     }
 
     /// Returns where a subscriber begins that has the message `after`: 0 for the beginning of what there
-    /// is, `None` for what comes from now on.
+    /// is, `None` for what comes from now on. `is_all` tells that no channel of this name can have been
+    /// forgotten.
     ///
     /// An id from before what is held, or from beyond the newest, which the clock of another life
     /// must have given, has an unknown number of messages behind it that are lost.
-    pub(crate) fn start(&self, after: Option<u64>) -> Start {
+    pub(crate) fn start(&self, after: Option<u64>, is_all: bool) -> Start {
         let oldest = self.oldest();
         match after {
             None => Start { next: self.next, gap: None },
-            Some(0) if oldest == self.first => Start { next: oldest, gap: None },
+            Some(0) if oldest == self.first && is_all => Start { next: oldest, gap: None },
             Some(after) if after.checked_add(1).is_some_and(|next| (oldest..=self.next).contains(&next)) => {
                 Start { next: after + 1, gap: None }
             }

@@ -12,36 +12,110 @@ use std::net::{IpAddr, Ipv6Addr};
 /// The origins and the host names that requests may name.
 #[derive(Debug)]
 pub struct Guard {
-    origins: Vec<(String, Headers)>,
-    hosts: Vec<String>,
+    origins: Vec<(Origin, Headers)>,
+    hosts: Vec<Host>,
     /// Whether the server listens on loopback.
     loopback: bool,
 }
 
+/// The origin of a page: a scheme and a host, in lower case and without the scheme's own port (RFC 6454).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Origin(String);
+
+/// The name of a host, without a port: in lower case, without the dot of the DNS root, and an IPv6 address
+/// without brackets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Host(String);
+
 /// One of the allowed origins, whose pages may also read what is answered.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Origin(usize);
+pub(crate) struct Allowed(usize);
+
+/// The schemes of pages, and the ports that they have if none is named.
+const SCHEMES: [(&str, &str); 2] = [("http://", ":80"), ("https://", ":443")];
+
+impl Origin {
+    /// Parses an origin as browsers write it: no path, not even a slash, and no user.
+    ///
+    /// # Errors
+    /// A text that says how it is written.
+    pub fn parse(text: &str) -> Result<Origin, &'static str> {
+        Origin::of(text).ok_or("an origin is http://HOST or https://HOST, perhaps with a port; there are no patterns")
+    }
+
+    fn of(text: &str) -> Option<Origin> {
+        let text = text.to_ascii_lowercase();
+        let (scheme, port) = SCHEMES.iter().find(|(scheme, _)| text.starts_with(scheme))?;
+        let authority = text.strip_prefix(scheme)?;
+        let authority = authority.strip_suffix(port).unwrap_or(authority);
+        is_authority(authority).then(|| Origin(format!("{scheme}{authority}")))
+    }
+}
+
+impl Host {
+    /// Parses the name of a host, or its address. A port behind it is left out.
+    ///
+    /// # Errors
+    /// A text that says how it is written.
+    pub fn parse(text: &str) -> Result<Host, &'static str> {
+        let fits = is_authority(text).then(|| Host::of(text)).filter(|host| !host.0.is_empty());
+        fits.ok_or("a host is a name or an address, without a scheme; there are no patterns")
+    }
+
+    fn of(text: &str) -> Host {
+        let name = match text.strip_prefix('[') {
+            Some(rest) => rest.split(']').next().unwrap_or_default(),
+            None => text.split(':').next().unwrap_or_default(),
+        };
+        Host(name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase())
+    }
+
+    fn is_loopback(&self) -> bool {
+        match self.0.parse() {
+            Ok(IpAddr::V4(address)) => address.is_loopback(),
+            Ok(IpAddr::V6(address)) => address == Ipv6Addr::LOCALHOST,
+            Err(_) => self.0 == "localhost",
+        }
+    }
+}
+
+/// Returns whether it is a name or an address, perhaps with a port: nothing that would need another one, and no
+/// pattern.
+fn is_authority(text: &str) -> bool {
+    let (host, port) = match text.rsplit_once(':') {
+        Some((host, port)) if !port.contains(']') => (host, Some(port)),
+        _ => (text, None),
+    };
+    let is_host = match host.strip_prefix('[') {
+        Some(rest) => rest.strip_suffix(']').is_some_and(|address| address.parse::<Ipv6Addr>().is_ok()),
+        None => !host.is_empty() && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte)),
+    };
+    is_host && port.is_none_or(|port| port.parse::<u16>().is_ok_and(|port| port > 0))
+}
 
 impl Guard {
-    /// A guard that knows these origins and names, of a server that listens on loopback or not.
-    pub fn new(origins: &[String], hosts: &[String], loopback: bool) -> Guard {
+    /// A guard that knows these origins and names, of a server that listens on loopback or not. If there are
+    /// names, requests for others are refused on all addresses.
+    pub fn new(origins: &[Origin], hosts: &[Host], loopback: bool) -> Guard {
         let origins = origins.iter().map(|origin| {
             let headers = Headers::new()
-                .with("Access-Control-Allow-Origin", origin)
+                .with("Access-Control-Allow-Origin", &origin.0)
                 .with("Access-Control-Expose-Headers", "Last-Event-ID")
                 .with("Vary", "Origin");
             (origin.clone(), headers)
         });
-        let hosts = hosts.iter().map(|host| without_port(host).to_owned());
-        Guard { origins: origins.collect(), hosts: hosts.collect(), loopback }
+        Guard { origins: origins.collect(), hosts: hosts.to_vec(), loopback }
     }
 
     /// Returns whether the Host is one that may be asked for. Where the server listens on loopback, only
     /// a page on this machine can have been led astray by another site.
-    pub(crate) fn allows_host(&self, request: &Request<'_>, peer: Option<&Peer>) -> bool {
-        let checked = self.loopback && peer.is_none_or(is_loopback);
-        let host = without_port(request.host());
-        !checked || is_loopback_name(host) || self.hosts.iter().any(|allowed| allowed.eq_ignore_ascii_case(host))
+    pub(crate) fn allows_host(&self, request: &Request<'_>) -> bool {
+        let from_here = self.loopback && request.peer().as_ref().is_none_or(is_loopback);
+        if self.hosts.is_empty() && !from_here {
+            return true;
+        }
+        let host = Host::of(request.host());
+        host.is_loopback() || self.hosts.contains(&host)
     }
 
     /// Returns whether it may publish, or open a WebSocket: it does not come from a page of another origin.
@@ -58,18 +132,18 @@ impl Guard {
     }
 
     /// Returns the allowed origin that it comes from, if it comes from one.
-    pub(crate) fn origin(&self, request: &Request<'_>) -> Option<Origin> {
+    pub(crate) fn origin(&self, request: &Request<'_>) -> Option<Allowed> {
         origins(request).next().and_then(|origin| self.find(origin))
     }
 
     /// The header fields with which a browser lets a page of that origin read the response.
-    pub(crate) fn headers(&self, origin: Option<Origin>) -> Option<&Headers> {
+    pub(crate) fn headers(&self, origin: Option<Allowed>) -> Option<&Headers> {
         self.origins.get(origin?.0).map(|(_, headers)| headers)
     }
 
-    fn find(&self, origin: &[u8]) -> Option<Origin> {
-        let is_it = |(allowed, _): &(String, Headers)| allowed.as_bytes().eq_ignore_ascii_case(origin);
-        self.origins.iter().position(is_it).map(Origin)
+    pub(crate) fn find(&self, origin: &[u8]) -> Option<Allowed> {
+        let origin = Origin::of(std::str::from_utf8(origin).ok()?)?;
+        self.origins.iter().position(|(allowed, _)| *allowed == origin).map(Allowed)
     }
 }
 
@@ -80,7 +154,7 @@ fn origins<'a>(request: &Request<'a>) -> impl Iterator<Item = &'a [u8]> + use<'a
 /// Returns whether an origin is the host that was asked, behind a proxy with or without encryption. The port
 /// that a scheme has by default, a browser leaves out, and a proxy may not.
 fn is_own(origin: &[u8], host: &str) -> bool {
-    [("http://", ":80"), ("https://", ":443")].iter().any(|(scheme, port)| {
+    SCHEMES.iter().any(|(scheme, port)| {
         let Some((front, named)) = origin.split_at_checked(scheme.len()) else { return false };
         let host = host.strip_suffix(port).unwrap_or(host);
         let is_host = !host.is_empty() && named.eq_ignore_ascii_case(host.as_bytes());
@@ -90,21 +164,4 @@ fn is_own(origin: &[u8], host: &str) -> bool {
 
 fn is_loopback(peer: &Peer) -> bool {
     matches!(peer, Peer::Tcp(address) if address.ip().to_canonical().is_loopback())
-}
-
-/// A host without its port, and an IPv6 address without its brackets.
-fn without_port(host: &str) -> &str {
-    match host.strip_prefix('[') {
-        Some(rest) => rest.split(']').next().unwrap_or_default(),
-        None => host.split(':').next().unwrap_or_default(),
-    }
-}
-
-fn is_loopback_name(host: &str) -> bool {
-    let address: Option<IpAddr> = host.parse().ok();
-    match address {
-        Some(IpAddr::V4(address)) => address.is_loopback(),
-        Some(IpAddr::V6(address)) => address == Ipv6Addr::LOCALHOST,
-        None => host.eq_ignore_ascii_case("localhost"),
-    }
 }

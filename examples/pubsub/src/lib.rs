@@ -17,6 +17,6 @@ mod start;
 mod websocket;
 
 pub use channel::History;
-pub use guard::Guard;
+pub use guard::{Guard, Host, Origin};
 pub use hub::{Counts, Limits as HubLimits};
 pub use service::{Config, Pubsub};

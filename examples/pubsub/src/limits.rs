@@ -49,6 +49,23 @@ pub const POLL_TIME: u64 = 30;
 /// How many seconds a long poll may wait: proxies give up after 60.
 pub const LONGEST_POLL: u64 = 60;
 
+/// How many messages are given to subscribers in one turn of the loop, for usual lengths: 2 ms of system calls. All
+/// others wait as long at most while one publishes as fast as it can.
+pub const TURN_COST: usize = 256;
+
+/// A subscriber of whose output the kernel has taken nothing for so long does not read. Publishers do not wait for
+/// it.
+pub const STALLED: Duration = Duration::from_secs(1);
+
+/// How soon publishers that wait for a subscriber look again, if nothing happens before.
+pub const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
+/// How many publishers that wait are looked at in one turn.
+pub const TRIES: usize = 64;
+
+/// How long a message may wait to be published; then its request is answered 503.
+pub const PUBLISH_TIME: Duration = Duration::from_secs(10);
+
 /// When to come back, in milliseconds, after a connection has been lost.
 pub const RETRY: u64 = 2000;
 

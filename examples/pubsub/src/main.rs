@@ -20,7 +20,7 @@ use pollstack::server::{self, duration};
 use pollstack::signals::{SIGHUP, SIGINT, SIGTERM, StopSignals};
 use pollstack::tls::{Identity, Tls};
 use pollstack::{EventLoop, Overload, descriptors};
-use pubsub::{Config, Guard, History, HubLimits, Pubsub, limits};
+use pubsub::{Config, Guard, History, Host, HubLimits, Origin, Pubsub, limits};
 use std::error::Error;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -57,12 +57,13 @@ struct Options {
     tls_key: Option<PathBuf>,
 
     /// Let pages of this origin publish and subscribe, https://example.org for example; may be repeated
-    #[arg(long, value_name = "ORIGIN", value_parser = origin)]
-    allow_origin: Vec<String>,
+    #[arg(long, value_name = "ORIGIN", value_parser = Origin::parse)]
+    allow_origin: Vec<Origin>,
 
-    /// Answer to this name, too, where the server listens on loopback; may be repeated
-    #[arg(long, value_name = "HOST")]
-    allow_host: Vec<String>,
+    /// Answer to this name; may be repeated. Names of loopback are, and without it, a server on other
+    /// addresses answers to any
+    #[arg(long, value_name = "HOST", value_parser = Host::parse)]
+    allow_host: Vec<Host>,
 
     /// How many channels there may be
     #[arg(long, value_name = "N", default_value_t = count(limits::CHANNELS))]
@@ -88,7 +89,7 @@ struct Options {
     #[arg(long, value_name = "BYTES")]
     backlog: Option<usize>,
 
-    /// How often silent connections are kept alive
+    /// How often silent connections are kept alive; 0s is never
     #[arg(long, value_name = "TIME", default_value = "15s", value_parser = duration)]
     heartbeat: Duration,
 
@@ -146,13 +147,6 @@ fn configure(options: &Options) -> Result<Config, String> {
 
 /// Bytes for the head of a response and for the framing of a short message.
 const MIN_BACKLOG: usize = 16 * 1024;
-
-/// An origin as browsers write it: no path, not even a slash.
-fn origin(text: &str) -> Result<String, &'static str> {
-    let host = ["http://", "https://"].iter().find_map(|scheme| text.strip_prefix(scheme));
-    let is_one = |host: &str| !host.is_empty() && host.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'/');
-    host.filter(|host| is_one(host)).map(|_| text.to_owned()).ok_or("an origin is http://HOST or https://HOST")
-}
 
 fn count(n: usize) -> NonZeroUsize {
     NonZeroUsize::new(n).unwrap_or(NonZeroUsize::MIN)

@@ -7,6 +7,7 @@
 //! `after`. An answer is bounded: there may be more behind it.
 
 use super::message::Message;
+use super::router::Failure;
 use super::start::Gap;
 use pollstack::http::{ExchangeId, Headers, Responder, Response, Status};
 
@@ -14,6 +15,15 @@ use pollstack::http::{ExchangeId, Headers, Responder, Response, Status};
 pub(crate) fn gap(gap: Gap) -> String {
     let Gap { after, oldest } = gap;
     format!(r#"{{"id":{},"gap":{{"after":{after},"oldest":{oldest}}}}}"#, gap.id())
+}
+
+/// The text that tells a WebSocket why its message is not published.
+pub(crate) fn error(why: &Failure) -> String {
+    let why = match why {
+        Failure::Refused(_, why, _) => why,
+        Failure::Broken(_) => "Something is wrong with the server.",
+    };
+    serde_json::json!({ "error": why }).to_string()
 }
 
 /// An array of what there is, in about so many bytes, and the id of the last in it; `None` if there

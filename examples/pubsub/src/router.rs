@@ -33,6 +33,11 @@ impl Failure {
     }
 }
 
+/// There is no room for one more.
+pub(crate) fn busy(why: &'static str) -> Failure {
+    Failure::Refused(Status::SERVICE_UNAVAILABLE, why.into(), Some(("Retry-After", "2".to_owned())))
+}
+
 impl<E: Error + 'static> From<E> for Failure {
     fn from(error: E) -> Self {
         Failure::Broken(Box::new(error))

@@ -1,15 +1,14 @@
 //! The table of handlers, and the handlers.
 
 use super::guard::Guard;
-use super::hub::Busy;
 use super::limits;
 use super::name::Name;
 use super::poll;
 use super::publish;
-use super::router::{Failure, Parameters, Query, Router, parse};
+use super::router::{Failure, Parameters, Query, Router, busy};
 use super::service::{Config, Pubsub, Route, Transport};
 use super::sse;
-use super::start::Start;
+use super::start::{Gap, Start};
 use super::websocket::{self, Socket, text_frame};
 use pollstack::http::{ExchangeId, Request, Responder, Status};
 use std::time::{Duration, Instant};
@@ -30,11 +29,14 @@ fn router() -> Result<Router<Route>, matchit::InsertError> {
         ("GET", "/", page as Route),
         ("HEAD", "/", page),
         ("GET", "/stats", stats),
+        ("HEAD", "/stats", stats),
         ("POST", "/channels/{name}", publish),
         ("OPTIONS", "/channels/{name}", preflight),
         ("GET", "/channels/{name}/events", events),
+        ("HEAD", "/channels/{name}/events", events),
         ("OPTIONS", "/channels/{name}/events", preflight),
         ("GET", "/channels/{name}/poll", long_poll),
+        ("HEAD", "/channels/{name}/poll", long_poll),
         ("OPTIONS", "/channels/{name}/poll", preflight),
         ("GET", "/channels/{name}/ws", socket),
     ])
@@ -78,13 +80,7 @@ fn publish(
     server.check_origin(request)?;
     let name: Name = parameters.get("name")?;
     let message = publish::message(request, server.config.message)?;
-    let published = server.publish(http, &name, &message)?;
-    let text = format!(r#"{{"id":{},"subscribers":{}}}"#, published.id, published.subscribers);
-    let mut reply = http.respond(id, Status::OK).header("Content-Type", "application/json");
-    if let Some(headers) = server.guard.headers(server.guard.origin(request)) {
-        reply = reply.headers(headers);
-    }
-    reply.body(text.as_bytes());
+    server.publish(http, id, name, &message, server.guard.origin(request))?;
     Ok(())
 }
 
@@ -118,7 +114,10 @@ fn events(
     parameters: &Parameters<'_>,
 ) -> Done {
     let (name, start) = begin(server, request, parameters)?;
-    server.subscribe(id, &name, start.next, Transport::Events)?;
+    let is_head = request.method() == "HEAD";
+    if !is_head {
+        server.subscribe(id, &name, start.next, Transport::Events)?;
+    }
     let mut reply = http
         .respond(id, Status::OK)
         .header("Content-Type", "text/event-stream")
@@ -126,6 +125,11 @@ fn events(
         .header("X-Accel-Buffering", "no");
     if let Some(headers) = server.guard.headers(server.guard.origin(request)) {
         reply = reply.headers(headers);
+    }
+    if is_head {
+        reply.stream(None);
+        http.finish(id);
+        return Ok(());
     }
     reply.stream(None);
     server.open(http, id, sse::opening(start, limits::RETRY).as_bytes());
@@ -146,6 +150,11 @@ fn long_poll(
     let held = server.hub.messages(name.as_str(), start.next);
     if let Some((array, last)) = poll::arrays(start.gap, held, server.config.backlog) {
         poll::reply(http, id, Status::OK, server.guard.headers(origin), last).body(&array);
+        return Ok(());
+    }
+    if request.method() == "HEAD" {
+        let last = start.next.saturating_sub(1);
+        poll::reply(http, id, Status::NO_CONTENT, server.guard.headers(origin), last).empty();
         return Ok(());
     }
     server.subscribe(id, &name, start.next, Transport::Poll(origin))?;
@@ -174,29 +183,29 @@ fn socket(
 }
 
 /// Returns the channel that a client wants to read, and where it begins. A browser that comes back says so
-/// in `Last-Event-ID`, with the address that it began with: so that wins over `after`.
+/// in `Last-Event-ID`, with the address that it began with: so that wins over `after`. Libraries that stand in for
+/// `EventSource` say it in the address.
 fn begin(server: &Pubsub, request: &Request<'_>, parameters: &Parameters<'_>) -> Result<(Name, Start), Failure> {
     let name: Name = parameters.get("name")?;
-    let asked = Query(request.query()).get("after")?;
-    let last = request.header("Last-Event-ID").map(|last| parse("Last-Event-ID", &String::from_utf8_lossy(last)));
-    let after = last.transpose()?.or(asked);
+    let query = Query(request.query());
+    let last = request.header("Last-Event-ID").map(|last| String::from_utf8_lossy(last).into_owned());
+    let said = last.or(query.get("lastEventId")?).filter(|id| !id.is_empty());
+    let after = said.or(query.get("after")?).filter(|id| !id.is_empty());
     if server.stopping {
         return Err(busy("The server is stopping."));
     }
-    let start = server.hub.start(name.as_str(), after);
-    Ok((name, start))
+    Ok((name.clone(), start(server, &name, after.as_deref())))
 }
 
-/// There is no room for one more.
-pub(crate) fn busy(why: &'static str) -> Failure {
-    Failure::Refused(Status::SERVICE_UNAVAILABLE, why.into(), Some(("Retry-After", "2".to_owned())))
-}
-
-impl From<Busy> for Failure {
-    fn from(full: Busy) -> Self {
-        busy(match full {
-            Busy::Channels => "There are too many channels.",
-            Busy::Subscribers => "There are too many subscribers.",
-        })
+/// Returns where a client begins that has the message `after`. An id that no server of this kind has given is one
+/// of another server: there may be anything behind it.
+fn start(server: &Pubsub, name: &Name, after: Option<&str>) -> Start {
+    match after.map(str::parse::<u64>) {
+        None => server.hub.start(name.as_str(), None),
+        Some(Ok(after)) => server.hub.start(name.as_str(), Some(after)),
+        Some(Err(_)) => {
+            let start = server.hub.start(name.as_str(), Some(u64::MAX));
+            Start { gap: start.gap.map(|gap| Gap { after: 0, ..gap }), ..start }
+        }
     }
 }

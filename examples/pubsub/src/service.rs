@@ -3,24 +3,27 @@
 //! A subscriber that ends its half of the connection is taken for gone: browsers do not do so
 //! before, and the count of subscribers is right then, not a heartbeat later.
 
-use super::guard::{Guard, Origin};
-use super::hub::{Counts, Delivery, Hub, Progress, Published, Seat};
-use super::limits::{HEARTBEAT_STEP, MISSED_PONGS, RETRY_AFTER_STOP};
+use super::guard::{Allowed, Guard};
+use super::hub::{Counts, Delivery, Hub, Progress, Seat};
+use super::limits::{
+    HEARTBEAT_STEP, LOOK_AGAIN, MISSED_PONGS, PUBLISH_TIME, RETRY_AFTER_STOP, STALLED, TRIES, TURN_COST,
+};
 use super::message::Message;
 use super::name::Name;
 use super::page::Page;
 use super::poll;
 use super::publish;
-use super::router::{Failure, Parameters, Router};
+use super::router::{Failure, Parameters, Router, busy};
 use super::sse;
-use super::websocket::{Socket, close_frame};
+use super::websocket::{Heard, Next, Socket, close_frame, text_frame};
 use super::{channel::History, hub};
-use pollstack::http::{Body, ExchangeId, Handler, Outcome, Request, Responder, Status};
+use pollstack::http::{Body, ExchangeId, Handler, Headers, Outcome, Refusal, Request, Responder, Status};
 use pollstack::{EofAction, SendError};
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::mem;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
+use tungstenite::Utf8Bytes;
 use tungstenite::protocol::frame::coding::CloseCode;
 
 /// The function that serves one kind of request: it responds, at once or later, or says why not.
@@ -36,8 +39,21 @@ pub struct Pubsub {
     pub(crate) stopping: bool,
     router: Rc<Router<Route>>,
     sessions: HashMap<ExchangeId, Session>,
+    /// Publishers that wait, see [`Hub::may_publish`].
+    waiting: VecDeque<Publisher>,
+    /// The turn of the loop, and what is left of its [budget](TURN_COST).
+    turn: Instant,
+    budget: usize,
     /// When the server began.
     start: Instant,
+}
+
+/// A publisher that waits.
+enum Publisher {
+    /// A WebSocket, with its message.
+    Socket(ExchangeId),
+    /// A request.
+    Post { id: ExchangeId, name: Name, text: String, origin: Option<Allowed> },
 }
 
 /// How the application is set up.
@@ -47,7 +63,7 @@ pub struct Config {
     pub message: usize,
     /// Bytes that may wait for a subscriber.
     pub backlog: usize,
-    /// How often silent connections are kept alive.
+    /// How often silent connections are kept alive; never if it is zero.
     pub heartbeat: Duration,
     /// The bounds of the hub.
     pub hub: hub::Limits,
@@ -64,7 +80,7 @@ pub(crate) struct Subscriber {
 pub(crate) enum Transport {
     Events,
     /// One answer, which a page of that origin may read.
-    Poll(Option<Origin>),
+    Poll(Option<Allowed>),
     Socket,
 }
 
@@ -72,8 +88,16 @@ pub(crate) enum Transport {
 struct Session {
     seat: Seat,
     transport: Transport,
-    /// The channel to publish to, and the protocol.
-    socket: Option<Box<(Name, Socket)>>,
+    socket: Option<Box<Speaker>>,
+}
+
+/// The other half of a WebSocket: it publishes.
+struct Speaker {
+    /// The channel to publish to.
+    name: Name,
+    socket: Socket,
+    /// The message that waits.
+    waiting: Option<Utf8Bytes>,
 }
 
 impl Pubsub {
@@ -87,6 +111,9 @@ impl Pubsub {
             stopping: false,
             router: Rc::new(router),
             sessions: HashMap::new(),
+            waiting: VecDeque::new(),
+            turn: start,
+            budget: TURN_COST,
             start,
         }
     }
@@ -103,26 +130,89 @@ impl Pubsub {
         }
     }
 
-    /// Publishes a message, and sends it to all subscribers.
+    /// Returns whether the head of a request leaves it open how that is answered. Otherwise the client need not
+    /// send its body first.
+    fn takes_body(&self, request: &Request<'_>) -> bool {
+        self.check_host(request).is_ok()
+            && self.check_origin(request).is_ok()
+            && publish::media(request).is_ok()
+            && self
+                .router
+                .find(request.method(), request.path())
+                .is_ok_and(|(_, parameters)| parameters.get::<Name>("name").is_ok())
+    }
+
+    fn check_host(&self, request: &Request<'_>) -> Result<(), Failure> {
+        match self.guard.allows_host(request) {
+            true => Ok(()),
+            false => Err(Failure::refused(Status::FORBIDDEN, "This server does not go by that name.")),
+        }
+    }
+
+    /// Returns whether a message may be published now.
+    fn may_publish(&self, http: &Responder<'_>, name: &Name, text: &str) -> bool {
+        let since = http.now().checked_sub(STALLED);
+        let reads = |who: Subscriber| http.last_write(who.id) >= since;
+        self.hub.may_publish(name.as_str(), text.len(), reads)
+    }
+
+    /// Publishes a message for a request, now or when it may, and answers then.
     pub(crate) fn publish(
         &mut self,
         http: &mut Responder<'_>,
-        name: &Name,
+        id: ExchangeId,
+        name: Name,
         text: &str,
-    ) -> Result<Published, hub::Busy> {
+        origin: Option<Allowed>,
+    ) -> Result<(), hub::Busy> {
+        if !self.waiting.is_empty() || !self.may_publish(http, &name, text) {
+            self.waiting.push_back(Publisher::Post { id, name, text: text.to_owned(), origin });
+            http.set_deadline(id, http.now().checked_add(PUBLISH_TIME));
+            self.work(http);
+            return Ok(());
+        }
+        let published = self.hub.publish(name.as_str(), text)?;
+        self.work(http);
+        publish::reply(http, id, published, self.guard.headers(origin));
+        Ok(())
+    }
+
+    /// Gives subscribers what has been published, as far as the turn's budget goes, and sees to it that it
+    /// goes on.
+    fn work(&mut self, http: &mut Responder<'_>) {
+        if http.now() != self.turn {
+            (self.turn, self.budget) = (http.now(), TURN_COST);
+        }
         let guard = &self.guard;
         let mut lost = Vec::new();
-        let published = self.hub.publish(
-            name.as_str(),
-            text,
-            |who, message| deliver(http, guard, who, message),
-            |who| lost.push(who.id),
-        );
+        let more =
+            self.hub.work(&mut self.budget, |who, message| deliver(http, guard, who, message), |who| lost.push(who.id));
         for id in lost {
             log::debug!("{id:?} does not read");
             http.abort(id);
         }
-        published
+        let again = if more { Some(Duration::ZERO) } else { (!self.waiting.is_empty()).then_some(LOOK_AGAIN) };
+        http.set_timer(again.and_then(|time| http.now().checked_add(time)));
+    }
+
+    /// Has publishers that wait try again, in their order, a bounded number of them.
+    fn publish_waiting(&mut self, http: &mut Responder<'_>) {
+        for _ in 0..self.waiting.len().min(TRIES) {
+            match self.waiting.pop_front() {
+                Some(Publisher::Socket(id)) => self.hear_again(http, id),
+                Some(Publisher::Post { id, name, text, origin }) => {
+                    if !self.may_publish(http, &name, &text) {
+                        self.waiting.push_back(Publisher::Post { id, name, text, origin });
+                        continue;
+                    }
+                    match self.hub.publish(name.as_str(), &text) {
+                        Ok(published) => publish::reply(http, id, published, self.guard.headers(origin)),
+                        Err(busy) => self.refuse(http, id, origin, busy.into()),
+                    }
+                }
+                None => return,
+            }
+        }
     }
 
     /// Makes an exchange a subscriber.
@@ -140,7 +230,53 @@ impl Pubsub {
 
     pub(crate) fn attach(&mut self, id: ExchangeId, name: Name, socket: Socket) {
         if let Some(session) = self.sessions.get_mut(&id) {
-            session.socket = Some(Box::new((name, socket)));
+            session.socket = Some(Box::new(Speaker { name, socket, waiting: None }));
+        }
+    }
+
+    /// Hears a WebSocket out, up to a message that may not be published yet. Returns whether it came to the end
+    /// of what there is.
+    fn hear(&mut self, http: &mut Responder<'_>, id: ExchangeId, data: &mut &[u8]) -> bool {
+        loop {
+            let Some(speaker) = self.sessions.get_mut(&id).and_then(|session| session.socket.as_deref_mut()) else {
+                *data = &[];
+                return true;
+            };
+            let Some(text) = speaker.waiting.take() else {
+                let Heard { reply, next } = speaker.socket.hear(data);
+                if http.send(id, &reply) == Err(SendError::Full) {
+                    self.hub.count_slow();
+                    http.abort(id); // it asks for answers, and does not read them
+                }
+                match next {
+                    Next::Text(text) => speaker.waiting = Some(text),
+                    Next::More => return true,
+                    Next::Over => {
+                        self.leave(id);
+                        http.finish(id);
+                    }
+                }
+                continue;
+            };
+            let name = speaker.name.clone();
+            if !self.may_publish(http, &name, &text) {
+                if let Some(speaker) = self.sessions.get_mut(&id).and_then(|session| session.socket.as_deref_mut()) {
+                    speaker.waiting = Some(text);
+                }
+                self.waiting.push_back(Publisher::Socket(id));
+                return false;
+            }
+            if let Err(why) = publish::check(&text).and_then(|()| Ok(self.hub.publish(name.as_str(), &text)?)) {
+                let _ = http.send(id, &text_frame(poll::error(&why).as_bytes()));
+            }
+            self.work(http);
+        }
+    }
+
+    /// Goes on with a WebSocket whose message had to wait.
+    fn hear_again(&mut self, http: &mut Responder<'_>, id: ExchangeId) {
+        if self.hear(http, id, &mut &[][..]) {
+            http.resume(id);
         }
     }
 
@@ -168,19 +304,31 @@ impl Pubsub {
         }
     }
 
+    /// Gives up a request that waited too long to be published.
+    fn give_up_publishing(&mut self, http: &mut Responder<'_>, id: ExchangeId) {
+        let at = self.waiting.iter().position(|publisher| publisher.id() == id);
+        match at.and_then(|at| self.waiting.remove(at)) {
+            Some(Publisher::Post { origin, .. }) => self.refuse(http, id, origin, busy("The channel is behind.")),
+            _ => http.abort(id),
+        }
+    }
+
     /// Rounded up, so that many are due at once.
     fn next_heartbeat(&self, now: Instant) -> Option<Instant> {
+        if self.config.heartbeat.is_zero() {
+            return None;
+        }
         let due = now.saturating_duration_since(self.start).saturating_add(self.config.heartbeat);
         let steps = due.as_millis().div_ceil(HEARTBEAT_STEP.as_millis());
         self.start.checked_add(HEARTBEAT_STEP.checked_mul(u32::try_from(steps).ok()?)?)
     }
 
     /// Answers a request that is not served.
-    fn refuse(&self, http: &mut Responder<'_>, id: ExchangeId, request: &Request<'_>, failure: Failure) {
+    fn refuse(&self, http: &mut Responder<'_>, id: ExchangeId, origin: Option<Allowed>, failure: Failure) {
         let (status, why, field) = match failure {
             Failure::Refused(status, why, field) => (status, why, field),
             Failure::Broken(error) => {
-                log::error!("{} {}: {error}", request.method(), request.target());
+                log::error!("a request cannot be served: {error}");
                 (Status::INTERNAL_SERVER_ERROR, "Something is wrong with the server.".into(), None)
             }
         };
@@ -191,7 +339,10 @@ impl Pubsub {
         if let Some((name, value)) = field {
             reply = reply.header(name, value);
         }
-        if let Some(headers) = self.guard.headers(self.guard.origin(request)) {
+        if status == Status::UPGRADE_REQUIRED {
+            reply = reply.offer("websocket");
+        }
+        if let Some(headers) = self.guard.headers(origin) {
             reply = reply.headers(headers);
         }
         reply.body(format!("{why}\n").as_bytes());
@@ -218,59 +369,65 @@ fn deliver(http: &mut Responder<'_>, guard: &Guard, who: Subscriber, message: &M
 impl Handler for Pubsub {
     fn body(&mut self, request: &Request<'_>) -> Body {
         match request.method() {
-            "POST" => Body::Collect(publish::body_limit(self.config.message)),
+            "POST" if self.takes_body(request) => Body::Collect(publish::body_limit(self.config.message)),
             _ => Body::Skip,
         }
     }
 
     fn on_request(&mut self, http: &mut Responder<'_>, id: ExchangeId, request: &Request<'_>) {
         let router = Rc::clone(&self.router);
-        let done = match self.guard.allows_host(request, http.peer(id).as_ref()) {
-            false => Err(Failure::refused(Status::FORBIDDEN, "This server does not go by that name.")),
-            true => router
-                .find(request.method(), request.path())
-                .and_then(|(route, parameters)| route(self, http, id, request, &parameters)),
-        };
+        let done = self.check_host(request).and_then(|()| {
+            let (route, parameters) = router.find(request.method(), request.path())?;
+            route(self, http, id, request, &parameters)
+        });
         if let Err(failure) = done {
-            self.refuse(http, id, request, failure);
+            self.refuse(http, id, self.guard.origin(request), failure);
         }
+    }
+
+    /// A page of an allowed origin may read why its request is refused.
+    fn on_refusal(&mut self, _: &mut Responder<'_>, refusal: &Refusal<'_>) -> Headers {
+        let origin = refusal.header("Origin").and_then(|origin| self.guard.find(origin));
+        self.guard.headers(origin).cloned().unwrap_or_default()
     }
 
     /// A WebSocket speaks.
     fn on_data(&mut self, http: &mut Responder<'_>, id: ExchangeId, data: &[u8]) -> usize {
-        let Some(session) = self.sessions.get_mut(&id) else { return data.len() };
-        let Some((name, socket)) = session.socket.as_deref_mut() else { return data.len() };
-        let heard = socket.hear(data);
-        let name = name.clone();
-        for text in heard.texts.iter().filter(|text| !text.is_empty()) {
-            if let Err(busy) = self.publish(http, &name, text) {
-                log::debug!("a message is lost: {busy:?}");
-            }
+        let speaker = self.sessions.get(&id).and_then(|session| session.socket.as_deref());
+        if speaker.is_some_and(|speaker| speaker.waiting.is_some()) {
+            return 0;
         }
-        if http.send(id, &heard.reply) == Err(SendError::Full) {
-            http.abort(id);
-        }
-        if heard.over {
-            self.leave(id);
-            http.finish(id);
-        }
-        data.len()
+        let mut left = data;
+        self.hear(http, id, &mut left);
+        self.work(http);
+        data.len() - left.len()
     }
 
     fn on_room(&mut self, http: &mut Responder<'_>, id: ExchangeId) {
         self.advance(http, id);
+        if !self.waiting.is_empty() {
+            self.publish_waiting(http);
+            self.work(http);
+        }
+    }
+
+    /// There is more to give, or a publisher waits.
+    fn on_timer(&mut self, http: &mut Responder<'_>) {
+        (self.turn, self.budget) = (http.now(), TURN_COST);
+        self.publish_waiting(http);
+        self.work(http);
     }
 
     fn on_deadline(&mut self, http: &mut Responder<'_>, id: ExchangeId) {
         let next = self.next_heartbeat(http.now());
-        let Some(session) = self.sessions.get_mut(&id) else { return http.abort(id) };
+        let Some(session) = self.sessions.get_mut(&id) else { return self.give_up_publishing(http, id) };
         let beat = match (session.transport, session.socket.as_deref_mut()) {
             (Transport::Poll(origin), _) => {
                 let last = self.hub.next_of(session.seat).unwrap_or_default().saturating_sub(1);
                 self.leave(id);
                 return poll::reply(http, id, Status::NO_CONTENT, self.guard.headers(origin), last).empty();
             }
-            (Transport::Socket, Some((_, socket))) => match socket.ping(MISSED_PONGS) {
+            (Transport::Socket, Some(speaker)) => match speaker.socket.ping(MISSED_PONGS) {
                 Some(ping) => http.send(id, &ping),
                 None => {
                     let _ = http.send(id, &close_frame(CloseCode::Away, "no pong"));
@@ -292,11 +449,17 @@ impl Handler for Pubsub {
 
     fn on_close(&mut self, _: &mut Responder<'_>, id: ExchangeId, _: Outcome) {
         self.leave(id);
+        self.waiting.retain(|publisher| publisher.id() != id);
     }
 
     /// Subscribers are told when to come back, not all at once.
     fn on_shutdown(&mut self, http: &mut Responder<'_>) {
         self.stopping = true;
+        for publisher in mem::take(&mut self.waiting) {
+            if let Publisher::Post { id, origin, .. } = publisher {
+                self.refuse(http, id, origin, busy("The server is stopping."));
+            }
+        }
         for (id, session) in mem::take(&mut self.sessions) {
             self.hub.leave(session.seat);
             let retry = fastrand::u64(RETRY_AFTER_STOP);
@@ -313,6 +476,14 @@ impl Handler for Pubsub {
                 }
             }
             http.finish(id);
+        }
+    }
+}
+
+impl Publisher {
+    fn id(&self) -> ExchangeId {
+        match self {
+            Publisher::Socket(id) | Publisher::Post { id, .. } => *id,
         }
     }
 }

@@ -13,8 +13,9 @@
 use super::start::{Gap, Start};
 use std::fmt::Write;
 
-/// A comment, which keeps proxies from closing a silent stream.
-pub(crate) const HEARTBEAT: &[u8] = b":\n\n";
+/// A comment, which keeps proxies from closing a silent stream. No empty line follows it: some clients would
+/// deliver an empty message.
+pub(crate) const HEARTBEAT: &[u8] = b":\n";
 
 /// A message: a field for each of its lines, whose end may be LF, CR or both. So nothing in it can
 /// become another field, or another event.

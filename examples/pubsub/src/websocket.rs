@@ -2,7 +2,7 @@
 //!
 //! A text frame from the client is a message for the channel. Text frames to it are
 //! `{"id":…,"data":"…"}`, or, if there may have been messages that are not held any more,
-//! `{"id":…,"gap":{"after":N,"oldest":…}}`.
+//! `{"id":…,"gap":{"after":N,"oldest":…}}`, or, if its message is not published, `{"error":"…"}`.
 
 use super::router::Failure;
 use pollstack::http::{Request, Status};
@@ -29,13 +29,21 @@ pub(crate) struct Socket {
 }
 
 /// The result of some input.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Heard {
-    pub(crate) texts: Vec<Utf8Bytes>,
-    /// The bytes to be sent.
+    /// The bytes to be sent, before what is next.
     pub(crate) reply: Vec<u8>,
-    /// Nothing more will come, or is to be sent, behind that.
-    pub(crate) over: bool,
+    pub(crate) next: Next,
+}
+
+#[derive(Debug)]
+pub(crate) enum Next {
+    /// A message. There may be more.
+    Text(Utf8Bytes),
+    /// More has to come.
+    More,
+    /// Nothing more will come, or is to be sent.
+    Over,
 }
 
 impl Socket {
@@ -49,24 +57,24 @@ impl Socket {
         Socket { engine: WebSocketContext::new(Role::Server, Some(config)), unanswered: 0 }
     }
 
-    /// Takes input, and answers pings and closes.
-    pub(crate) fn hear(&mut self, input: &[u8]) -> Heard {
+    /// Takes input up to the next message, and answers pings and closes.
+    pub(crate) fn hear(&mut self, input: &mut &[u8]) -> Heard {
         self.unanswered = 0;
-        let mut heard = Heard::default();
-        let mut pipe = Pipe { input, output: &mut heard.reply };
-        heard.over = loop {
+        let mut reply = Vec::new();
+        let mut pipe = Pipe { input, output: &mut reply };
+        let next = loop {
             match self.engine.read(&mut pipe) {
-                Ok(Message::Text(text)) => heard.texts.push(text),
+                Ok(Message::Text(text)) => break Next::Text(text),
                 Ok(Message::Binary(_)) => break self.close(&mut pipe, CloseCode::Unsupported, "text only"),
                 Ok(Message::Ping(_) | Message::Pong(_) | Message::Close(_) | Message::Frame(_)) => {}
-                Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => break false,
+                Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => break Next::More,
                 Err(Error::Capacity(_)) => break self.close(&mut pipe, CloseCode::Size, "too long"),
                 Err(Error::Utf8(_)) => break self.close(&mut pipe, CloseCode::Invalid, "not UTF-8"),
                 Err(Error::Protocol(_)) => break self.close(&mut pipe, CloseCode::Protocol, "not RFC 6455"),
-                Err(_) => break true,
+                Err(_) => break Next::Over,
             }
         };
-        heard
+        Heard { reply, next }
     }
 
     /// A ping; `None` if the client has left too many without an answer.
@@ -75,27 +83,32 @@ impl Socket {
         (self.unanswered <= patience).then(|| bytes(Frame::ping(Vec::new())))
     }
 
-    fn close(&mut self, pipe: &mut Pipe<'_>, code: CloseCode, why: &'static str) -> bool {
+    fn close(&mut self, pipe: &mut Pipe<'_, '_>, code: CloseCode, why: &'static str) -> Next {
         // The pipe takes everything, and nothing is sent behind a close.
         let _ = self.engine.close(pipe, Some(CloseFrame { code, reason: Utf8Bytes::from_static(why) }));
-        true
+        Next::Over
     }
 }
 
 /// Returns the value of `Sec-WebSocket-Accept`, if it is a handshake (RFC 6455, section 4.2.1).
 pub(crate) fn accept(request: &Request<'_>) -> Result<String, Failure> {
     if !request.has_token("Upgrade", "websocket") || !request.has_token("Connection", "upgrade") {
-        return Err(Failure::bad("There is a WebSocket here: Upgrade and Connection do not ask for one."));
+        let why = "There is a WebSocket here: Upgrade and Connection do not ask for one.";
+        return Err(upgrade_required(why));
     }
     if request.header("Sec-WebSocket-Version") != Some(VERSION) {
-        let version = Some(("Sec-WebSocket-Version", "13".to_owned()));
-        return Err(Failure::Refused(Status::UPGRADE_REQUIRED, "There is only version 13.".into(), version));
+        return Err(upgrade_required("There is only version 13."));
     }
     let mut keys = request.headers().filter(|(name, _)| name.eq_ignore_ascii_case("Sec-WebSocket-Key"));
     match (keys.next(), keys.next()) {
         (Some((_, key)), None) if is_key(key) => Ok(derive_accept_key(key)),
         _ => Err(Failure::bad("Sec-WebSocket-Key is not sixteen bytes in base64.")),
     }
+}
+
+fn upgrade_required(why: &'static str) -> Failure {
+    let version = ("Sec-WebSocket-Version", "13".to_owned());
+    Failure::Refused(Status::UPGRADE_REQUIRED, why.into(), Some(version))
 }
 
 /// Sixteen bytes are 22 digits in base64, the last of which has four bits to spare, and padding.
@@ -124,12 +137,12 @@ fn bytes(frame: Frame) -> Vec<u8> {
 }
 
 /// The stream that the engine reads and writes.
-struct Pipe<'a> {
-    input: &'a [u8],
+struct Pipe<'a, 'i> {
+    input: &'a mut &'i [u8],
     output: &'a mut Vec<u8>,
 }
 
-impl Read for Pipe<'_> {
+impl Read for Pipe<'_, '_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self.input {
             [] => Err(io::ErrorKind::WouldBlock.into()),
@@ -138,7 +151,7 @@ impl Read for Pipe<'_> {
     }
 }
 
-impl Write for Pipe<'_> {
+impl Write for Pipe<'_, '_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.output.write(bytes)
     }

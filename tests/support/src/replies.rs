@@ -17,7 +17,7 @@ impl Response {
     }
 
     pub fn closes(&self) -> bool {
-        self.header("Connection") == Some("close")
+        self.header("Connection").is_some_and(|value| value.split(',').any(|option| option.trim() == "close"))
     }
 
     pub fn text(&self) -> &str {

@@ -59,6 +59,40 @@ fn a_burst_disconnects_no_subscriber_that_reads() {
     assert_eq!((&stats(&server)["disconnected_slow"], &stats(&server)["subscribers"]), (&json!(0), &json!(5)));
 }
 
+/// Lost otherwise: every other client's time, to one that publishes as fast as it can; messages of that one, or a
+/// subscriber that reads them.
+#[test]
+fn a_flood_waits_for_its_readers_and_holds_up_no_other_client() {
+    let server = start(&[]);
+    let mut readers: Vec<Stream> = (0..40).map(|_| subscribe(&server, "")).collect();
+    let mut flood = sockets::raw(&server);
+    wait_for_subscribers(&server, 41);
+    let count = 9000;
+    let frames: Vec<u8> = (0..count).flat_map(|_| sockets::frame(0x81, b"x")).collect();
+    std::thread::scope(|scope| {
+        // It reads, too: all that it has said comes back.
+        let back = flood.stream().try_clone().unwrap();
+        scope.spawn(move || {
+            let mut bytes = vec![0; 1 << 16];
+            let (mut back, mut messages) = (back, 0);
+            while messages < count {
+                let n = std::io::Read::read(&mut back, &mut bytes).unwrap();
+                messages += memchr::memmem::find_iter(&bytes[..n], b"\"data\"").count();
+                assert!(n > 0, "it is not cut");
+            }
+        });
+        for reader in &mut readers {
+            scope.spawn(move || assert_eq!(reader.texts(count).len(), count));
+        }
+        flood.send(&frames);
+        // Far from the end of the flood, others are served.
+        let (_, subscribers) = publish_to(&server, "other", "between");
+        assert_eq!(subscribers, 0);
+        assert!(stats(&server)["published"].as_u64().unwrap() < count as u64, "it is held back");
+    });
+    assert_eq!((&stats(&server)["disconnected_slow"], &stats(&server)["published"]), (&json!(0), &json!(count + 1)));
+}
+
 /// Lost otherwise: the truth. A reader that is behind, and does not read, is not a subscriber when what it would
 /// have to read next is not held any more.
 #[test]

@@ -45,7 +45,12 @@ fn get(server: &Server, target: &str) -> Response {
 
 /// Publishes a message to the channel `c`; its id, and how many there are to get it.
 fn publish(server: &Server, text: &str) -> (u64, u64) {
-    let reply = ask(server, "POST", "/channels/c", &[("Content-Type", "text/plain")], text.as_bytes());
+    publish_to(server, "c", text)
+}
+
+fn publish_to(server: &Server, channel: &str, text: &str) -> (u64, u64) {
+    let target = format!("/channels/{channel}");
+    let reply = ask(server, "POST", &target, &[("Content-Type", "text/plain")], text.as_bytes());
     assert_eq!(reply.status, 200, "{}", reply.text());
     let value: Value = serde_json::from_slice(&reply.body).unwrap();
     (value["id"].as_u64().unwrap(), value["subscribers"].as_u64().unwrap())

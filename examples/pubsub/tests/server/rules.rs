@@ -16,26 +16,35 @@ fn every_route_has_its_errors() {
         ("GET", "/channels/c/events/more", 404),
         ("DELETE", "/channels/c", 405),
         ("POST", "/channels/c/events", 405),
-        ("HEAD", "/channels/c/events", 405),
+        ("HEAD", "/stats", 200),
+        ("HEAD", "/channels/c/events", 200),
+        ("HEAD", "/channels/c/poll", 204),
         ("GET", "/channels/c%2Fd/events", 400),
         ("GET", "/channels/c%0Ad/events", 400),
         ("GET", "/channels/%2563/events", 400),
         ("GET", "/channels/%ff/events", 400),
         ("GET", &format!("/channels/{long}/events"), 400),
-        ("GET", "/channels/c/events?after=x", 400),
-        ("GET", "/channels/c/events?after=-1", 400),
-        ("GET", "/channels/c/poll?after=18446744073709551616", 400),
+        ("GET", "/channels/c/poll?after=x&timeout=0", 200),
+        ("GET", "/channels/c/poll?after=-1&timeout=0", 200),
+        ("GET", "/channels/c/poll?after=18446744073709551616&timeout=0", 200),
+        ("GET", "/channels/c/poll?after=&timeout=0", 204),
         ("GET", "/channels/c/poll?timeout=soon", 400),
         ("GET", "/channels/c/poll?timeout=0", 204),
         ("GET", "/channels/%63/poll?timeout=0&after=0", 204),
-        ("GET", "/channels/c/ws", 400),
+        ("GET", "/channels/c/ws", 426),
     ] {
         let reply = ask(&server, method, target, &[], b"");
         assert_eq!(reply.status, status, "{method} {target}");
         assert_eq!(reply.header("Allow").is_some(), status == 405, "{method} {target}");
     }
     assert_eq!(ask(&server, "PUT", "/channels/c", &[], b"").header("Allow"), Some("POST, OPTIONS"));
-    assert_eq!(ask(&server, "GET", "/channels/c/events", &[("Last-Event-ID", "1\t2")], b"").status, 400);
+    for (id, status) in [("1\t2", 200), ("6ba7b810-9dad-11d1-80b4-00c04fd430c8", 200), ("", 204)] {
+        let reply = ask(&server, "GET", "/channels/c/poll?timeout=0", &[("Last-Event-ID", id)], b"");
+        assert_eq!((reply.status, reply.text().contains("gap")), (status, status == 200), "{id:?}");
+    }
+    assert_eq!(get(&server, "/channels/c/poll?timeout=0&lastEventId=abc").status, 200, "a gap, as with the header");
+    let upgrade = get(&server, "/channels/c/ws");
+    assert_eq!(upgrade.header("Upgrade"), Some("websocket"), "as a 426 has to say");
     let huge = ask(&server, "GET", &format!("/{}", "a".repeat(9000)), &[], b"");
     assert_eq!(huge.status, 414);
     assert_eq!(stats(&server)["channels"], 0, "none was made by a request that was refused, or that is over");
@@ -57,6 +66,10 @@ fn a_message_is_text_or_a_form_or_json() {
         ("text/plain", "0123456789a", 413),
         (json, r#"{"message":"0123456789a"}"#, 413),
         (form, "text=c", 400),
+        (form, "message=caf%E9", 400),
+        ("text/plain; charset=utf-16", "a", 415),
+        ("text/plain; x=y; Charset=\"UTF-8\"", "q", 200),
+        ("application/json; charset=latin1", r#"{"message":"a"}"#, 415),
         (form, "message=", 400),
         (json, r#"{"message":1}"#, 400),
         (json, r#"["message"]"#, 400),
@@ -70,13 +83,16 @@ fn a_message_is_text_or_a_form_or_json() {
         assert_eq!(reply.status, status, "{media}: {body}: {}", reply.text());
     }
     assert_eq!(ask(&server, "POST", "/channels/c", &[], b"plain").status, 200);
+    assert_eq!(ask(&server, "POST", "/channels/c", &[("Content-Type", form)], b"message=caf\xe9").status, 400);
+    assert_eq!(ask(&server, "POST", "/channels/c", &[("Content-Encoding", "gzip")], b"\x1f\x8b").status, 415);
+    assert_eq!(ask(&server, "POST", "/channels/c", &[("Content-Encoding", "identity")], b"").status, 400);
     assert_eq!(ask(&server, "POST", "/channels/c", &[], b"").status, 400);
     assert_eq!(ask(&server, "POST", "/channels/c", &[], b"\xff").status, 400);
     assert_eq!(ask(&server, "POST", "/channels/c", &[], &[b'a'; 5000]).status, 413);
     assert_eq!(ask(&server, "POST", "/channels/c%20", &[], b"a").status, 400);
     let deep = [b"{\"message\":".to_vec(), vec![b'['; 1000]].concat();
     assert_eq!(ask(&server, "POST", "/channels/c", &[("Content-Type", json)], &deep).status, 400);
-    let texts = ["a\u{e4}", "b", "c\n +", "\u{e4}\n\u{1f600}", "0123456789", "0123456789", "plain"];
+    let texts = ["a\u{e4}", "b", "c\n +", "\u{e4}\n\u{1f600}", "0123456789", "0123456789", "q", "plain"];
     assert_eq!(stream.texts(texts.len()), texts);
 }
 
@@ -113,7 +129,45 @@ fn pages_of_other_origins_do_not_publish() {
     assert_eq!((may.status, may.header("Access-Control-Allow-Methods")), (204, Some("GET, POST")));
     assert_eq!(ask(&server, "OPTIONS", "/channels/c", &[("Origin", "null")], b"").status, 403);
     let ws = |origin| ask(&server, "GET", "/channels/c/ws", &[("Origin", origin)], b"").status;
-    assert_eq!((ws("http://evil.example"), ws("https://friend.example")), (403, 400), "the other is no handshake");
+    assert_eq!((ws("http://evil.example"), ws("https://friend.example")), (403, 426), "the other is no handshake");
+}
+
+/// Lost otherwise: a body of megabytes, sent to be refused for what its head says; or the reason, to a page that may
+/// read it only with the fields of its origin.
+#[test]
+fn a_head_that_decides_is_answered_before_its_body() {
+    let server = start(&["--allow-origin", "https://friend.example"]);
+    let expect = |line: &str, fields: &str| {
+        let head = format!(
+            "{line} HTTP/1.1\r\nHost: localhost\r\nOrigin: https://friend.example\r\nContent-Length: 5\r\n\
+             Expect: 100-continue\r\nConnection: close\r\n{fields}\r\n"
+        );
+        let mut client = server.send(head.as_bytes());
+        let mut status = [0; 12];
+        std::io::Read::read_exact(&mut client, &mut status).unwrap();
+        let rest = if status == *b"HTTP/1.1 100" { String::new() } else { String::from_utf8(client.answer()).unwrap() };
+        (String::from_utf8_lossy(&status[9..]).parse::<u16>().unwrap(), rest.contains("Access-Control-Allow-Origin: "))
+    };
+    assert_eq!(expect("POST /channels/c", "").0, 100, "it depends on the body");
+    for (line, fields, status) in [
+        ("POST /nothing", "", 404),
+        ("POST /channels/c%20d", "", 400),
+        ("POST /channels/c/events", "", 405),
+        ("POST /channels/c", "Content-Type: text/html\r\n", 415),
+        ("POST /channels/c", "Content-Encoding: gzip\r\n", 415),
+        ("POST /channels/c", "Sec-Fetch-Site: cross-site\r\nOrigin: https://evil.example\r\n", 403),
+    ] {
+        assert_eq!(expect(line, fields), (status, true), "{line} {fields}");
+    }
+    let large = "POST /channels/c HTTP/1.1\r\nHost: localhost\r\nOrigin: https://friend.example\r\nContent-Length: 9999999\r\n\r\n";
+    let malformed = "GET / HTTP/1.1\r\nOrigin: https://friend.example\r\n\r\n";
+    for (bytes, status) in [(large, 413), (malformed, 400)] {
+        let reply = one(&server.send(bytes.as_bytes()).answer(), "POST");
+        assert_eq!(
+            (reply.status, reply.header("Access-Control-Allow-Origin")),
+            (status, Some("https://friend.example"))
+        );
+    }
 }
 
 /// Lost otherwise: a server on loopback, to a site whose name leads there.
@@ -135,6 +189,17 @@ fn a_server_on_loopback_goes_by_its_names() {
     ] {
         assert_eq!(ask(&server, "GET", "/", &[("Host", host)], b"").status, status, "{host}");
     }
+    // An option that names hosts means them, wherever the server listens.
+    let named = ["--listen", "0.0.0.0:0", "--allow-host", "Room.Example.:80", "--allow-origin", "HTTPS://H:443"];
+    let named = Server::spawn(command(env!("CARGO_BIN_EXE_pubsub"), &named), 1);
+    let port = named.address().port();
+    for (host, status) in [("room.example", 200), ("ROOM.example.:8000", 200), ("127.0.0.1", 200), ("any.example", 403)]
+    {
+        let mut client = Client::new(std::net::TcpStream::connect(("127.0.0.1", port)).unwrap());
+        client.send(&request("GET", "/stats", &[("Host", host), ("Origin", "https://h")], b""));
+        let reply = one(&client.answer(), "GET");
+        assert_eq!(reply.status, status, "{host}");
+    }
     let everywhere = Server::spawn(command(env!("CARGO_BIN_EXE_pubsub"), &["--listen", "0.0.0.0:0"]), 1);
     let port = everywhere.address().port();
     let mut client = Client::new(std::net::TcpStream::connect(("127.0.0.1", port)).unwrap());
@@ -150,6 +215,16 @@ fn the_command_line_is_checked() {
         &["--max-subscribers", "0"],
         &["--allow-origin", "friend.example"],
         &["--allow-origin", "https://friend.example/"],
+        &["--allow-origin", "https://*.example.org"],
+        &["--allow-origin", "https://u@h"],
+        &["--allow-origin", "https://h:0"],
+        &["--allow-origin", "https://h:x"],
+        &["--allow-origin", "https://"],
+        &["--allow-host", "https://x"],
+        &["--allow-host", "*"],
+        &["--allow-host", ""],
+        &["--allow-host", "a b"],
+        &["--allow-host", "[::1"],
         &["--listen", "nowhere"],
         &["--heartbeat", "often"],
     ] {

@@ -59,10 +59,60 @@ fn heartbeats_come_in_time_and_together() {
     }
     for client in &clients {
         let bytes = client.read();
-        let beats = memchr::memmem::find_iter(&bytes, b":\n\n").count();
+        let beats = memchr::memmem::find_iter(&bytes, b":\n").count();
         assert!((3..=4).contains(&beats), "{beats} in a minute");
     }
     assert!(turns < 20, "{turns} turns for 50 subscribers in a minute");
+}
+
+/// Lost otherwise: the processor, to heartbeats that are to be off.
+#[test]
+fn without_heartbeats_nothing_beats() {
+    let world = World::new(1);
+    let mut server = serve(&world, Config { heartbeat: Duration::ZERO, ..Config::default() });
+    let client = get(&world, &mut server, "/channels/c/events", "");
+    client.read();
+    world.advance(Duration::from_secs(3600));
+    world.settle(&mut server);
+    assert_eq!((client.read(), server.timeout(), client.is_closed()), (Vec::new(), None, false));
+}
+
+/// Lost otherwise: the room, to a subscriber that does not read: publishers wait for it a second, no longer.
+#[test]
+fn publishers_wait_for_who_reads_and_not_for_who_does_not() {
+    let world = World::new(1);
+    let mut config = Config::default();
+    config.hub.history.messages = 2;
+    let mut server = serve(&world, config);
+    let stalled = get(&world, &mut server, "/channels/c/events", "");
+    stalled.set_room(0);
+    let publisher = world.connect();
+    let long = "x".repeat(config.message);
+    for _ in 0..20 {
+        publisher.send(&post(&long));
+        world.settle(&mut server);
+    }
+    let answers = |bytes: Vec<u8>| memchr::memmem::find_iter(&bytes, b"HTTP/1.1 200 ").count();
+    let first = answers(publisher.read());
+    assert!((8..15).contains(&first), "{first} fit the backlog and the history");
+    world.advance(Duration::from_millis(500));
+    world.settle(&mut server);
+    assert_eq!((answers(publisher.read()), stalled.is_closed()), (0, false), "it may read yet");
+    stalled.set_room(1 << 30);
+    world.settle(&mut server);
+    assert_eq!((first + answers(publisher.read()), stalled.is_closed()), (20, false), "it does");
+    stalled.set_room(0);
+    for _ in 0..20 {
+        publisher.send(&post(&long));
+        world.settle(&mut server);
+    }
+    let second = answers(publisher.read());
+    assert!(second < 20, "they wait for it again");
+    for _ in 0..20 {
+        world.advance(Duration::from_millis(100));
+        world.settle(&mut server);
+    }
+    assert_eq!((second + answers(publisher.read()), stalled.is_closed()), (20, true), "it does not");
 }
 
 /// Lost otherwise: a way to ask again, in time.

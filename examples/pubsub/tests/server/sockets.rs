@@ -44,7 +44,7 @@ fn handshake(but: &[(&str, Option<&str>)]) -> Vec<u8> {
 }
 
 /// A connection behind its handshake.
-fn raw(server: &Server) -> Client {
+pub(crate) fn raw(server: &Server) -> Client {
     let mut client = server.send(&handshake(&[]));
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
@@ -60,7 +60,7 @@ fn raw(server: &Server) -> Client {
 }
 
 /// A frame as a client sends it: the first byte, a length and a mask, and the payload under it.
-fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     let mask = [0x37, 0xfa, 0x21, 0x3d];
     let mut frame = vec![first];
     match payload.len() {
@@ -113,9 +113,9 @@ fn a_handshake_is_checked() {
     let server = start(&[]);
     drop(raw(&server));
     for (but, status) in [
-        (("Upgrade", None), 400),
-        (("Upgrade", Some("h2c")), 400),
-        (("Connection", Some("keep-alive")), 400),
+        (("Upgrade", None), 426),
+        (("Upgrade", Some("h2c")), 426),
+        (("Connection", Some("keep-alive")), 426),
         (("Sec-WebSocket-Version", None), 426),
         (("Sec-WebSocket-Version", Some("8")), 426),
         (("Sec-WebSocket-Key", None), 400),
@@ -164,10 +164,13 @@ fn frames_are_as_the_standard_says() {
         let answer = frames(&client.answer());
         let (data, rest): (Vec<_>, Vec<_>) = answer.into_iter().partition(|(first, _)| *first == 0x81);
         let data: Vec<Value> = data.iter().map(|(_, payload)| serde_json::from_slice(payload).unwrap()).collect();
-        let data: Vec<&[u8]> = data.iter().map(|message| message["data"].as_str().unwrap().as_bytes()).collect();
+        let data: Vec<&[u8]> = data.iter().filter_map(|message| Some(message["data"].as_str()?.as_bytes())).collect();
         assert_eq!(&data, texts, "{}", bytes.escape_ascii());
         assert_eq!(rest, [&replies[..], std::slice::from_ref(&ok)].concat(), "{}", bytes.escape_ascii());
     }
+    let mut empty = raw(&server);
+    empty.send(&[frame(0x81, b""), close.clone()].concat());
+    assert_eq!(frames(&empty.answer())[0], (0x81, br#"{"error":"The message is empty."}"#.to_vec()));
     let mut bare = raw(&server);
     bare.send(&frame(0x88, b""));
     assert_eq!(frames(&bare.answer()), [(0x88, vec![])]);
