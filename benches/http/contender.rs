@@ -1,5 +1,6 @@
 //! The servers, and the files that they serve.
 
+use crate::baseline;
 use std::fs;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -76,6 +77,11 @@ impl Contender {
         let places = PLACES.to_string();
         let program = command(build("--bin", "pubsub"), &["--listen", "127.0.0.1:0", "--max-subscribers", &places]);
         Contender::that_tells(Contender::PUBSUB, &program)
+    }
+
+    /// The least that a message to many costs.
+    pub(crate) fn baseline() -> Option<Contender> {
+        Contender::that_tells("baseline: a bare loop of sends", &baseline::command().ok()?)
     }
 
     pub(crate) fn node() -> Option<Contender> {

@@ -60,7 +60,7 @@ fn are_allowed(descriptors: usize) -> bool {
 
 /// Returns all servers with so many subscribers, there and back.
 fn fan_out(site: &Site, count: usize, pairs: usize) -> Result<Vec<Hub>, String> {
-    let servers = [Contender::pubsub(), Contender::nchan(site), Contender::node()];
+    let servers = [Contender::pubsub(), Contender::baseline(), Contender::nchan(site), Contender::node()];
     let mut hubs: Vec<Hub> = servers.into_iter().flatten().map(Hub::new).collect();
     let messages = (200_000 / count as u64).max(20);
     for pair in 0..=pairs {

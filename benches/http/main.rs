@@ -4,7 +4,7 @@
 //! ```text
 //! cargo bench --bench http                        everything, thirteen minutes
 //! cargo bench --bench http -- --quick             fewer turns, two minutes
-//! cargo bench --bench http -- files               only what is called so: files, readers, fan-out
+//! cargo bench --bench http -- files               only what is called so: files, readers, fan-out, flood
 //! ```
 //!
 //! The load of `files` is wrk's. Both servers have their turns there and back (A B B A); what counts
@@ -12,11 +12,13 @@
 //! wrk on a processor of its own, where it is the bottleneck, and with two threads of it on both,
 //! where the server is. `readers` are slow ones of a large file: the memory they take,
 //! and what the client of a small file feels of them. In `fan-out`, many are subscribed to one
-//! channel. nginx has one worker, its access log off, sendfile and its cache of open files on. Tables go to `target/http`. Linux only.
+//! channel; in `flood`, one of them publishes as fast as it can. nginx has one worker, its access log off, sendfile and its cache of open files on. Tables go to `target/http`. Linux only.
 
+mod baseline;
 mod contender;
 mod fanout;
 mod files;
+mod flood;
 mod readers;
 mod subscribers;
 
@@ -30,7 +32,7 @@ use std::{env, fs, io};
 #[derive(Parser)]
 #[command(name = "http", about = "Servers of HTTP, beside nginx")]
 struct Options {
-    /// Only the parts whose names contain one of these: files, readers, fan-out.
+    /// Only the parts whose names contain one of these: files, readers, fan-out, flood.
     names: Vec<String>,
     /// Fewer and shorter turns: two minutes.
     #[arg(long)]
@@ -44,9 +46,12 @@ struct Options {
 }
 
 /// The parts, in the order in which they run.
-const PARTS: [&str; 3] = ["files", "readers", "fan-out"];
+const PARTS: [&str; 4] = ["files", "readers", "fan-out", "flood"];
 
 fn main() -> ExitCode {
+    if baseline::run_if_asked() {
+        return ExitCode::SUCCESS;
+    }
     let options = Options::parse();
     if !options.bench || !cfg!(target_os = "linux") {
         println!("http: to be run by `cargo bench --bench http`, on Linux");
@@ -78,6 +83,9 @@ fn measure(options: &Options) -> Result<(), String> {
     }
     if wanted("fan-out") {
         text += &fanout::measure(&site, pairs, options.quick)?;
+    }
+    if wanted("flood") {
+        text += &flood::measure(options.quick)?;
     }
     print!("\n{text}");
     let folder = save(&text).map_err(|error| error.to_string())?;

@@ -183,7 +183,7 @@ impl Pubsub {
         if http.now() != self.turn {
             (self.turn, self.budget) = (http.now(), TURN_COST);
         }
-        let guard = &self.guard;
+        let (guard, before) = (&self.guard, self.budget);
         let mut lost = Vec::new();
         let more =
             self.hub.work(&mut self.budget, |who, message| deliver(http, guard, who, message), |who| lost.push(who.id));
@@ -191,7 +191,11 @@ impl Pubsub {
             log::debug!("{id:?} does not read");
             http.abort(id);
         }
-        let again = if more { Some(Duration::ZERO) } else { (!self.waiting.is_empty()).then_some(LOOK_AGAIN) };
+        let again = match self.waiting.is_empty() {
+            true => more.then_some(Duration::ZERO),
+            false if more || self.budget < before => Some(Duration::ZERO), // one of them may go on
+            false => Some(LOOK_AGAIN),
+        };
         http.set_timer(again.and_then(|time| http.now().checked_add(time)));
     }
 
