@@ -246,10 +246,15 @@ impl<S> Listener<S> {
         self.pending += 1;
     }
 
+    /// Forgets a connection that has been accepted, and is turned away without a decision.
+    pub(crate) fn forget_pending(&mut self) {
+        self.pending = self.pending.saturating_sub(1);
+    }
+
     /// Decides about a new connection at `now`. The oldest connection is the head of a queue in the
     /// order of accept, so this costs the same with ten connections and with a hundred thousand.
     pub(crate) fn decide(&mut self, now: Instant) -> Decision {
-        self.pending = self.pending.saturating_sub(1);
+        self.forget_pending();
         if self.admitted.len() < self.capacity {
             return Decision::Admit;
         }

@@ -5,6 +5,7 @@
 
 use crate::context::Context;
 use crate::id::{ConnId, ListenerId};
+use crate::net::Peer;
 use std::io;
 
 /// A protocol: what to do when connections open, bring data, and close.
@@ -92,6 +93,19 @@ pub trait Service {
         false
     }
 
+    /// Returns whether a client may come in, if there is a place: a service may bound how many come from one
+    /// address. A client that may not is [turned away](crate::Overload). The loop asks before it opens the
+    /// connection.
+    fn is_welcome(&self, _listener: ListenerId, _peer: &Peer) -> bool {
+        true
+    }
+
+    /// A listener would turn a client away, as it is full. Returns one of its connections that gives way:
+    /// one that waits for nothing, for example. The loop evicts it, and admits the client.
+    fn make_way(&mut self, _listener: ListenerId) -> Option<ConnId> {
+        None
+    }
+
     /// The time set with [`Context::set_timer`] has come. The timer is cleared.
     fn on_timer(&mut self, _cx: &mut Context<'_>) {}
 
@@ -146,7 +160,8 @@ pub enum CloseReason {
     Finished,
     /// The service aborted it.
     Aborted,
-    /// A new client took its place ([`Overload::EvictOldest`](crate::Overload::EvictOldest)).
+    /// A new client took its place ([`Overload::EvictOldest`](crate::Overload::EvictOldest),
+    /// [`Service::make_way`]).
     Evicted,
     /// The service consumed nothing of a full input buffer, and the peer went on sending.
     InputFull,

@@ -26,7 +26,12 @@ impl<S: Service, N: Net> EventLoop<S, N> {
     }
 
     fn admit(&mut self, pending: PendingConnection<N::Stream>) {
-        match self.make_room(pending.listener) {
+        let listener = &mut self.listeners[pending.listener];
+        let is_welcome = self.service.is_welcome(listener.id, &pending.peer);
+        if !is_welcome {
+            listener.forget_pending();
+        }
+        match is_welcome && self.make_room(pending.listener) {
             true => {
                 self.open(pending);
             }
@@ -40,13 +45,27 @@ impl<S: Service, N: Net> EventLoop<S, N> {
         match self.listeners[listener].decide(self.connections.now) {
             Decision::Admit => true,
             Decision::Evict(oldest) => {
-                self.stats.evicted += 1;
-                self.close(oldest, CloseReason::Evicted);
-                self.settle();
+                self.evict(oldest);
                 true
             }
-            Decision::Reject => false,
+            Decision::Reject => self.ask_to_make_way(listener),
         }
+    }
+
+    fn evict(&mut self, key: usize) {
+        self.stats.evicted += 1;
+        self.close(key, CloseReason::Evicted);
+        self.settle();
+    }
+
+    /// Asks the service for a connection of a full listener that gives way. Returns whether one has.
+    fn ask_to_make_way(&mut self, listener: usize) -> bool {
+        let Some(id) = self.service.make_way(self.listeners[listener].id) else { return false };
+        let gives_way = self.connections.get(id).is_some_and(|at| at.listener == listener);
+        if gives_way {
+            self.evict(id.key());
+        }
+        gives_way
     }
 
     /// Takes connections from the backlogs, for the next turn.

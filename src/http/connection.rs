@@ -28,7 +28,9 @@ use super::status::Rejection;
 use super::version::Version;
 use crate::context::Context;
 use crate::id::{ConnId, ListenerId};
+use crate::queue::Place;
 use std::mem;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -75,6 +77,10 @@ pub(super) struct Connection {
     deadline: Option<Instant>,
     /// Its deadline in the loop is to be set anew.
     pub(super) touched: bool,
+    /// Its place among those that wait for a request.
+    pub(super) idle: Option<Place>,
+    /// Where its client is, if the connections of an address are counted.
+    pub(super) address: Option<IpAddr>,
 }
 
 /// The part of a connection's input that is being read.
@@ -208,6 +214,8 @@ impl Connection {
             begun: now,
             deadline: None,
             touched: false,
+            idle: None,
+            address: None,
         }
     }
 
@@ -270,6 +278,11 @@ impl Connection {
     /// Returns whether it waits for a request, and nothing of one has come.
     pub(super) fn is_idle(&self) -> bool {
         !self.unconsumed && matches!(self.reading, Reading::Head(search) if search.is_fresh())
+    }
+
+    /// Returns whether nothing would be lost with it.
+    pub(super) fn may_give_way(&self) -> bool {
+        self.is_idle() && self.drained && self.exchange.is_none()
     }
 
     /// Returns whether it has its response, and the rest of its body is still being read past.

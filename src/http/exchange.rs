@@ -8,10 +8,14 @@ use super::response_head::{ResponseFraming, ResponseHead};
 use super::status::{Rejection, Status};
 use crate::arena::Arena;
 use crate::context::Context;
-use crate::id::SendError;
+use crate::id::{ConnId, ListenerId, SendError};
+use crate::net::Peer;
+use crate::queue::Queue;
 use slab::Slab;
 use std::collections::VecDeque;
+use std::collections::hash_map::{Entry, HashMap};
 use std::mem;
+use std::net::{IpAddr, Ipv6Addr};
 use std::rc::Rc;
 
 /// A shared buffer below this is copied, which costs less than a piece of output of its own.
@@ -25,12 +29,28 @@ pub(super) struct Core {
     exchanges: Arena<usize>,
     /// Connections that may have changed since their deadlines were set.
     touched: Vec<usize>,
+    /// Those that wait for a request, the one that has waited longest first.
+    idle: Queue<(usize, ListenerId)>,
+    /// How many connections there may be from one address, and how many there are.
+    pub(super) per_address: Option<usize>,
+    addresses: HashMap<IpAddr, usize>,
     /// Exchanges that are over, of which the handler has not been told.
     ended: VecDeque<(ExchangeId, Outcome)>,
     pub(super) limits: Limits,
     /// The head of the response that is being written.
     pub(super) head: ResponseHead,
     pub(super) stopping: bool,
+}
+
+/// Returns where a peer is, as far as one client can choose: a network of IPv6 is one client's.
+fn address(peer: &Peer) -> Option<IpAddr> {
+    match peer {
+        Peer::Tcp(address) => Some(match address.ip().to_canonical() {
+            IpAddr::V6(ip) => Ipv6Addr::from(u128::from(ip) & !u128::from(u64::MAX)).into(),
+            ip => ip,
+        }),
+        _ => None,
+    }
 }
 
 /// Sends a shared buffer as it costs least.
@@ -47,6 +67,9 @@ impl Core {
             connections: Slab::new(),
             exchanges: Arena::new(),
             touched: Vec::new(),
+            idle: Queue::new(),
+            per_address: None,
+            addresses: HashMap::new(),
             ended: VecDeque::new(),
             limits: Limits::default(),
             head,
@@ -57,14 +80,39 @@ impl Core {
     // ---- connections ---------------------------------------------------------------------------
 
     /// Adds a connection. Returns its key.
-    pub(super) fn insert(&mut self, connection: Connection) -> usize {
+    pub(super) fn insert(&mut self, mut connection: Connection, peer: Option<Peer>) -> usize {
+        if self.per_address.is_some() {
+            connection.address = peer.as_ref().and_then(address);
+            connection.address.into_iter().for_each(|address| *self.addresses.entry(address).or_default() += 1);
+        }
         let key = self.connections.insert(connection);
         self.connection(key);
         key
     }
 
     pub(super) fn remove(&mut self, key: usize) {
-        self.connections.try_remove(key);
+        let Some(connection) = self.connections.try_remove(key) else { return };
+        if let Some(place) = connection.idle {
+            self.idle.remove(place);
+        }
+        if let Some(Entry::Occupied(mut count)) = connection.address.map(|address| self.addresses.entry(address)) {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
+        }
+    }
+
+    /// Returns whether one more connection may come from where `peer` is.
+    pub(super) fn is_welcome(&self, peer: &Peer) -> bool {
+        let Some(most) = self.per_address else { return true };
+        address(peer).is_none_or(|address| self.addresses.get(&address).is_none_or(|count| *count < most))
+    }
+
+    /// Returns the connection of a listener that has waited longest for a request.
+    pub(super) fn longest_idle(&self, listener: ListenerId) -> Option<ConnId> {
+        let (key, _) = self.idle.iter().find(|(_, of)| *of == listener)?;
+        self.connections.get(*key).map(Connection::id)
     }
 
     /// Returns the keys of all connections.
@@ -87,6 +135,12 @@ impl Core {
         for key in self.touched.drain(..) {
             let Some(connection) = self.connections.get_mut(key) else { continue };
             connection.touched = false;
+            if let Some(place) = connection.idle.take() {
+                self.idle.remove(place);
+            }
+            if connection.may_give_way() {
+                connection.idle = Some(self.idle.push_back((key, connection.listener())));
+            }
             let deadline = connection.deadline(cx, &self.limits);
             cx.set_deadline(connection.id(), deadline);
         }

@@ -16,6 +16,7 @@ use super::status::{Rejection, Status};
 use super::syntax::is_value;
 use crate::context::Context;
 use crate::id::{ConnId, ListenerId};
+use crate::net::Peer;
 use crate::service::{Closed, EofAction, Service};
 
 const SLOW: Rejection = Rejection::new(Status::REQUEST_TIMEOUT, "The request took too long to come.");
@@ -44,6 +45,13 @@ impl<H: Handler> Http<H> {
     /// Sets the limits.
     pub fn limits(mut self, limits: Limits) -> Self {
         self.core.limits = limits;
+        self
+    }
+
+    /// Sets how many connections there may be from one address; an IPv6 network of 64 bits counts as one, and
+    /// Unix sockets do not count. More are turned away. Behind a proxy all clients have its address.
+    pub fn max_per_address(mut self, conns: usize) -> Self {
+        self.core.per_address = Some(conns);
         self
     }
 
@@ -250,7 +258,7 @@ impl<H: Handler> Service for Http<H> {
     type Conn = Conn;
 
     fn on_open(&mut self, cx: &mut Context<'_>, id: ConnId, listener: ListenerId) -> Conn {
-        let key = self.core.insert(Connection::new(id, listener, cx.now()));
+        let key = self.core.insert(Connection::new(id, listener, cx.now()), cx.peer(id));
         self.settle(cx);
         Conn(key)
     }
@@ -333,6 +341,16 @@ impl<H: Handler> Service for Http<H> {
         self.core.end(conn.0, Outcome::Aborted);
         self.core.remove(conn.0);
         self.settle(cx);
+    }
+
+    fn is_welcome(&self, _: ListenerId, peer: &Peer) -> bool {
+        self.core.is_welcome(peer)
+    }
+
+    /// The connection that has waited longest for a request gives way to a newcomer. Its client will ask on
+    /// another one, if it asks again.
+    fn make_way(&mut self, listener: ListenerId) -> Option<ConnId> {
+        self.core.longest_idle(listener)
     }
 
     /// Takes a newcomer that is turned away for one that has asked for a page.

@@ -216,3 +216,32 @@ fn an_adopted_connection_is_admitted_as_a_newcomer_is() {
     let error = server.adopt(outgoing, world.stream().1, Peer::Unix).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidInput, "it would never be closed");
 }
+
+/// Lost otherwise: a place, to a client that has more than its share; or the service's say in who goes.
+#[test]
+fn a_service_may_turn_away_and_make_way() {
+    let world = World::new(0);
+    let mut server = world.serve(Probe::silent(), Limits::default(), listener(2, busy()));
+    let clients = [world.connect(), world.connect()];
+    world.settle(&mut server);
+    server.call(|probe, _| probe.welcome = false);
+    clients[0].end();
+    world.settle(&mut server);
+    let unwelcome = world.send(b"x");
+    world.settle(&mut server);
+    assert_eq!(unwelcome.read(), b"busy", "though there is a place");
+    server.call(|probe, _| probe.welcome = true);
+    let third = world.connect();
+    world.settle(&mut server);
+    let ids = server.service().ids.clone();
+    assert_eq!((ids.len(), third.is_closed()), (3, false));
+    // The one that the service names goes, if it is there to go.
+    for (way, evicted) in [(None, false), (Some(ids[0]), false), (Some(ids[2]), true)] {
+        server.call(|probe, _| probe.way = way);
+        let late = world.send(b"x");
+        world.settle(&mut server);
+        assert_eq!((late.read() == b"busy", third.is_closed()), (!evicted, evicted), "{way:?}");
+    }
+    assert_eq!((server.stats().evicted, server.stats().open), (1, 2));
+    assert!(!clients[1].is_closed(), "the other one stays");
+}

@@ -39,6 +39,9 @@ struct Probe {
     on_timer: Box<dyn FnMut(&mut Context<'_>)>,
     on_eof: EofAction,
     deadline: Option<Duration>,
+    /// Whether clients are let in, and which connection gives way to one too many.
+    welcome: bool,
+    way: Option<ConnId>,
 }
 
 impl Probe {
@@ -53,6 +56,8 @@ impl Probe {
             on_timer: Box::new(|_| {}),
             on_eof: EofAction::Finish,
             deadline: None,
+            welcome: true,
+            way: None,
         }
     }
 
@@ -150,6 +155,14 @@ impl Service for Probe {
 
     fn is_request_complete(&self, _: ListenerId, input: &[u8]) -> bool {
         input == b"x"
+    }
+
+    fn is_welcome(&self, _: ListenerId, _: &Peer) -> bool {
+        self.welcome
+    }
+
+    fn make_way(&mut self, _: ListenerId) -> Option<ConnId> {
+        self.way
     }
 
     fn on_shutdown(&mut self, _: &mut Context<'_>) {

@@ -73,6 +73,11 @@ struct Options {
     #[arg(long, value_name = "N", default_value_t = count(limits::SUBSCRIBERS))]
     max_subscribers: NonZeroUsize,
 
+    /// How many connections there may be from one address; others are answered 503 [default: any number, as
+    /// behind a proxy all clients have its address]
+    #[arg(long, value_name = "N")]
+    max_per_address: Option<NonZeroUsize>,
+
     /// How long a message may be
     #[arg(long, value_name = "BYTES", default_value_t = count(limits::MESSAGE_BYTES))]
     max_message: NonZeroUsize,
@@ -114,6 +119,10 @@ fn serve(options: &Options) -> Result<(), Box<dyn Error>> {
     let (now, time) = (Instant::now(), SystemTime::now());
     let base = time.duration_since(UNIX_EPOCH).map_or(1, |age| u64::try_from(age.as_micros()).unwrap_or(1).max(1));
     let pubsub = Http::new(Pubsub::new(config, guard, now, base)?, Clock::system()).server("pollstack");
+    let pubsub = match options.max_per_address {
+        Some(most) => pubsub.max_per_address(most.get()),
+        None => pubsub,
+    };
     let mut event_loop = EventLoop::with_net(Tls::new(Mio::new()?), pubsub, reserved.output(config.backlog));
     let files = options.tls_cert.as_ref().zip(options.tls_key.as_ref());
     let identity = files.map(|(cert, key)| Identity::load(cert, key)).transpose()?;

@@ -22,6 +22,7 @@ use pollstack::{EventLoop, Limits, ListenerConfig, Overload, descriptors};
 use std::error::Error;
 use std::io::Write;
 use std::net::Ipv4Addr;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::mpsc::{self, Sender};
@@ -89,7 +90,12 @@ struct Options {
 
     /// How many connections there may be; others are answered 503
     #[arg(long, value_name = "CLIENTS", default_value = "1024")]
-    max_clients: std::num::NonZeroUsize,
+    max_clients: NonZeroUsize,
+
+    /// How many connections there may be from one address; others are answered 503 [default: any number, as
+    /// behind a proxy all clients have its address]
+    #[arg(long, value_name = "N")]
+    max_per_address: Option<NonZeroUsize>,
 
     /// Serve on so many threads, which share the ports; `auto` is one a core. Each admits --max-clients
     #[arg(long, value_name = "N", default_value = "1", value_parser = workers)]
@@ -201,6 +207,10 @@ fn worker(
         source.load().and_then(Config::open).ok() // the first worker has reserved descriptors, and tells errors
     });
     let http = Http::new(web, Clock::system()).limits(limits_of_http).server("pollstack");
+    let http = match options.max_per_address {
+        Some(most) => http.max_per_address(most.get()),
+        None => http,
+    };
     let mut event_loop = EventLoop::with_net(Tls::new(Mio::new()?), http, limits);
     let mut listen = |addresses: Vec<Address>, identity| {
         let config = if addresses.is_empty() { ListenerConfig::unbound() } else { server::listen_on(&addresses)? };

@@ -32,7 +32,8 @@ pub(super) fn run(seed: u64, world: &World, report: &mut Report) -> Check {
         1 => Overload::Reject(b"".into()),
         _ => Overload::EvictOldest { after: Duration::from_secs(1), otherwise: b"".into() },
     };
-    let service = Anything { random: random.fork(), input: limits.input, ..Anything::default() };
+    let evicts = matches!(overload, Overload::EvictOldest { .. });
+    let service = Anything { random: random.fork(), input: limits.input, evicts, ..Anything::default() };
     let defers = matches!(overload, Overload::Defer);
     let mut server = EventLoop::with_net(world.net(), service, limits);
     let (max_conns, outgoing) = (random.usize(1..8), random.usize(1..4));
@@ -44,7 +45,7 @@ pub(super) fn run(seed: u64, world: &World, report: &mut Report) -> Check {
         random,
         server,
         limits,
-        max_conns: max_conns + outgoing,
+        max_conns: [max_conns, outgoing],
         defers,
         clients: Vec::new(),
         moved: Vec::new(),
@@ -74,6 +75,11 @@ struct Anything {
     /// The listener of the connections that it makes, and those that it has not been told of yet.
     outgoing: Option<ListenerId>,
     called: Vec<(ConnId, State)>,
+    /// Whether the loop evicts by age, and the connection that was to give way last, for which listener.
+    evicts: bool,
+    way: Option<(ListenerId, ConnId)>,
+    /// The listener for which one has given way, and no other has come in yet.
+    owed: Option<ListenerId>,
     /// When its timer goes off, and whether a wake is to come.
     timer: Option<Instant>,
     woken: bool,
@@ -81,6 +87,7 @@ struct Anything {
 
 #[derive(Default)]
 struct State {
+    listener: Option<ListenerId>,
     deadline: Option<Instant>,
     /// How much was sent to it, and how much was taken of what it has sent.
     sent: u64,
@@ -212,9 +219,19 @@ impl Anything {
 impl Service for Anything {
     type Conn = Number;
 
-    fn on_open(&mut self, cx: &mut Context<'_>, id: ConnId, _: ListenerId) -> Number {
+    /// Names any connection, of any listener, or one that has gone.
+    fn make_way(&mut self, listener: ListenerId) -> Option<ConnId> {
+        let named = !self.calm && !self.known.is_empty() && self.random.bool();
+        let id = named.then(|| self.known[self.random.usize(..self.known.len())]);
+        self.way = id.map(|id| (listener, id));
+        id
+    }
+
+    fn on_open(&mut self, cx: &mut Context<'_>, id: ConnId, listener: ListenerId) -> Number {
         let called = self.called.iter().position(|(called, _)| *called == id);
         let state = called.map(|at| self.called.remove(at).1).unwrap_or_default();
+        let state = State { listener: Some(listener), ..state };
+        self.owed.take_if(|owed| *owed == listener);
         let fresh = self.open.insert(id, state).is_none() && !self.known.contains(&id);
         self.claim(fresh, "an id is given out twice");
         self.known.push(id);
@@ -294,9 +311,15 @@ impl Service for Anything {
             CloseReason::Finished => (state.finished || (state.shut && state.ended)) && closed.unsent == 0,
             CloseReason::Aborted => state.aborted,
             CloseReason::InputFull => !state.paused,
+            CloseReason::Evicted => {
+                self.evicts || self.way.is_some_and(|way| (state.listener, id) == (Some(way.0), way.1))
+            }
             _ => true,
         };
         self.claim(asked, "a connection is closed for a reason that is not true");
+        if matches!(closed.reason, CloseReason::Evicted) {
+            self.owed = state.listener;
+        }
         self.acts(cx, None);
     }
 }
@@ -311,7 +334,8 @@ struct Scenario {
     random: Rng,
     server: EventLoop<Anything, Sim>,
     limits: Limits,
-    max_conns: usize,
+    /// The connections that come in, and those that go out.
+    max_conns: [usize; 2],
     /// Its listener accepts only as many as it has places.
     defers: bool,
     clients: Vec<Client>,
@@ -411,7 +435,11 @@ impl Scenario {
         let (stats, service) = (self.server.stats(), self.server.service());
         require(service.wrong.is_none(), || service.wrong.clone().unwrap_or_default())?;
         require(stats.open == service.open.len(), || format!("{} are open: {stats:?}", service.open.len()))?;
-        require(stats.open <= self.max_conns, || format!("more are in than may be: {stats:?}"))?;
+        let outgoing = service.open.values().filter(|state| state.listener == service.outgoing).count();
+        let [most_in, most_out] = self.max_conns;
+        let fits = outgoing <= most_out && stats.open - outgoing <= most_in;
+        require(fits, || format!("more are in than may be: {outgoing} of {stats:?} are outgoing"))?;
+        require(service.owed.is_none(), || "a connection has given way for nothing".to_owned())?;
         let lingering = self.limits.lingering.max(1);
         require(stats.lingering <= lingering, || format!("more linger than may: {stats:?}"))
     }

@@ -94,6 +94,47 @@ fn the_one_too_many_reads_a_503() {
     wait_until("there is a place again", || (site.get("/a.txt").status == 200).then_some(()));
 }
 
+/// Lost otherwise: newcomers, to connections that browsers keep for nothing; or requests under way, to newcomers.
+#[test]
+fn the_connection_that_waits_longest_gives_way() {
+    let folder = layout("host default www\n", &[("a.txt", b"a")]);
+    let server = Server::spawn(in_folder(&folder, &["--max-clients", "3"]), 1);
+    let site = Site { folder, server };
+    let mut ask = |client: &mut Client| {
+        client.send(b"GET /a.txt HTTP/1.1\r\nHost: a\r\n\r\n");
+        read_head(client);
+        client.read_exact(&mut [0]).unwrap();
+    };
+    let mut kept: Vec<Client> = (0..2).map(|_| site.server.connect()).collect();
+    kept.iter_mut().for_each(&mut ask);
+    let mut busy = site.server.send(b"GET /a.txt HTTP/1.1\r\n");
+    ask(&mut kept[0]); // so that the other one has waited longer
+    assert_eq!(site.get("/a.txt").status, 200, "a newcomer is served");
+    let mut rest = [0];
+    assert!(kept[1].read(&mut rest).is_ok_and(|n| n == 0), "in the place of that one");
+    ask(&mut kept[0]);
+    busy.send(b"Host: a\r\nConnection: close\r\n\r\n");
+    assert_eq!(one(&busy.answer(), "GET").text(), "a");
+}
+
+/// Lost otherwise: every place, to one address.
+#[test]
+fn an_address_has_its_share() {
+    let folder = layout("host default www\n", &[("a.txt", b"a")]);
+    let server = Server::spawn(in_folder(&folder, &["--max-per-address", "2"]), 1);
+    let site = Site { folder, server };
+    let held = [site.server.connect(), site.server.connect()];
+    assert_eq!(site.get("/a.txt").status, 503);
+    let from = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    from.bind(&std::net::SocketAddr::from(([127, 0, 0, 2], 0)).into()).unwrap();
+    from.connect(&site.server.address().into()).unwrap();
+    let mut other = Client::new(from.into());
+    other.send(&request("GET", "/a.txt", &[]));
+    assert_eq!(one(&other.answer(), "GET").status, 200, "another address has its own");
+    drop(held);
+    wait_until("there is a place again", || (site.get("/a.txt").status == 200).then_some(()));
+}
+
 /// Lost otherwise: every client, to a log that nothing reads; and the number of the lines that are missing from it.
 #[test]
 fn a_log_that_nothing_reads_holds_up_no_client() {

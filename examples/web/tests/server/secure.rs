@@ -40,10 +40,17 @@ fn files_come_over_https() {
 #[test]
 fn the_one_too_many_reads_a_503_over_https() {
     let (_site, secure) = site(&["--max-clients", "1"]);
-    let _first = TcpStream::connect(secure).unwrap();
+    // One that is being served, slowly; one that waits for nothing would give way.
+    let url = format!("https://localhost:{}/large.bin", secure.port());
+    let mut slow = Command::new("curl");
+    slow.args(["--silent", "--insecure", "--limit-rate", "10k", &url]).stdout(std::process::Stdio::piped());
+    let Ok(mut slow) = slow.spawn() else { return eprintln!("left out: curl is not installed") };
+    slow.stdout.as_mut().unwrap().read_exact(&mut [0; 1000]).unwrap();
     let Some(page) = curl(&["--write-out", "%{http_code}"], secure, "/a.txt") else {
         return eprintln!("left out: curl is not installed");
     };
+    let _ = slow.kill();
+    let _ = slow.wait();
     assert!(page.stdout.ends_with(b"503"), "{page:?}");
 }
 
