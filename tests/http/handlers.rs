@@ -679,7 +679,8 @@ fn newcomers_beyond_the_capacity_read_a_page() {
     let mut server = EventLoop::with_net(world.net(), Http::new(Tell, clock), pollstack::Limits::default());
     let listen = ListenerConfig::new("127.0.0.1:80".parse().unwrap());
     server.listen(listen.max_conns(1).overload(Overload::Reject(BUSY.into()))).unwrap();
-    let (_first, second) = (world.connect(), world.connect());
+    let (first, second) = (world.connect(), world.connect());
+    first.send(b"GET"); // one that waits for nothing would give way
     second.send(GET);
     world.settle(&mut server);
     assert_eq!(one(&second.read(), "GET").status, 503);

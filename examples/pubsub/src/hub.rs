@@ -235,6 +235,11 @@ impl<S: Copy> Hub<S> {
         self.find(name).into_iter().flat_map(move |channel| channel.from(from))
     }
 
+    /// Returns how many subscribers a channel has.
+    pub(crate) fn subscribers(&self, name: &str) -> usize {
+        self.find(name).map_or(0, |channel| channel.members.len())
+    }
+
     /// Adds a subscriber from the message `next` on. It gets the messages that are held already with
     /// [`advance`](Self::advance).
     pub(crate) fn subscribe(&mut self, name: &str, who: S, next: u64) -> Result<Seat, Busy> {

@@ -36,6 +36,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
   GET  /channels/NAME/events       server-sent events; Last-Event-ID or ?after=N resumes
   GET  /channels/NAME/poll         long poll; ?after=N&timeout=SECONDS
   GET  /channels/NAME/ws           WebSocket; ?after=N
+  GET  /channels/NAME              how many are subscribed, and the id of the last message
   POST /channels/NAME              publish: text/plain, the form field message, JSON {\"message\"}
   GET  /stats                      counts
 

@@ -30,6 +30,8 @@ fn router() -> Result<Router<Route>, matchit::InsertError> {
         ("HEAD", "/", page),
         ("GET", "/stats", stats),
         ("HEAD", "/stats", stats),
+        ("GET", "/channels/{name}", channel),
+        ("HEAD", "/channels/{name}", channel),
         ("POST", "/channels/{name}", publish),
         ("OPTIONS", "/channels/{name}", preflight),
         ("GET", "/channels/{name}/events", events),
@@ -66,6 +68,25 @@ fn stats(server: &mut Pubsub, http: &mut Responder<'_>, id: ExchangeId, _: &Requ
     });
     let reply = http.respond(id, Status::OK).header("Content-Type", "application/json");
     reply.header("Cache-Control", "no-store").body(text.to_string().as_bytes());
+    Ok(())
+}
+
+/// How many there are in a channel, and the id of its last message.
+fn channel(
+    server: &mut Pubsub,
+    http: &mut Responder<'_>,
+    id: ExchangeId,
+    request: &Request<'_>,
+    parameters: &Parameters<'_>,
+) -> Done {
+    let name: Name = parameters.get("name")?;
+    let last = server.hub.start(name.as_str(), None).next.saturating_sub(1);
+    let text = format!(r#"{{"subscribers":{},"last":{last}}}"#, server.hub.subscribers(name.as_str()));
+    let mut reply = http.respond(id, Status::OK).header("Content-Type", "application/json");
+    if let Some(headers) = server.guard.headers(server.guard.origin(request)) {
+        reply = reply.headers(headers);
+    }
+    reply.header("Cache-Control", "no-store").body(text.as_bytes());
     Ok(())
 }
 

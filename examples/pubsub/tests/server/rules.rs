@@ -37,7 +37,9 @@ fn every_route_has_its_errors() {
         assert_eq!(reply.status, status, "{method} {target}");
         assert_eq!(reply.header("Allow").is_some(), status == 405, "{method} {target}");
     }
-    assert_eq!(ask(&server, "PUT", "/channels/c", &[], b"").header("Allow"), Some("POST, OPTIONS"));
+    assert_eq!(ask(&server, "PUT", "/channels/c", &[], b"").header("Allow"), Some("GET, HEAD, POST, OPTIONS"));
+    let about: Value = serde_json::from_slice(&get(&server, "/channels/c").body).unwrap();
+    assert_eq!((&about["subscribers"], about["last"].is_u64()), (&json!(0), true), "{about}");
     for (id, status) in [("1\t2", 200), ("6ba7b810-9dad-11d1-80b4-00c04fd430c8", 200), ("", 204)] {
         let reply = ask(&server, "GET", "/channels/c/poll?timeout=0", &[("Last-Event-ID", id)], b"");
         assert_eq!((reply.status, reply.text().contains("gap")), (status, status == 200), "{id:?}");
