@@ -2,6 +2,7 @@
 
 use crate::room::{expect, publish, say, serve};
 use std::fs;
+use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -22,15 +23,15 @@ struct Proxy {
 }
 
 impl Proxy {
-    fn start(nginx: &Path, server: SocketAddr) -> Proxy {
-        (0..TRIES).find_map(|_| Proxy::try_start(nginx, server)).expect("nginx starts")
+    fn start(nginx: &Path, server: SocketAddr, location: &str) -> Proxy {
+        (0..TRIES).find_map(|_| Proxy::try_start(nginx, server, location)).expect("nginx starts")
     }
 
     /// `None` if another program has the port.
-    fn try_start(nginx: &Path, server: SocketAddr) -> Option<Proxy> {
+    fn try_start(nginx: &Path, server: SocketAddr, location: &str) -> Option<Proxy> {
         let folder = tempfile::tempdir().unwrap();
         let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
-        fs::write(folder.path().join("nginx.conf"), configuration(folder.path(), address, server)).unwrap();
+        fs::write(folder.path().join("nginx.conf"), configuration(folder.path(), address, server, location)).unwrap();
         let mut command = Command::new(nginx);
         command.arg("-p").arg(folder.path()).args(["-c", "nginx.conf", "-e", "error.log"]);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
@@ -58,8 +59,12 @@ impl Drop for Proxy {
     }
 }
 
-/// One process, all of whose files are in a folder, and nothing about buffers.
-fn configuration(folder: &Path, address: SocketAddr, server: SocketAddr) -> String {
+/// One that passes on what it is asked for, and nothing about buffers.
+const PLAIN: &str = "location / { proxy_pass http://127.0.0.1:8000; proxy_set_header Host $http_host; }";
+
+/// One process, all of whose files are in a folder. `location` names the server as the README does.
+fn configuration(folder: &Path, address: SocketAddr, server: SocketAddr, location: &str) -> String {
+    let location = location.replace("127.0.0.1:8000", &server.to_string());
     let paths: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
         .map(|kind| format!("{kind}_temp_path {}/{kind};\n", folder.display()))
         .concat();
@@ -67,7 +72,7 @@ fn configuration(folder: &Path, address: SocketAddr, server: SocketAddr) -> Stri
         "daemon off; master_process off; pid {0}/pid; error_log {0}/error.log;\n\
          events {{ }}\n\
          http {{ access_log off; {paths}\n\
-         server {{ listen {address}; location / {{ proxy_pass http://{server}; proxy_set_header Host $http_host; }} }} }}\n",
+         server {{ listen {address}; {location} }} }}\n",
         folder.display()
     )
 }
@@ -79,7 +84,7 @@ fn messages_come_at_once_through_a_proxy() {
     let Some(nginx) = tool(&["nginx"]) else { return };
     let Some(browser) = Browser::start() else { return };
     let server = serve(0).unwrap();
-    let proxy = Proxy::start(&nginx, server.address());
+    let proxy = Proxy::start(&nginx, server.address(), PLAIN);
     // No page loses its patience here, and asks for what a stream does not bring.
     let patient = "const delayed = setTimeout; setInterval = () => 0; \
         setTimeout = (what, when, ...more) => when < 5000 ? delayed(what, when, ...more) : 0";
@@ -101,4 +106,28 @@ fn messages_come_at_once_through_a_proxy() {
     // This nginx passes no upgrade on, of which browsers complain.
     let complaints: Vec<String> = browser.complaints().into_iter().filter(|text| !text.contains("handshake")).collect();
     assert_eq!(complaints, [""; 0]);
+}
+
+/// Lost otherwise: an evening, to lines of the README that do not work.
+#[test]
+fn the_nginx_of_the_readme_passes_everything_on() {
+    let Some(nginx) = tool(&["nginx"]) else { return };
+    let args = ["--listen", "127.0.0.1:0", "--allow-host", "room.example"];
+    let server = test_support::Server::spawn(test_support::command(env!("CARGO_BIN_EXE_pubsub"), &args), 1);
+    let readme = include_str!("../../../../README.md");
+    let location = readme.split("```nginx\n").nth(1).unwrap().split("```").next().unwrap();
+    let proxy = Proxy::start(&nginx, server.address(), location);
+    let ask = |line: &str, fields: &str| {
+        let mut stream = TcpStream::connect(proxy.address).unwrap();
+        stream.set_read_timeout(Some(test_support::TEST_TIMEOUT)).unwrap();
+        let origin = "Origin: https://room.example\r\nConnection: Upgrade\r\n";
+        write!(stream, "{line} HTTP/1.1\r\nHost: room.example\r\n{origin}{fields}\r\n").unwrap();
+        let mut status = [0; 12];
+        stream.read_exact(&mut status).unwrap();
+        String::from_utf8_lossy(&status[9..]).into_owned()
+    };
+    let upgrade = "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+    assert_eq!(ask("GET /", ""), "200");
+    assert_eq!(ask("GET /channels/lobby/ws", upgrade), "101");
+    assert_eq!(ask("POST /channels/lobby", "Content-Length: 5\r\n\r\nhello"), "200");
 }
