@@ -106,13 +106,54 @@ pub fn listen_on<'a>(addresses: impl IntoIterator<Item = &'a Address>) -> Result
 /// How long a process that ends waits for the readers of its output and its log.
 const LAST_LINES: Duration = Duration::from_secs(1);
 
-static STDOUT: LazyLock<Option<Writer>> = LazyLock::new(|| Writer::new("stdout", io::stdout()).ok());
-static STDERR: LazyLock<Option<Writer>> = LazyLock::new(|| Writer::new("stderr", io::stderr()).ok());
+static STDOUT: LazyLock<Writer> =
+    LazyLock::new(|| standard("stdout", 1).unwrap_or_else(|| Writer::blocking("stdout", io::stdout())));
+static STDERR: LazyLock<Writer> =
+    LazyLock::new(|| standard("stderr", 2).unwrap_or_else(|| Writer::blocking("stderr", io::stderr())));
 
-/// Returns standard output as a [`Writer`], which never blocks the loop; `None` if the system had no room
-/// for its thread.
-pub fn stdout() -> Option<&'static Writer> {
-    STDOUT.as_ref()
+/// Returns standard output as a [`Writer`], which never blocks the loop.
+pub fn stdout() -> &'static Writer {
+    &STDOUT
+}
+
+/// Opens a standard stream once more, so that it says `WouldBlock` here and still blocks elsewhere: pipes and
+/// terminals, on systems that name open files. A file blocks for no reader.
+#[cfg(target_os = "linux")]
+fn standard(name: &str, descriptor: u32) -> Option<Writer> {
+    use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+    let path = format!("/proc/self/fd/{descriptor}");
+    let kind = std::fs::metadata(&path).ok()?.file_type();
+    if kind.is_file() {
+        return Some(Writer::nonblocking(name, FileStream(descriptor)));
+    }
+    let again = kind.is_fifo() || kind.is_char_device();
+    let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
+    let opened = again.then(|| std::fs::OpenOptions::new().write(true).custom_flags(flags).open(path).ok())?;
+    opened.map(|stream| Writer::nonblocking(name, stream))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn standard(_: &str, _: u32) -> Option<Writer> {
+    None
+}
+
+/// A standard stream that is a file: written as others write it, at the place where they left off.
+#[cfg(target_os = "linux")]
+struct FileStream(u32);
+
+#[cfg(target_os = "linux")]
+impl Write for FileStream {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.0 == 2 {
+            return io::stderr().write(bytes);
+        }
+        let mut stdout = io::stdout().lock();
+        stdout.write_all(bytes).and_then(|()| stdout.flush()).map(|()| bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Starts the log: warnings and errors go to standard error, unless `RUST_LOG` says otherwise. A file size
@@ -126,11 +167,9 @@ pub fn start_log_with(level: &str, adjust: impl FnOnce(&mut env_logger::Builder)
     #[cfg(unix)]
     crate::signals::survive_file_size_limit();
     let mut builder = env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(level));
-    if let Some(stderr) = &*STDERR {
-        let colors = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-        builder.write_style(if colors { WriteStyle::Always } else { WriteStyle::Never });
-        builder.target(env_logger::Target::Pipe(Box::new(stderr.clone())));
-    }
+    let colors = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    builder.write_style(if colors { WriteStyle::Always } else { WriteStyle::Never });
+    builder.target(env_logger::Target::Pipe(Box::new(STDERR.clone())));
     adjust(&mut builder);
     builder.init();
 }
@@ -141,7 +180,7 @@ pub fn exit(name: &str, result: Result<(), Box<dyn Error>>) -> ExitCode {
     if let Err(error) = &result {
         report([format!("{name}: {error}")]);
     }
-    for writer in [STDOUT.as_ref(), STDERR.as_ref()].into_iter().flatten() {
+    for writer in [&STDOUT, &STDERR] {
         writer.flush(LAST_LINES);
     }
     if result.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
@@ -149,17 +188,17 @@ pub fn exit(name: &str, result: Result<(), Box<dyn Error>>) -> ExitCode {
 
 /// Prints `lines` to standard output, soon. A reader that is slow or has gone changes nothing.
 pub fn print(lines: impl IntoIterator<Item = String>) {
-    write(stdout(), lines);
+    write(&STDOUT, lines);
 }
 
 /// Prints `lines` to standard error, soon.
 pub fn report(lines: impl IntoIterator<Item = String>) {
-    write(STDERR.as_ref(), lines);
+    write(&STDERR, lines);
 }
 
-fn write(writer: Option<&Writer>, lines: impl IntoIterator<Item = String>) {
+fn write(writer: &Writer, lines: impl IntoIterator<Item = String>) {
     for line in lines {
-        writer.into_iter().for_each(|writer| writer.write_or_drop(format!("{line}\n").as_bytes()));
+        writer.write_or_drop(format!("{line}\n").as_bytes());
     }
 }
 

@@ -1,9 +1,13 @@
-//! Lines for a stream whose reader may be slow, or gone: a thread of its own writes them.
+//! Lines for a stream whose reader may be slow, or gone.
 //!
 //! A write to a full pipe blocks. On the loop's thread it would stop every client of the server, so standard
-//! output and standard error are written here.
+//! output and standard error are written here: at once if they take it without blocking, else by a thread.
+//!
+//! The thread begins with the first line that has to wait. A process with a second thread pays for it in every
+//! system call: glibc makes each of them a cancellation point then, which is 180 instructions a request.
 
 use crate::net::Handle;
+use std::fmt;
 use std::io::{self, ErrorKind, Write};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -12,34 +16,38 @@ use std::time::{Duration, Instant};
 /// Bytes that wait for the stream: some thousand lines, in addition to what a pipe holds.
 pub const WAITING_BYTES: usize = 256 * 1024;
 
-/// How long the thread waits before it offers a stream that takes nothing the same bytes again. A pipe that
-/// another process has made non-blocking says so instead of blocking.
+/// How long the thread waits before it offers a stream that takes nothing the same bytes again.
 const RETRY: Duration = Duration::from_millis(50);
 
-/// Writes lines to a stream, on a thread of its own. Clones write to the same stream.
+/// Writes lines to a stream, and never blocks. Clones write to the same stream.
 ///
 /// ```
 /// use pollstack::writer::Writer;
 /// use std::time::Duration;
 ///
-/// let writer = Writer::new("results", std::io::sink())?;
+/// let writer = Writer::blocking("results", std::io::sink());
 /// assert!(writer.try_write(b"one line\n"));
 /// assert!(writer.flush(Duration::from_secs(5)));
-/// # Ok::<(), std::io::Error>(())
 /// ```
 #[derive(Clone, Debug)]
 pub struct Writer {
     shared: Arc<Shared>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Shared {
+    /// The name of the thread.
+    name: String,
     state: Mutex<State>,
     changed: Condvar,
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct State {
+    /// The stream, until the thread has it.
+    stream: Option<Box<dyn Write + Send>>,
+    /// A write to the stream returns at once.
+    direct: bool,
     waiting: Vec<u8>,
     /// The thread is writing.
     busy: bool,
@@ -51,26 +59,41 @@ struct State {
     starved: Option<Handle>,
 }
 
+impl fmt::Debug for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("State")
+            .field("waiting", &self.waiting.len())
+            .field("failed", &self.failed)
+            .finish_non_exhaustive()
+    }
+}
+
 impl Writer {
-    /// Starts a thread called `name` that writes to `stream`.
-    ///
-    /// # Errors
-    /// The system's, if it has no room for a thread.
-    pub fn new(name: &str, stream: impl Write + Send + 'static) -> io::Result<Writer> {
-        let shared = Arc::new(Shared::default());
-        let writer = Writer { shared: Arc::clone(&shared) };
-        let work = move || shared.work(stream);
-        thread::Builder::new().name(name.to_owned()).spawn(work)?;
-        Ok(writer)
+    /// Writes to a stream that may block, on a thread called `name`, which begins with the first line.
+    pub fn blocking(name: &str, stream: impl Write + Send + 'static) -> Writer {
+        Writer::new(name, stream, false)
+    }
+
+    /// Writes to a stream that never blocks, but says `WouldBlock`. The thread begins when it first does.
+    pub fn nonblocking(name: &str, stream: impl Write + Send + 'static) -> Writer {
+        Writer::new(name, stream, true)
+    }
+
+    fn new(name: &str, stream: impl Write + Send + 'static, direct: bool) -> Writer {
+        let state = Mutex::new(State { stream: Some(Box::new(stream)), direct, ..State::default() });
+        Writer { shared: Arc::new(Shared { name: name.to_owned(), state, changed: Condvar::new() }) }
     }
 
     /// Writes `lines` soon, all of them or none. Returns whether there is room for them.
-    pub fn try_write(&self, lines: &[u8]) -> bool {
+    pub fn try_write(&self, mut lines: &[u8]) -> bool {
         let mut state = self.shared.lock();
+        if state.direct && state.waiting.is_empty() {
+            lines = state.write_now(lines);
+        }
         let fits = state.waiting.is_empty() || state.waiting.len() + lines.len() <= WAITING_BYTES;
-        if fits {
+        if fits && !lines.is_empty() {
             state.waiting.extend_from_slice(lines);
-            self.shared.changed.notify_all();
+            self.start_or_notify(&mut state);
         }
         fits
     }
@@ -88,7 +111,7 @@ impl Writer {
     pub fn wake_when_written(&self, handle: Handle) {
         let mut state = self.shared.lock();
         state.starved = Some(handle);
-        self.shared.changed.notify_all();
+        self.start_or_notify(&mut state);
     }
 
     /// Returns the error of the last write, if it failed. Its lines are lost.
@@ -109,6 +132,42 @@ impl Writer {
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
         true
+    }
+
+    /// Leaves what waits to the thread, which begins if there is none. If the system has no room for one, the
+    /// next line tries again.
+    fn start_or_notify(&self, state: &mut State) {
+        let Some(stream) = state.stream.take() else { return self.shared.changed.notify_all() };
+        state.direct = false;
+        let (shared, handed) = (Arc::clone(&self.shared), Arc::new(Mutex::new(Some(stream))));
+        let taken = Arc::clone(&handed);
+        let work = move || {
+            let stream = taken.lock().unwrap_or_else(PoisonError::into_inner).take();
+            stream.into_iter().for_each(|stream| shared.work(stream));
+        };
+        if thread::Builder::new().name(self.shared.name.clone()).spawn(work).is_err() {
+            state.stream = handed.lock().unwrap_or_else(PoisonError::into_inner).take();
+        }
+    }
+}
+
+impl State {
+    /// Writes what the stream takes at once. Returns the rest.
+    fn write_now<'a>(&mut self, mut lines: &'a [u8]) -> &'a [u8] {
+        let Some(stream) = &mut self.stream else { return lines };
+        while !lines.is_empty() {
+            match stream.write(lines) {
+                Ok(n @ 1..) => lines = lines.get(n..).unwrap_or_default(),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return lines,
+                failed => {
+                    self.failed = Some(failed.map_or_else(|error| error.kind(), |_| ErrorKind::WriteZero));
+                    return &[];
+                }
+            }
+        }
+        self.failed = None;
+        lines
     }
 }
 
@@ -131,7 +190,7 @@ impl Shared {
     }
 
     /// The thread: writes what waits, for as long as the process lives.
-    fn work(&self, mut stream: impl Write) {
+    fn work(&self, mut stream: Box<dyn Write + Send>) {
         let mut batch = Vec::new();
         loop {
             let mut state = self.lock();
@@ -200,7 +259,7 @@ mod tests {
 
     fn gate() -> (Writer, Sender<io::Result<()>>, Receiver<Vec<u8>>) {
         let ((open, leave), (written, seen)) = (channel(), channel());
-        (Writer::new("gate", Gate { leave, written }).unwrap(), open, seen)
+        (Writer::blocking("gate", Gate { leave, written }), open, seen)
     }
 
     /// Lost otherwise: a server that goes on while nothing reads its log, and the count of the lines that
@@ -236,5 +295,24 @@ mod tests {
         assert!(writer.try_write(b"kept\n") && writer.flush(TEST_TIMEOUT));
         assert_eq!(seen.recv().unwrap(), b"kept\n");
         assert_eq!(writer.error(), None);
+    }
+
+    /// Lost otherwise: 180 instructions a request, to a thread that nothing needs; or lines, when one is needed.
+    #[test]
+    fn the_thread_begins_when_a_line_has_to_wait() {
+        let ((open, leave), (written, seen)) = (channel(), channel());
+        let writer = Writer::nonblocking("gate", Gate { leave, written });
+        let is_direct = || writer.shared.lock().stream.is_some();
+        open.send(Ok(())).unwrap();
+        assert!(writer.try_write(b"now\n") && is_direct());
+        assert_eq!(seen.try_recv().unwrap(), b"now\n", "on this thread");
+        open.send(Err(ErrorKind::BrokenPipe.into())).unwrap();
+        assert!(writer.try_write(b"lost\n") && is_direct());
+        assert_eq!(writer.error(), Some(ErrorKind::BrokenPipe));
+        open.send(Err(ErrorKind::WouldBlock.into())).unwrap();
+        assert!(writer.try_write(b"later\n") && !is_direct());
+        drop(open);
+        assert!(writer.flush(TEST_TIMEOUT));
+        assert_eq!((seen.recv().unwrap(), writer.error()), (b"later\n".to_vec(), None));
     }
 }

@@ -82,7 +82,7 @@ struct Stdout {
 
 impl Results for Stdout {
     fn try_line(&mut self, line: &str) -> bool {
-        let Some(stdout) = server::stdout() else { return true };
+        let stdout = server::stdout();
         if let Some(error) = stdout.error().filter(|_| !self.failing) {
             log::error!("results cannot be written, and are lost: {error}");
         }
