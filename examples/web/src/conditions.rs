@@ -65,12 +65,12 @@ impl<'a> Validators<'a> {
 
 /// Both are the same, and say that they are so to the byte.
 fn strongly(tag: &[u8], etag: &str) -> bool {
-    tag == etag.as_bytes()
+    tag == etag.as_bytes() && !etag.starts_with("W/")
 }
 
 /// Both are the same, but for what they say about it.
 fn weakly(tag: &[u8], etag: &str) -> bool {
-    tag.strip_prefix(b"W/").unwrap_or(tag) == etag.as_bytes()
+    tag.strip_prefix(b"W/").unwrap_or(tag) == etag.strip_prefix("W/").unwrap_or(etag).as_bytes()
 }
 
 /// Returns the entity tags of a list, up to the first thing in it that is none. There may be commas in one.

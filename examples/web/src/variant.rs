@@ -100,7 +100,7 @@ impl Variant {
             Some(bytes) => Content::Memory(bytes),
             None => Content::File(Rc::new(file)),
         };
-        let etag = etag(stamp, &content, coding, (!settled).then_some(now));
+        let etag = etag(stamp, &content, coding, settled);
         let date = httpdate::fmt_http_date(stamp.shown(now));
         let unchanged = Headers::new().with("Last-Modified", &date).with("ETag", &etag);
         let headers = Headers::new().with("Content-Type", &*media).with("Last-Modified", &date).with("ETag", &etag);
@@ -149,15 +149,22 @@ pub(crate) fn is_utf8(file: &File) -> bool {
     error.is_none_or(|error| len == SAMPLE && error.error_len().is_none()) // a character may be cut off
 }
 
-/// Another one for every content, and every coding of it, that tells nothing of the file. One that is not
-/// `settled` differs by the time when it was read, unless all of its content is at hand.
-fn etag(stamp: Stamp, content: &Content, coding: Coding, unsettled: Option<SystemTime>) -> String {
+/// Another one for every content, and every coding of it, that tells nothing of the file. It is a weak one as
+/// long as another content could have the same: the file is not `settled`, and too large for its content to
+/// count (RFC 9110, section 8.8.1).
+fn etag(stamp: Stamp, content: &Content, coding: Coding, settled: bool) -> String {
     let mut hash = DefaultHasher::new();
-    match content {
-        Content::Memory(bytes) => (stamp, bytes).hash(&mut hash),
-        Content::File(_) => (stamp, unsettled).hash(&mut hash),
-    }
-    format!("\"{:016x}{}\"", hash.finish(), coding.suffix())
+    let weak = match content {
+        Content::Memory(bytes) => {
+            (stamp, bytes).hash(&mut hash);
+            ""
+        }
+        Content::File(_) => {
+            stamp.hash(&mut hash);
+            if settled { "" } else { "W/" }
+        }
+    };
+    format!("{weak}\"{:016x}{}\"", hash.finish(), coding.suffix())
 }
 
 /// Returns the content of a small file. If it is being changed just now, it is left where it is.
@@ -201,4 +208,40 @@ impl Stamp {
 /// Seconds from 1970 on, as far as a date can be written for them.
 fn seconds(since_epoch: i64) -> Duration {
     Duration::from_secs(u64::try_from(since_epoch).unwrap_or(0).min(LAST_SECOND))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Lost otherwise: a file that was written again within a tick of its file system's clock: its old bytes would
+    /// go out for good, or its old tag with its new bytes.
+    #[test]
+    fn a_file_that_has_just_changed_is_not_trusted() {
+        let root = tempfile::tempdir().unwrap();
+        std::fs::write(root.path().join("small"), "a").unwrap();
+        std::fs::write(root.path().join("large"), vec![b'a'; 100_000]).unwrap();
+        let folder = Folder::open(root.path()).unwrap();
+        let changed = std::fs::metadata(root.path().join("large")).unwrap().ctime();
+        let at = |seconds| UNIX_EPOCH + super::seconds(changed) + Duration::from_secs(seconds);
+        for (name, tag) in [("small", "\""), ("large", "W/\"")] {
+            let open = |now, known: Option<&Rc<Variant>>| match Variant::open(
+                &folder,
+                name.as_bytes(),
+                |_| "text/plain".into(),
+                Coding::Plain,
+                now,
+                known,
+            ) {
+                Ok(Found::File(variant)) => variant,
+                _ => panic!("{name} is a file"),
+            };
+            let first = open(at(1), None);
+            assert!(first.etag.starts_with(tag), "{}", first.etag);
+            let second = open(at(4), Some(&first));
+            assert!(!Rc::ptr_eq(&first, &second) && second.etag.starts_with('"'), "it is read again");
+            assert_eq!(second.etag, first.etag.trim_start_matches("W/"));
+            assert!(Rc::ptr_eq(&second, &open(at(5), Some(&second))), "and then it is known");
+        }
+    }
 }
