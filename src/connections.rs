@@ -7,6 +7,7 @@ use crate::limits::{BURST_BYTES, Limits, OUTPUT_BYTES};
 use crate::net::{Address, Peer, Ready};
 use crate::output::Output;
 use crate::queue::Place;
+use crate::stats::Stats;
 use crate::timers::Deadlines;
 use std::collections::VecDeque;
 use std::ops::{Index, IndexMut};
@@ -55,6 +56,8 @@ pub(crate) struct Connections {
     pub(crate) timer: Option<Instant>,
     pub(crate) now: Instant,
     pub(crate) turn: u64,
+    /// The counts of the loop. The numbers of connections are those of the turn's beginning.
+    pub(crate) stats: Stats,
     /// The grace period of a stop that has been asked for.
     pub(crate) stop: Option<Duration>,
 }
@@ -74,6 +77,7 @@ impl Connections {
             timer: None,
             now,
             turn: 0,
+            stats: Stats::default(),
             stop: None,
         }
     }

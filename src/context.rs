@@ -5,6 +5,7 @@ use crate::connections::Connections;
 use crate::id::{ConnId, ListenerId, SendError};
 use crate::limits::Limits;
 use crate::net::{Address, Peer};
+use crate::stats::Stats;
 use std::fs::File;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -82,6 +83,11 @@ impl<'a> Context<'a> {
     /// [deadline](Self::set_deadline) passes.
     pub fn last_write(&self, id: ConnId) -> Option<Instant> {
         self.connections.get(id).and_then(|connection| connection.last_write)
+    }
+
+    /// Returns the counts of the loop. Those of connections are of the beginning of this turn.
+    pub fn stats(&self) -> Stats {
+        self.connections.stats
     }
 
     /// Returns whether the connection can still be sent to.

@@ -43,6 +43,7 @@ use crate::listener::Listener;
 use crate::net::{Address, Mio, Net, Peer, Ready, Source};
 use crate::queue::Queue;
 use crate::service::{CloseReason, Service};
+use crate::stats::Stats;
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
 use std::time::{Duration, Instant};
@@ -79,7 +80,6 @@ pub struct EventLoop<S: Service, N: Net = Mio> {
     /// The service is to be told of a wake.
     woken: bool,
     state: State,
-    stats: Stats,
 }
 
 /// The half of a connection that only the loop may touch. A lingering connection has no state left.
@@ -120,22 +120,6 @@ enum State {
     Stopped,
 }
 
-/// The counts of a loop. Counts may be added.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Stats {
-    /// Connections that are open now.
-    pub open: usize,
-    /// Connections that linger now: closed for the service, waiting for the end of their peer.
-    pub lingering: usize,
-    /// Connections admitted so far.
-    pub opened: u64,
-    /// Connections rejected so far.
-    pub rejected: u64,
-    /// Connections evicted so far.
-    pub evicted: u64,
-}
-
 impl<S: Service, N: Net> EventLoop<S, N> {
     /// Makes a loop that runs `service` on `net`. For the real network see [`EventLoop::new`] and
     /// [`EventLoop::embedded`].
@@ -159,7 +143,6 @@ impl<S: Service, N: Net> EventLoop<S, N> {
             exhausted_logged: None,
             woken: false,
             state: State::Running,
-            stats: Stats::default(),
         }
     }
 
@@ -252,7 +235,7 @@ impl<S: Service, N: Net> EventLoop<S, N> {
     /// Returns the counts of the loop.
     pub fn stats(&self) -> Stats {
         let open = self.listeners.iter().map(Listener::len).sum();
-        Stats { open, lingering: self.lingering.len(), ..self.stats }
+        Stats { open, lingering: self.lingering.len(), ..self.connections.stats }
     }
 
     /// Asks the loop to stop. It accepts the waiting connections that it has places for, closes its
@@ -318,6 +301,7 @@ impl<S: Service, N: Net> EventLoop<S, N> {
     /// Does all that can be done now, within the limits of one turn, without waiting.
     pub fn turn(&mut self) {
         self.connections.begin_turn(self.net.now());
+        self.connections.stats = self.stats();
         self.make_connections();
         self.serve_ready();
         self.tell_woken();

@@ -61,6 +61,7 @@ mod connection;
 mod exchange;
 mod extension;
 mod framing;
+mod guard;
 mod handler;
 mod head;
 mod headers;
@@ -78,6 +79,7 @@ mod upload;
 mod version;
 
 pub use self::clock::Clock;
+pub use self::guard::{Allowed, Guard, Host, Origin};
 pub use self::handler::{Body, Handler};
 pub use self::headers::Headers;
 pub use self::id::{ExchangeId, Outcome};

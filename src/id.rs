@@ -23,12 +23,17 @@ impl ConnId {
     pub(crate) fn key(self) -> usize {
         self.0.key()
     }
+
+    /// Returns the number that it is written with: 1 for the first connection of a loop, 2 for the next.
+    pub fn number(self) -> u64 {
+        self.0.serial() % SERIALS
+    }
 }
 
 impl fmt::Display for ConnId {
     /// Writes `#1` for the first connection of a loop, `#2` for the next.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "#{}", self.0.serial() % SERIALS)
+        write!(f, "#{}", self.number())
     }
 }
 

@@ -53,6 +53,7 @@
 #![cfg_attr(all(unix, feature = "signals"), doc = "| [`signals`] | running a loop until SIGTERM or SIGINT |")]
 #![cfg_attr(feature = "tls", doc = "| [`tls`] | TLS around any network |")]
 #![cfg_attr(feature = "descriptors", doc = "| [`descriptors`] | the limit of open descriptors of the process |")]
+#![cfg_attr(feature = "operate", doc = "| [`operate`] | the stack with an HTTP face for operators |")]
 #![cfg_attr(feature = "server", doc = "| [`server`] | the common parts of the servers' main functions |")]
 #![cfg_attr(feature = "server", doc = "| [`writer`] | lines for a stream whose reader may be slow, or gone |")]
 //!
@@ -90,6 +91,8 @@ mod id;
 pub mod limits;
 mod listener;
 pub mod net;
+#[cfg(feature = "operate")]
+pub mod operate;
 mod output;
 pub mod queue;
 mod run;
@@ -101,6 +104,7 @@ pub mod signals;
 #[cfg(feature = "sim")]
 pub mod sim;
 pub mod stack;
+mod stats;
 mod timers;
 #[cfg(feature = "tls")]
 pub mod tls;
@@ -114,10 +118,11 @@ pub struct Readme;
 
 pub use conn_map::ConnMap;
 pub use context::Context;
-pub use event_loop::{EventLoop, ListenError, Stats};
+pub use event_loop::{EventLoop, ListenError};
 pub use id::{ConnId, ListenerId, SendError};
 pub use limits::Limits;
 pub use listener::{DEFAULT_BACKLOG, DEFAULT_KEEPALIVE, DEFAULT_MAX_CONNS, ListenerConfig, Overload};
 /// The version of mio that the loop registers with.
 pub use mio;
 pub use service::{CloseReason, Closed, EofAction, Service};
+pub use stats::Stats;

@@ -19,4 +19,4 @@ pub mod lifo;
 mod service;
 pub mod wire;
 
-pub use service::StackService;
+pub use service::{Answer, ClientState, Counts, Guest, StackService, WAITS};

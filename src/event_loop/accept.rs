@@ -53,7 +53,7 @@ impl<S: Service, N: Net> EventLoop<S, N> {
     }
 
     fn evict(&mut self, key: usize) {
-        self.stats.evicted += 1;
+        self.connections.stats.evicted += 1;
         self.close(key, CloseReason::Evicted);
         self.settle();
     }
@@ -130,7 +130,7 @@ impl<S: Service, N: Net> EventLoop<S, N> {
         &mut self,
         PendingConnection { stream, peer, listener }: PendingConnection<N::Stream>,
     ) -> ConnId {
-        self.stats.opened += 1;
+        self.connections.stats.opened += 1;
         let place = self.listeners[listener].enter(self.connections.next_key(), self.connections.now);
         let id = self.connections.insert(peer, listener, Seat::Admitted(place));
         log::debug!("{id} from {peer}");
@@ -151,7 +151,7 @@ impl<S: Service, N: Net> EventLoop<S, N> {
     /// The loop first reads what the client has sent. If that is a complete request, nothing is left
     /// unread and the connection can close. Otherwise the close lingers until the rest has come.
     pub(super) fn reject(&mut self, PendingConnection { stream, peer, listener }: PendingConnection<N::Stream>) {
-        self.stats.rejected += 1;
+        self.connections.stats.rejected += 1;
         let id = self.connections.insert(peer, listener, Seat::None);
         let key = id.key();
         log::debug!("{id} from {peer} rejected");
@@ -193,6 +193,7 @@ impl<S: Service, N: Net> EventLoop<S, N> {
     /// connection and goes on. Without one it tries again when a connection closes, or after
     /// [`EXHAUSTED_RETRY`].
     fn exhausted(&mut self, error: &io::Error) {
+        self.connections.stats.failed_accepts += 1;
         if self.close_oldest_lingering() {
             return;
         }

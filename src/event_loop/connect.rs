@@ -33,7 +33,7 @@ impl<S: Service, N: Net> EventLoop<S, N> {
             }
         };
         log::debug!("{id} to {address}");
-        self.stats.opened += 1;
+        self.connections.stats.opened += 1;
         self.attach(id.key(), ConnectionIo { stream, conn: Some(conn) });
         self.connections.touch(id.key()); // it may have been aborted
         if let Err(error) = self.watch(id.key(), Interest::ReadWrite) {

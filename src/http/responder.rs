@@ -9,7 +9,7 @@ use super::limits::Limits;
 use super::response::Response;
 use super::status::Status;
 use crate::context::Context;
-use crate::id::{ListenerId, SendError};
+use crate::id::{ConnId, ListenerId, SendError};
 use crate::net::Peer;
 use crate::output::INSERT_BYTES as SHARED_BYTES;
 use std::rc::Rc;
@@ -59,6 +59,11 @@ impl Responder<'_> {
     /// Returns the address of the peer.
     pub fn peer(&self, id: ExchangeId) -> Option<Peer> {
         self.core.find(id).and_then(|connection| self.cx.peer(connection.id()))
+    }
+
+    /// Returns the connection of an exchange that is not over.
+    pub fn connection(&self, id: ExchangeId) -> Option<ConnId> {
+        self.core.find(id).map(|connection| connection.id())
     }
 
     /// Returns when the kernel last took something of what was sent to the client, see

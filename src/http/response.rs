@@ -63,6 +63,13 @@ impl<'a> Response<'a> {
         self
     }
 
+    /// Closes the connection with it.
+    pub fn closing(self) -> Self {
+        let unanswered = self.core.find_mut(self.id).filter(|connection| connection.is_unanswered());
+        unanswered.into_iter().for_each(Connection::close_after_response);
+        self
+    }
+
     /// Names a protocol that the client could ask for with `Upgrade`, as a 426 has to (RFC 9110, section
     /// 15.5.22).
     pub fn offer(mut self, protocol: &str) -> Self {

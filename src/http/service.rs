@@ -74,6 +74,11 @@ impl<H: Handler> Http<H> {
         self.core.head.set_clock(clock);
     }
 
+    /// Returns the handler, to be changed.
+    pub fn handler_mut(&mut self) -> &mut H {
+        &mut self.handler
+    }
+
     /// Returns the handler.
     pub fn handler(&self) -> &H {
         &self.handler

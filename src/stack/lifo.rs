@@ -106,6 +106,11 @@ impl<T, C: Copy> Lifo<T, C> {
         self.items.push(item);
     }
 
+    /// Returns how many items there may be.
+    pub fn capacity(&self) -> usize {
+        self.capacity
+    }
+
     /// Returns how many items are on the stack.
     pub fn len(&self) -> usize {
         self.items.len()

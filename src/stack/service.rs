@@ -6,6 +6,9 @@ use crate::context::Context;
 use crate::id::{ConnId, ListenerId};
 use crate::service::{Closed, EofAction, Service};
 use slab::Slab;
+use std::collections::VecDeque;
+use std::mem;
+use std::time::{Duration, Instant};
 
 /// A bounded, blocking LIFO stack, served in the protocol of [`wire`].
 #[derive(Debug)]
@@ -20,12 +23,85 @@ pub struct StackService {
     reading: usize,
     /// The loop is stopping: parked clients are closed as soon as no other client can serve them.
     draining: bool,
+    /// Guests that have been decided about, and whose host has not been told.
+    answered: VecDeque<Guest>,
+    counts: Counts,
 }
 
 #[derive(Debug)]
 struct Client {
-    id: ConnId,
+    who: Who,
     state: State,
+    /// When it came.
+    since: Instant,
+    /// Its request had to wait.
+    parked: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Who {
+    Conn(ConnId),
+    /// It speaks to another service, its host.
+    Guest,
+}
+
+/// A request that another service has lined up here for a client of its own: [`StackService::push_for`],
+/// [`StackService::pop_for`]. It is good until [`settle`](StackService::settle) or
+/// [`cancel`](StackService::cancel).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Guest(usize);
+
+/// The answer to a guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer<'a> {
+    /// Its item is on the stack.
+    Stored,
+    /// It gets this item, which goes back on top if the guest is cancelled rather than settled.
+    Popped(&'a [u8]),
+    /// The loop is stopping, and no client can serve it any more.
+    Stopping,
+}
+
+/// Totals since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Counts {
+    /// Requests to push that came whole.
+    pub pushes: u64,
+    /// Requests to pop.
+    pub pops: u64,
+    /// Requests that had to wait.
+    pub parked: u64,
+    /// Requests that waited when their client left.
+    pub cancelled: u64,
+    /// Popped items that did not reach their client, and went back on top.
+    pub undelivered: u64,
+    /// How long requests have waited that had to, by [`WAITS`]; the last one is for all longer ones.
+    pub waits: [u64; WAITS.len() + 1],
+    /// How long they have waited together.
+    pub waited: Duration,
+}
+
+/// The bounds of [`Counts::waits`].
+pub const WAITS: [Duration; 6] = [
+    Duration::from_millis(1),
+    Duration::from_millis(10),
+    Duration::from_millis(100),
+    Duration::from_secs(1),
+    Duration::from_secs(10),
+    Duration::from_secs(60),
+];
+
+/// A client, as [`StackService::clients`] tells of it.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct ClientState {
+    /// Its connection; `None` for a guest.
+    pub id: Option<ConnId>,
+    /// What it is doing: `reading`, `pushing`, `popping`, `popped` or `done`.
+    pub state: &'static str,
+    /// When it came.
+    pub since: Instant,
 }
 
 #[derive(Debug)]
@@ -40,6 +116,20 @@ enum State {
     Popped(usize),
     /// It has its answer, or will never get one.
     Done,
+    /// A guest that waited when the loop stopped.
+    Stopped,
+}
+
+impl State {
+    fn name(&self) -> &'static str {
+        match self {
+            State::Reading => "reading",
+            State::Pushing(..) => "pushing",
+            State::Popping(_) => "popping",
+            State::Popped(_) => "popped",
+            State::Done | State::Stopped => "done",
+        }
+    }
 }
 
 impl StackService {
@@ -51,7 +141,149 @@ impl StackService {
             clients: Slab::new(),
             reading: 0,
             draining: false,
+            answered: VecDeque::new(),
+            counts: Counts::default(),
         }
+    }
+
+    /// Returns how many items there may be.
+    pub fn capacity(&self) -> usize {
+        self.lifo.capacity()
+    }
+
+    /// Returns totals since the start.
+    pub fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    /// Returns the clients, guests too, in no order.
+    pub fn clients(&self) -> impl Iterator<Item = ClientState> {
+        self.clients.iter().map(|(_, client)| ClientState {
+            id: match client.who {
+                Who::Conn(id) => Some(id),
+                Who::Guest => None,
+            },
+            state: client.state.name(),
+            since: client.since,
+        })
+    }
+
+    // ---- guests --------------------------------------------------------------------------------
+
+    /// Lines up a push for a guest, behind all requests that came before; `None` for a payload that cannot
+    /// be an item. The [answer](Self::next_answer) may be there at once.
+    pub fn push_for(&mut self, cx: &mut Context<'_>, payload: &[u8]) -> Option<Guest> {
+        let item = self.items.insert(Item::new(payload)?);
+        let key = self.insert_guest(cx);
+        let ticket = self.lifo.push(key, item);
+        Some(self.line_up(cx, key, State::Pushing(item, ticket)))
+    }
+
+    /// Lines up a pop for a guest.
+    pub fn pop_for(&mut self, cx: &mut Context<'_>) -> Guest {
+        let key = self.insert_guest(cx);
+        let ticket = self.lifo.pop(key);
+        self.line_up(cx, key, State::Popping(ticket))
+    }
+
+    fn insert_guest(&mut self, cx: &Context<'_>) -> usize {
+        self.clients.insert(Client { who: Who::Guest, state: State::Done, since: cx.now(), parked: false })
+    }
+
+    fn line_up(&mut self, cx: &mut Context<'_>, key: usize, state: State) -> Guest {
+        self.clients[key].state = state;
+        self.count(key);
+        self.decide(cx);
+        self.count_parked(key);
+        Guest(key)
+    }
+
+    /// Returns a guest that has been decided about, and its answer, once.
+    pub fn next_answer(&mut self) -> Option<(Guest, Answer<'_>)> {
+        let guest = self.answered.pop_front()?;
+        let answer = match self.clients.get(guest.0)?.state {
+            State::Popped(item) => Answer::Popped(self.items[item].payload()),
+            State::Stopped => Answer::Stopping,
+            _ => Answer::Stored,
+        };
+        Some((guest, answer))
+    }
+
+    /// Returns whether the push of a guest waits.
+    pub fn is_pushing(&self, guest: Guest) -> bool {
+        self.clients.get(guest.0).is_some_and(|client| matches!(client.state, State::Pushing(..)))
+    }
+
+    /// Returns whether a guest has an item that is not settled.
+    pub fn is_popped(&self, guest: Guest) -> bool {
+        self.clients.get(guest.0).is_some_and(|client| matches!(client.state, State::Popped(_)))
+    }
+
+    /// Ends a guest that has its answer: a popped item has reached its client.
+    pub fn settle(&mut self, cx: &mut Context<'_>, guest: Guest) {
+        if self.clients.contains(guest.0) {
+            self.end(cx, guest.0, true);
+        }
+    }
+
+    /// Ends a guest whose client has gone: its request is cancelled, or its popped item goes back on top.
+    pub fn cancel(&mut self, cx: &mut Context<'_>, guest: Guest) {
+        if self.clients.contains(guest.0) {
+            self.answered.retain(|other| *other != guest);
+            self.end(cx, guest.0, false);
+        }
+    }
+
+    /// Ends a client. `delivered` tells whether it has what was sent to it.
+    fn end(&mut self, cx: &mut Context<'_>, key: usize, delivered: bool) {
+        match self.clients.remove(key).state {
+            State::Reading => self.reading -= 1,
+            State::Pushing(item, ticket) => {
+                self.counts.cancelled += 1;
+                self.lifo.cancel(ticket);
+                self.items.remove(item);
+            }
+            State::Popping(ticket) => {
+                self.counts.cancelled += 1;
+                self.lifo.cancel(ticket);
+            }
+            State::Popped(item) if !delivered => {
+                self.counts.undelivered += 1;
+                self.lifo.undelivered(item);
+            }
+            State::Popped(item) => {
+                self.lifo.delivered();
+                self.items.remove(item);
+            }
+            State::Done | State::Stopped => return, // this changes nothing for other clients
+        }
+        self.decide(cx);
+    }
+
+    /// Counts a request that has come whole.
+    fn count(&mut self, key: usize) {
+        match self.clients[key].state {
+            State::Pushing(..) => self.counts.pushes += 1,
+            State::Popping(_) => self.counts.pops += 1,
+            _ => {}
+        }
+    }
+
+    /// Counts a request that was not decided at once.
+    fn count_parked(&mut self, key: usize) {
+        let client = &mut self.clients[key];
+        if client.is_parked() {
+            client.parked = true;
+            self.counts.parked += 1;
+        }
+    }
+
+    /// Counts how long a request has waited, from the coming of its client on.
+    #[cold]
+    fn count_wait(&mut self, wait: Duration) {
+        let at = WAITS.iter().position(|bound| wait <= *bound).unwrap_or(WAITS.len());
+        self.counts.waits[at] += 1;
+        self.counts.waited += wait;
     }
 
     /// Returns how many items are on the stack.
@@ -78,9 +310,16 @@ impl StackService {
             };
             let client = &mut self.clients[key];
             client.state = state;
-            match cx.send(client.id, answer) {
-                Ok(()) => cx.finish(client.id),
-                Err(_) => self.give_up(cx, key),
+            let (who, waited) = (client.who, client.parked.then(|| cx.now() - client.since));
+            match who {
+                Who::Guest => self.answered.push_back(Guest(key)),
+                Who::Conn(id) => match cx.send(id, answer) {
+                    Ok(()) => cx.finish(id),
+                    Err(_) => self.give_up(cx, id, key),
+                },
+            }
+            if let Some(wait) = waited {
+                self.count_wait(wait);
             }
         }
         if self.draining && self.reading == 0 && self.lifo.in_flight() == 0 {
@@ -90,19 +329,31 @@ impl StackService {
     }
 
     /// Closes a client that cannot be answered, and puts the item that it should have got back on top.
-    fn give_up(&mut self, cx: &mut Context<'_>, key: usize) {
-        let client = &mut self.clients[key];
-        cx.abort(client.id);
-        if let State::Popped(item) = std::mem::replace(&mut client.state, State::Done) {
+    fn give_up(&mut self, cx: &mut Context<'_>, id: ConnId, key: usize) {
+        cx.abort(id);
+        if let State::Popped(item) = mem::replace(&mut self.clients[key].state, State::Done) {
+            self.counts.undelivered += 1;
             self.lifo.undelivered(item);
         }
     }
 
     /// Closes the parked clients, which no other client can serve any more.
-    fn release_parked(&self, cx: &mut Context<'_>) {
-        for (_, client) in &self.clients {
-            if client.is_parked() {
-                cx.abort(client.id);
+    fn release_parked(&mut self, cx: &mut Context<'_>) {
+        for (key, client) in &mut self.clients {
+            match client.who {
+                _ if !client.is_parked() => {}
+                Who::Conn(id) => cx.abort(id),
+                Who::Guest => {
+                    match mem::replace(&mut client.state, State::Stopped) {
+                        State::Pushing(item, ticket) => {
+                            self.lifo.cancel(ticket);
+                            self.items.remove(item);
+                        }
+                        State::Popping(ticket) => drop(self.lifo.cancel(ticket)),
+                        _ => {}
+                    }
+                    self.answered.push_back(Guest(key));
+                }
             }
         }
     }
@@ -117,9 +368,10 @@ impl Client {
 impl Service for StackService {
     type Conn = usize;
 
-    fn on_open(&mut self, _cx: &mut Context<'_>, id: ConnId, _listener: ListenerId) -> usize {
+    fn on_open(&mut self, cx: &mut Context<'_>, id: ConnId, _listener: ListenerId) -> usize {
         self.reading += 1;
-        self.clients.insert(Client { id, state: State::Reading })
+        let who = Who::Conn(id);
+        self.clients.insert(Client { who, state: State::Reading, since: cx.now(), parked: false })
     }
 
     /// Takes a request when it is complete. Bytes behind it are ignored, the end is not.
@@ -147,7 +399,9 @@ impl Service for StackService {
             }
         };
         self.reading -= 1;
+        self.count(*key);
         self.decide(cx);
+        self.count_parked(*key);
         if self.clients[*key].is_parked() {
             cx.ignore_input(id);
         }
@@ -160,21 +414,7 @@ impl Service for StackService {
     }
 
     fn on_close(&mut self, cx: &mut Context<'_>, _id: ConnId, key: usize, closed: Closed) {
-        match self.clients.remove(key).state {
-            State::Reading => self.reading -= 1,
-            State::Pushing(item, ticket) => {
-                self.lifo.cancel(ticket);
-                self.items.remove(item);
-            }
-            State::Popping(ticket) => drop(self.lifo.cancel(ticket)),
-            State::Popped(item) if closed.unsent > 0 => self.lifo.undelivered(item),
-            State::Popped(item) => {
-                self.lifo.delivered();
-                self.items.remove(item);
-            }
-            State::Done => return, // this changes nothing for other clients
-        }
-        self.decide(cx);
+        self.end(cx, key, closed.unsent == 0);
     }
 
     /// A client that has sent its one request will hardly send more.

@@ -309,10 +309,12 @@ impl Service for Chat {
         EofAction::Keep
     }
 
-    /// A client has hung up, and what it has sent before waits for a recipient that does not read. That stays
+    /// A client has hung up. If what it has sent before waits for a recipient that does not read, that stays
     /// to be dealt with, but the name is free.
     fn on_early_eof(&mut self, _: &mut Context<'_>, id: ConnId, _: &mut usize) {
-        self.log_out(id);
+        if self.clients.iter().any(|(_, client)| client.held_back.contains(&id)) {
+            self.log_out(id);
+        }
     }
 
     fn on_drain(&mut self, cx: &mut Context<'_>, id: ConnId, _: &mut usize) {

@@ -1,7 +1,6 @@
 //! Publish and subscribe over HTTP: an application for the HTTP layer of the loop.
 
 mod channel;
-mod guard;
 mod hub;
 pub mod limits;
 mod message;
@@ -17,6 +16,6 @@ mod start;
 mod websocket;
 
 pub use channel::History;
-pub use guard::{Guard, Host, Origin};
 pub use hub::{Counts, Limits as HubLimits};
+pub use pollstack::http::{Guard, Host, Origin};
 pub use service::{Config, Pubsub};

@@ -1,6 +1,5 @@
 //! The table of handlers, and the handlers.
 
-use super::guard::Guard;
 use super::limits;
 use super::name::Name;
 use super::poll;
@@ -10,7 +9,7 @@ use super::service::{Config, Pubsub, Route, Transport};
 use super::sse;
 use super::start::{Gap, Start};
 use super::websocket::{self, Socket, text_frame};
-use pollstack::http::{ExchangeId, Request, Responder, Status};
+use pollstack::http::{ExchangeId, Guard, Request, Responder, Status};
 use std::time::{Duration, Instant};
 
 impl Pubsub {

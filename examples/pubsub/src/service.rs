@@ -3,7 +3,6 @@
 //! A subscriber that ends its half of the connection is taken for gone: browsers do not do so
 //! before, and the count of subscribers is right then, not a heartbeat later.
 
-use super::guard::{Allowed, Guard};
 use super::hub::{Counts, Delivery, Hub, Progress, Seat};
 use super::limits::{
     HEARTBEAT_STEP, LOOK_AGAIN, MISSED_PONGS, PUBLISH_TIME, RETRY_AFTER_STOP, STALLED, TRIES, TURN_COST,
@@ -17,7 +16,9 @@ use super::router::{Failure, Parameters, Router, busy};
 use super::sse;
 use super::websocket::{Heard, Next, Socket, close_frame, text_frame};
 use super::{channel::History, hub};
-use pollstack::http::{Body, ExchangeId, Handler, Headers, Outcome, Refusal, Request, Responder, Status};
+use pollstack::http::{
+    Allowed, Body, ExchangeId, Guard, Handler, Headers, Outcome, Refusal, Request, Responder, Status,
+};
 use pollstack::{EofAction, SendError};
 use std::collections::{HashMap, VecDeque};
 use std::mem;

@@ -233,7 +233,7 @@ impl Scenario {
                 !recipient.delivered.contains(&(client, number)) && (!present || recipient.is_leaving())
             }),
             ("LIST-OK", Some(Request::List)) => {
-                let names = words.next().unwrap_or_default().split(',');
+                let names = words.next().unwrap_or_default().split(',').filter(|name| !name.is_empty());
                 let known = |name: &str| {
                     name[1..].parse().is_ok_and(|n: usize| self.users[n].asked.first() == Some(&Request::Hello))
                 };

@@ -5,8 +5,9 @@
 //! on loopback, the Host has to be one of loopback, or allowed: a page of a site whose name suddenly
 //! leads to 127.0.0.1 is otherwise of the same origin as this server (DNS rebinding).
 
-use pollstack::http::{Headers, Request};
-use pollstack::net::Peer;
+use super::headers::Headers;
+use super::request::Request;
+use crate::net::Peer;
 use std::net::{IpAddr, Ipv6Addr};
 
 /// The origins and the host names that requests may name.
@@ -29,7 +30,7 @@ pub struct Host(String);
 
 /// One of the allowed origins, whose pages may also read what is answered.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Allowed(usize);
+pub struct Allowed(usize);
 
 /// The schemes of pages, and the ports that they have if none is named.
 const SCHEMES: [(&str, &str); 2] = [("http://", ":80"), ("https://", ":443")];
@@ -109,7 +110,7 @@ impl Guard {
 
     /// Returns whether the Host is one that may be asked for. Where the server listens on loopback, only
     /// a page on this machine can have been led astray by another site.
-    pub(crate) fn allows_host(&self, request: &Request<'_>) -> bool {
+    pub fn allows_host(&self, request: &Request<'_>) -> bool {
         let from_here = self.loopback && request.peer().as_ref().is_none_or(is_loopback);
         if self.hosts.is_empty() && !from_here {
             return true;
@@ -119,7 +120,7 @@ impl Guard {
     }
 
     /// Returns whether it may publish, or open a WebSocket: it does not come from a page of another origin.
-    pub(crate) fn allows_origin(&self, request: &Request<'_>) -> bool {
+    pub fn allows_origin(&self, request: &Request<'_>) -> bool {
         let mut named = false;
         for origin in origins(request) {
             named = true;
@@ -132,16 +133,17 @@ impl Guard {
     }
 
     /// Returns the allowed origin that it comes from, if it comes from one.
-    pub(crate) fn origin(&self, request: &Request<'_>) -> Option<Allowed> {
+    pub fn origin(&self, request: &Request<'_>) -> Option<Allowed> {
         origins(request).next().and_then(|origin| self.find(origin))
     }
 
     /// The header fields with which a browser lets a page of that origin read the response.
-    pub(crate) fn headers(&self, origin: Option<Allowed>) -> Option<&Headers> {
+    pub fn headers(&self, origin: Option<Allowed>) -> Option<&Headers> {
         self.origins.get(origin?.0).map(|(_, headers)| headers)
     }
 
-    pub(crate) fn find(&self, origin: &[u8]) -> Option<Allowed> {
+    /// Returns the allowed origin with this name.
+    pub fn find(&self, origin: &[u8]) -> Option<Allowed> {
         let origin = Origin::of(std::str::from_utf8(origin).ok()?)?;
         self.origins.iter().position(|(allowed, _)| *allowed == origin).map(Allowed)
     }

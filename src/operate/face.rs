@@ -1,0 +1,155 @@
+//! The HTTP half: requests are parsed and checked here, and carried out by the [service](super::Operated), which
+//! has the stack.
+
+use crate::http::{Body, ExchangeId, Guard, Handler, Outcome, Request, Responder, Status};
+use crate::service::EofAction;
+use crate::stack::wire::MAX_ITEM;
+use std::collections::VecDeque;
+use std::time::Duration;
+
+/// The longest time that a request may ask to wait.
+const LONGEST: u64 = 24 * 60 * 60;
+
+/// A request that is well-formed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Ask {
+    Push(Vec<u8>, Option<Duration>),
+    Pop(Option<Duration>),
+    Stack,
+    Clients,
+    /// Close the connection with this number.
+    Disconnect(u64),
+    Metrics,
+    /// The live page, and the events that it lives by.
+    Page,
+    Events,
+}
+
+/// Something that has happened, in its order.
+#[derive(Debug)]
+pub(super) enum News {
+    Asked(ExchangeId, Ask),
+    /// Its time is over.
+    Late(ExchangeId),
+    Ended(ExchangeId),
+    /// The timer of the events.
+    Tick,
+    Stopping,
+}
+
+/// The handler.
+#[derive(Debug)]
+pub(super) struct Face {
+    guard: Guard,
+    pub(super) news: VecDeque<News>,
+}
+
+/// What is at a path, and the methods that it has.
+const PATHS: [(&str, &str); 8] = [
+    ("/", "GET, HEAD"),
+    ("/clients", "GET, HEAD"),
+    ("/events", "GET"),
+    ("/healthz", "GET, HEAD"),
+    ("/metrics", "GET, HEAD"),
+    ("/pop", "POST"),
+    ("/push", "POST"),
+    ("/stack", "GET, HEAD"),
+];
+
+impl Face {
+    pub(super) fn new(guard: Guard) -> Face {
+        Face { guard, news: VecDeque::new() }
+    }
+
+    /// Returns what is asked for, or the status of the refusal, its reason, and the methods that there are.
+    fn parse(&self, request: &Request<'_>) -> Result<Ask, (Status, &'static str, &'static str)> {
+        let refuse = |status, why| Err((status, why, ""));
+        if !self.guard.allows_host(request) {
+            return refuse(Status::FORBIDDEN, "This server does not go by that name.");
+        }
+        let is_read = matches!(request.method(), "GET" | "HEAD");
+        if !is_read && !self.guard.allows_origin(request) {
+            return refuse(Status::FORBIDDEN, "Pages of other origins may not do that.");
+        }
+        if let Some(number) = request.path().strip_prefix("/clients/") {
+            return match (request.method(), number.strip_prefix('#').unwrap_or(number).parse()) {
+                ("DELETE", Ok(number)) => Ok(Ask::Disconnect(number)),
+                ("DELETE", Err(_)) => refuse(Status::BAD_REQUEST, "The number of a client is a number."),
+                _ => Err((Status::METHOD_NOT_ALLOWED, "A client can be deleted.", "DELETE")),
+            };
+        }
+        let Some((path, methods)) = PATHS.iter().find(|(path, _)| *path == request.path()) else {
+            return refuse(Status::NOT_FOUND, "There is nothing here.");
+        };
+        if !methods.split(", ").any(|method| method == request.method()) {
+            return Err((Status::METHOD_NOT_ALLOWED, "That cannot be done to it.", methods));
+        }
+        match *path {
+            "/push" => match request.body() {
+                [] => refuse(Status::BAD_REQUEST, "An item has 1 to 127 bytes."),
+                body => Ok(Ask::Push(body.to_vec(), timeout(request)?)),
+            },
+            "/pop" => Ok(Ask::Pop(timeout(request)?)),
+            "/clients" => Ok(Ask::Clients),
+            "/metrics" => Ok(Ask::Metrics),
+            "/events" => Ok(Ask::Events),
+            "/" => Ok(Ask::Page),
+            _ => Ok(Ask::Stack),
+        }
+    }
+}
+
+/// Returns how long a request may wait; `None` for as long as it takes.
+fn timeout(request: &Request<'_>) -> Result<Option<Duration>, (Status, &'static str, &'static str)> {
+    const WRONG: &str = "A timeout is a number of seconds up to a day.";
+    let mut pairs = request.query().unwrap_or_default().split('&');
+    let Some(value) = pairs.find_map(|pair| pair.strip_prefix("timeout=")) else { return Ok(None) };
+    let seconds = value.parse::<u64>().ok().filter(|seconds| *seconds <= LONGEST);
+    seconds.map(|seconds| Some(Duration::from_secs(seconds))).ok_or((Status::BAD_REQUEST, WRONG, ""))
+}
+
+impl Handler for Face {
+    fn body(&mut self, request: &Request<'_>) -> Body {
+        match (request.method(), request.path()) {
+            ("POST", "/push") if self.guard.allows_host(request) && self.guard.allows_origin(request) => {
+                Body::Collect(MAX_ITEM)
+            }
+            _ => Body::Skip,
+        }
+    }
+
+    fn on_request(&mut self, http: &mut Responder<'_>, id: ExchangeId, request: &Request<'_>) {
+        match self.parse(request) {
+            Ok(Ask::Stack) if request.path() == "/healthz" => {
+                http.respond(id, Status::OK).header("Content-Type", "text/plain").body(b"ok\n");
+            }
+            Ok(ask) => self.news.push_back(News::Asked(id, ask)),
+            Err((status, why, methods)) => {
+                let reply = http.respond(id, status).header("Content-Type", "text/plain; charset=utf-8");
+                let reply = if methods.is_empty() { reply } else { reply.header("Allow", methods) };
+                reply.body(format!("{why}\n").as_bytes());
+            }
+        }
+    }
+
+    fn on_deadline(&mut self, _: &mut Responder<'_>, id: ExchangeId) {
+        self.news.push_back(News::Late(id));
+    }
+
+    /// A client that waits and ends its half is taken for gone, as one of the other protocol is.
+    fn on_eof(&mut self, _: &mut Responder<'_>, _: ExchangeId) -> EofAction {
+        EofAction::Abort
+    }
+
+    fn on_close(&mut self, _: &mut Responder<'_>, id: ExchangeId, _: Outcome) {
+        self.news.push_back(News::Ended(id));
+    }
+
+    fn on_timer(&mut self, _: &mut Responder<'_>) {
+        self.news.push_back(News::Tick);
+    }
+
+    fn on_shutdown(&mut self, _: &mut Responder<'_>) {
+        self.news.push_back(News::Stopping);
+    }
+}

@@ -1,0 +1,360 @@
+//! Both halves as one service of one loop.
+
+use super::face::{Ask, Face, News};
+use super::json::{Object, list};
+use super::metrics;
+use crate::context::Context;
+use crate::http::{Clock, Conn, ExchangeId, Guard, Http, Status};
+use crate::id::{ConnId, ListenerId};
+use crate::net::Peer;
+use crate::service::{Closed, EofAction, Service};
+use crate::stack::{Answer, Guest, StackService};
+use std::collections::{HashMap, HashSet};
+use std::time::{Duration, Instant};
+
+/// How often the live page is told what has changed.
+const TICK: Duration = Duration::from_secs(1);
+
+/// The live page: one file.
+const PAGE: &str = include_str!("page.html");
+
+/// A [`StackService`], and an HTTP face of it on a listener of its own.
+///
+/// Requests of both kinds of clients wait in the same lines, in one order of arrival.
+#[derive(Debug)]
+pub struct Operated {
+    stack: StackService,
+    http: Http<Face>,
+    face: ListenerId,
+    limits: Places,
+    start: Instant,
+    /// The requests that wait, or are being decided.
+    guests: HashMap<ExchangeId, Guest>,
+    exchanges: HashMap<Guest, ExchangeId>,
+    /// Popped items whose responses are not known to be the kernel's, by connection.
+    in_flight: HashMap<ConnId, Guest>,
+    /// The live pages.
+    watchers: HashSet<ExchangeId>,
+}
+
+/// How many clients there may be of each kind.
+#[derive(Clone, Copy, Debug)]
+pub struct Places {
+    /// Clients of the stack's own protocol.
+    pub stack: usize,
+    /// Connections of the face.
+    pub face: usize,
+}
+
+/// The state of a connection.
+#[derive(Debug)]
+pub struct OperatedConn(Kind);
+
+#[derive(Debug)]
+enum Kind {
+    Stack(usize),
+    Face(Conn),
+}
+
+impl Operated {
+    /// Serves `stack`, and its face on the listener `face`, whose requests `guard` checks.
+    pub fn new(stack: StackService, face: ListenerId, guard: Guard, limits: Places, start: Instant) -> Operated {
+        let http = Http::new(Face::new(guard), Clock::system()).server("pollstack");
+        let (guests, exchanges, in_flight, watchers) = Default::default();
+        Operated { stack, http, face, limits, start, guests, exchanges, in_flight, watchers }
+    }
+
+    /// Returns the stack.
+    pub fn stack(&self) -> &StackService {
+        &self.stack
+    }
+
+    /// Carries out what the face was asked for, and answers what the stack has decided.
+    fn settle(&mut self, cx: &mut Context<'_>) {
+        loop {
+            if let Some(news) = self.http.handler_mut().news.pop_front() {
+                self.hear(cx, news);
+            } else if !self.answer_next(cx) {
+                return;
+            }
+        }
+    }
+
+    fn hear(&mut self, cx: &mut Context<'_>, news: News) {
+        match news {
+            News::Asked(id, ask) => self.ask(cx, id, ask),
+            News::Ended(id) => {
+                self.watchers.remove(&id);
+                if let Some(guest) = self.guests.remove(&id) {
+                    self.exchanges.remove(&guest);
+                    self.stack.cancel(cx, guest);
+                }
+            }
+            News::Late(id) => self.late(cx, id),
+            News::Tick => self.tick(cx),
+            News::Stopping => {
+                for id in std::mem::take(&mut self.watchers) {
+                    self.http.call(cx, |_, http| http.finish(id));
+                }
+            }
+        }
+    }
+
+    fn ask(&mut self, cx: &mut Context<'_>, id: ExchangeId, ask: Ask) {
+        match ask {
+            Ask::Push(payload, timeout) => {
+                if let Some(guest) = self.stack.push_for(cx, &payload) {
+                    self.wait(cx, id, guest, timeout);
+                }
+            }
+            Ask::Pop(timeout) => {
+                let guest = self.stack.pop_for(cx);
+                self.wait(cx, id, guest, timeout);
+            }
+            Ask::Stack => {
+                let text = self.summary(cx);
+                self.reply(cx, id, "application/json", &text);
+            }
+            Ask::Clients => {
+                let text = self.clients(cx);
+                self.reply(cx, id, "application/json", &text);
+            }
+            Ask::Metrics => {
+                let text = metrics::text(&self.stack, cx.stats(), cx.now() - self.start);
+                self.reply(cx, id, "text/plain; version=0.0.4; charset=utf-8", &text);
+            }
+            Ask::Disconnect(number) => {
+                let mut clients = self.stack.clients().filter_map(|client| client.id);
+                let found = clients.find(|client| client.number() == number);
+                found.into_iter().for_each(|client| cx.abort(client));
+                let status = if found.is_some() { Status::NO_CONTENT } else { Status::NOT_FOUND };
+                self.http.call(cx, |_, http| http.respond(id, status).empty());
+            }
+            Ask::Page => self.http.call(cx, |_, http| {
+                let reply = http.respond(id, Status::OK).header("Content-Type", "text/html; charset=utf-8");
+                let policy = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; \
+                    connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+                reply
+                    .header("Content-Security-Policy", policy)
+                    .header("Cache-Control", "no-cache")
+                    .body(PAGE.as_bytes());
+            }),
+            Ask::Events => {
+                self.http.call(cx, |_, http| {
+                    let reply = http.respond(id, Status::OK).header("Content-Type", "text/event-stream");
+                    reply.header("Cache-Control", "no-store").stream(None);
+                    http.set_timer(Some(http.now()));
+                });
+                self.watchers.insert(id);
+            }
+        }
+    }
+
+    /// Has a request wait until the stack has decided, or its time is over.
+    fn wait(&mut self, cx: &mut Context<'_>, id: ExchangeId, guest: Guest, timeout: Option<Duration>) {
+        self.guests.insert(id, guest);
+        self.exchanges.insert(guest, id);
+        if let Some(at) = timeout.and_then(|timeout| cx.now().checked_add(timeout)) {
+            self.http.call(cx, |_, http| http.set_deadline(id, Some(at)));
+        }
+    }
+
+    fn late(&mut self, cx: &mut Context<'_>, id: ExchangeId) {
+        let Some(guest) = self.guests.remove(&id) else { return };
+        self.exchanges.remove(&guest);
+        let pushes = self.stack.is_pushing(guest);
+        self.stack.cancel(cx, guest);
+        self.http.call(cx, |_, http| match pushes {
+            true => http.respond(id, Status::SERVICE_UNAVAILABLE).header("Retry-After", "1").error_page(),
+            false => http.respond(id, Status::NO_CONTENT).empty(),
+        });
+    }
+
+    /// Answers the next request that the stack has decided. Returns whether there was one.
+    fn answer_next(&mut self, cx: &mut Context<'_>) -> bool {
+        let Some((guest, answer)) = self.stack.next_answer() else { return false };
+        let Some(id) = self.exchanges.remove(&guest) else {
+            self.stack.cancel(cx, guest);
+            return true;
+        };
+        self.guests.remove(&id);
+        let http = &mut self.http;
+        let conn = http.call(cx, |_, http| http.connection(id));
+        match answer {
+            Answer::Stored => http.call(cx, |_, http| http.respond(id, Status::NO_CONTENT).empty()),
+            Answer::Stopping => http.call(cx, |_, http| {
+                let reply = http.respond(id, Status::SERVICE_UNAVAILABLE).header("Retry-After", "1");
+                reply.error_page();
+            }),
+            // The end of the connection tells whether the kernel took it.
+            Answer::Popped(item) => http.call(cx, |_, http| {
+                let reply = http.respond(id, Status::OK).header("Content-Type", "application/octet-stream");
+                reply.header("Cache-Control", "no-store").closing().body(item);
+            }),
+        }
+        match conn.filter(|_| self.stack.is_popped(guest)) {
+            Some(conn) => drop(self.in_flight.insert(conn, guest)),
+            None => self.stack.settle(cx, guest),
+        }
+        true
+    }
+
+    fn reply(&mut self, cx: &mut Context<'_>, id: ExchangeId, media: &str, text: &str) {
+        self.http.call(cx, |_, http| {
+            let reply = http.respond(id, Status::OK).header("Content-Type", media);
+            reply.header("Cache-Control", "no-store").body(text.as_bytes());
+        });
+    }
+
+    /// Tells the live pages what has changed, and comes back in a second while there are any.
+    fn tick(&mut self, cx: &mut Context<'_>) {
+        if self.watchers.is_empty() {
+            return;
+        }
+        let counts = self.stack.counts();
+        let stats = cx.stats();
+        let now = Object::new()
+            .value("stack", self.summary(cx))
+            .value("clients", self.clients(cx))
+            .value("pushes", counts.pushes)
+            .value("pops", counts.pops)
+            .value("rejected", stats.rejected)
+            .value("evicted", stats.evicted)
+            .end();
+        let event = format!("data: {now}\n\n");
+        self.http.call(cx, |_, http| http.set_timer(http.now().checked_add(TICK)));
+        for id in self.watchers.clone() {
+            // One that does not read misses some.
+            let _ = self.http.call(cx, |_, http| http.send(id, event.as_bytes()));
+        }
+    }
+
+    fn summary(&self, cx: &Context<'_>) -> String {
+        let ((pushes, pops), stats, now) = (self.stack.parked(), cx.stats(), cx.now());
+        let clients = self.stack.clients().filter(|client| client.id.is_some());
+        let (count, oldest) = clients.fold((0, now), |(count, oldest), client| (count + 1, oldest.min(client.since)));
+        let parked = Object::new().value("pushes", pushes).value("pops", pops).end();
+        let clients = Object::new()
+            .value("now", count)
+            .value("most", self.limits.stack)
+            .value("oldest_seconds", format!("{:.3}", (now - oldest).as_secs_f64()))
+            .value("lingering", stats.lingering)
+            .end();
+        let face = Object::new().value("most", self.limits.face).end();
+        Object::new()
+            .text("version", env!("CARGO_PKG_VERSION"))
+            .value("uptime_seconds", (now - self.start).as_secs())
+            .value("depth", self.stack.items())
+            .value("capacity", self.stack.capacity())
+            .value("parked", parked)
+            .value("clients", clients)
+            .value("http", face)
+            .end()
+    }
+
+    fn clients(&self, cx: &Context<'_>) -> String {
+        let now = cx.now();
+        list(self.stack.clients().filter_map(|client| {
+            let id = client.id?;
+            let peer = cx.peer(id).map_or_else(|| "gone".to_owned(), |peer: Peer| peer.to_string());
+            let age = format!("{:.3}", (now - client.since).as_secs_f64());
+            let about = Object::new().value("id", id.number()).text("peer", &peer).text("state", client.state);
+            Some(about.value("age_seconds", age).end())
+        }))
+    }
+
+    /// Calls the half that a connection belongs to, and carries out what follows from it.
+    fn both<R>(
+        &mut self,
+        cx: &mut Context<'_>,
+        conn: &mut OperatedConn,
+        stack: impl FnOnce(&mut StackService, &mut Context<'_>, &mut usize) -> R,
+        face: impl FnOnce(&mut Http<Face>, &mut Context<'_>, &mut Conn) -> R,
+    ) -> R {
+        let result = match &mut conn.0 {
+            Kind::Stack(key) => stack(&mut self.stack, cx, key),
+            Kind::Face(conn) => face(&mut self.http, cx, conn),
+        };
+        self.settle(cx);
+        result
+    }
+}
+
+impl Service for Operated {
+    type Conn = OperatedConn;
+
+    fn on_open(&mut self, cx: &mut Context<'_>, id: ConnId, listener: ListenerId) -> OperatedConn {
+        match listener == self.face {
+            true => OperatedConn(Kind::Face(self.http.on_open(cx, id, listener))),
+            false => OperatedConn(Kind::Stack(self.stack.on_open(cx, id, listener))),
+        }
+    }
+
+    fn on_data(&mut self, cx: &mut Context<'_>, id: ConnId, conn: &mut OperatedConn, input: &[u8]) -> usize {
+        self.both(
+            cx,
+            conn,
+            |stack, cx, at| stack.on_data(cx, id, at, input),
+            |http, cx, at| http.on_data(cx, id, at, input),
+        )
+    }
+
+    fn on_eof(&mut self, cx: &mut Context<'_>, id: ConnId, conn: &mut OperatedConn) -> EofAction {
+        self.both(cx, conn, |stack, cx, at| stack.on_eof(cx, id, at), |http, cx, at| http.on_eof(cx, id, at))
+    }
+
+    fn on_early_eof(&mut self, cx: &mut Context<'_>, id: ConnId, conn: &mut OperatedConn) {
+        self.both(
+            cx,
+            conn,
+            |stack, cx, at| stack.on_early_eof(cx, id, at),
+            |http, cx, at| http.on_early_eof(cx, id, at),
+        );
+    }
+
+    fn on_drain(&mut self, cx: &mut Context<'_>, id: ConnId, conn: &mut OperatedConn) {
+        self.both(cx, conn, |stack, cx, at| stack.on_drain(cx, id, at), |http, cx, at| http.on_drain(cx, id, at));
+    }
+
+    fn on_deadline(&mut self, cx: &mut Context<'_>, id: ConnId, conn: &mut OperatedConn) {
+        self.both(cx, conn, |stack, cx, at| stack.on_deadline(cx, id, at), |http, cx, at| http.on_deadline(cx, id, at));
+    }
+
+    fn on_close(&mut self, cx: &mut Context<'_>, id: ConnId, conn: OperatedConn, closed: Closed) {
+        match conn.0 {
+            Kind::Stack(key) => self.stack.on_close(cx, id, key, closed),
+            Kind::Face(conn) => {
+                let delivered = closed.unsent == 0;
+                self.http.on_close(cx, id, conn, closed);
+                match self.in_flight.remove(&id) {
+                    Some(guest) if delivered => self.stack.settle(cx, guest),
+                    Some(guest) => self.stack.cancel(cx, guest),
+                    None => {}
+                }
+            }
+        }
+        self.settle(cx);
+    }
+
+    fn is_request_complete(&self, listener: ListenerId, input: &[u8]) -> bool {
+        match listener == self.face {
+            true => self.http.is_request_complete(listener, input),
+            false => self.stack.is_request_complete(listener, input),
+        }
+    }
+
+    fn make_way(&mut self, listener: ListenerId) -> Option<ConnId> {
+        if listener == self.face { self.http.make_way(listener) } else { None }
+    }
+
+    fn on_timer(&mut self, cx: &mut Context<'_>) {
+        self.http.on_timer(cx);
+        self.settle(cx);
+    }
+
+    fn on_shutdown(&mut self, cx: &mut Context<'_>) {
+        self.stack.on_shutdown(cx);
+        self.http.on_shutdown(cx);
+        self.settle(cx);
+    }
+}
