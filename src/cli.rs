@@ -1,6 +1,7 @@
 //! The command line of the `pollstack` server.
 
 use clap::Parser;
+use pollstack::http::Host;
 use pollstack::server::{AddressList, duration, positive};
 use std::time::Duration;
 
@@ -25,6 +26,25 @@ pub(crate) struct Options {
     #[arg(long, value_name = "CONNS", env = "POLLSTACK_BACKLOG", default_value_t = 4096)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..), help_heading = "Network")]
     pub(crate) backlog: u32,
+
+    /// Serve HTTP for operators on IP:PORT, [IPV6]:PORT or unix:PATH; may be repeated
+    ///
+    /// POST /push and /pop, GET /stack, /clients, /metrics and /healthz, and a live page at /. It answers when
+    /// the stack is full. Whoever reaches it may push, pop and disconnect clients.
+    #[arg(long, value_name = "ADDR", env = "POLLSTACK_HTTP", help_heading = "Network")]
+    pub(crate) http: Vec<AddressList>,
+
+    /// Answer HTTP requests for this name; may be repeated. Names of loopback always are
+    ///
+    /// Without it, requests to addresses other than loopback may name any host.
+    #[arg(long, value_name = "HOST", env = "POLLSTACK_HTTP_HOST", value_delimiter = ',')]
+    #[arg(value_parser = Host::parse, help_heading = "Network")]
+    pub(crate) http_host: Vec<Host>,
+
+    /// How many HTTP connections there may be
+    #[arg(long, value_name = "CONNS", env = "POLLSTACK_HTTP_MAX_CLIENTS", default_value_t = 256)]
+    #[arg(value_parser = positive::<usize>, help_heading = "Limits")]
+    pub(crate) http_max_clients: usize,
 
     /// How many items the stack holds; a push to a full stack waits
     #[arg(long, value_name = "ITEMS", env = "POLLSTACK_CAPACITY", default_value_t = 100)]

@@ -3,10 +3,15 @@
 mod cli;
 
 use cli::Options;
+use pollstack::http::{BUSY, Guard};
+use pollstack::net::Address;
+use pollstack::operate::{Operated, Places};
+use pollstack::signals::{StopSignals, terminating};
 use pollstack::stack::{StackService, wire};
-use pollstack::{EventLoop, ListenerConfig, Overload, descriptors, server};
+use pollstack::{EventLoop, ListenerConfig, ListenerId, Overload, descriptors, server};
 use std::error::Error;
 use std::process::ExitCode;
+use std::time::Instant;
 
 fn main() -> ExitCode {
     let options = server::options::<Options>("pollstack");
@@ -15,12 +20,42 @@ fn main() -> ExitCode {
 }
 
 fn serve(options: &Options) -> Result<(), Box<dyn Error>> {
+    match options.http.is_empty() {
+        true => serve_stack(options),
+        false => serve_both(options),
+    }
+}
+
+fn serve_stack(options: &Options) -> Result<(), Box<dyn Error>> {
     let limits = descriptors::reserve(options.max_clients, options.listen.len())
         .map_err(|error| format!("--max-clients {}: {error}", options.max_clients))?;
     let mut event_loop = EventLoop::with_limits(StackService::new(options.capacity), limits)?;
     let listener = event_loop.listen(listen(options)?)?;
     server::run(&mut event_loop, listener, options.grace)?;
     log::info!("stopped; {:?}, {} items dropped", event_loop.stats(), event_loop.service().items());
+    Ok(())
+}
+
+/// Serves the stack, and HTTP for operators.
+fn serve_both(options: &Options) -> Result<(), Box<dyn Error>> {
+    let places = Places { stack: options.max_clients, face: options.http_max_clients };
+    let conns = places.stack.saturating_add(places.face);
+    let limits = descriptors::reserve(conns, options.listen.len().saturating_add(options.http.len()))
+        .map_err(|error| format!("--max-clients {}, --http-max-clients {}: {error}", places.stack, places.face))?;
+    let addresses: Vec<_> = options.http.iter().flat_map(|list| list.0.clone()).collect();
+    let loopback = addresses.iter().any(|address| matches!(address, Address::Tcp(at) if at.ip().is_loopback()));
+    let (face, guard) = (ListenerId::new(), Guard::new(&[], &options.http_host, loopback));
+    let stack = StackService::new(options.capacity);
+    let operated = Operated::new(stack, face, guard, places, Instant::now());
+    let mut event_loop = EventLoop::with_limits(operated, limits)?;
+    let listener = event_loop.listen(listen(options)?)?;
+    let http = server::listen_on(&addresses)?.id(face).max_conns(places.face).overload(Overload::Reject(BUSY.into()));
+    event_loop.listen(http)?;
+    let signals = StopSignals::new(&event_loop, &terminating())?;
+    server::announce(&event_loop.addresses(listener)?);
+    server::print(event_loop.addresses(face)?.iter().map(|address| format!("http on {address}")));
+    signals.run(&mut event_loop, options.grace)?;
+    log::info!("stopped; {:?}, {} items dropped", event_loop.stats(), event_loop.service().stack().items());
     Ok(())
 }
 

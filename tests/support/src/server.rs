@@ -35,7 +35,17 @@ pub struct Server {
 /// Returns the command of a server, with none of the variables that would configure it.
 pub fn command(program: impl AsRef<OsStr>, args: &[&str]) -> Command {
     let mut command = Command::new(program);
-    for name in ["LISTEN", "CAPACITY", "MAX_CLIENTS", "EVICT_AFTER", "BACKLOG", "GRACE"] {
+    for name in [
+        "LISTEN",
+        "CAPACITY",
+        "MAX_CLIENTS",
+        "EVICT_AFTER",
+        "BACKLOG",
+        "GRACE",
+        "HTTP",
+        "HTTP_HOST",
+        "HTTP_MAX_CLIENTS",
+    ] {
         command.env_remove(format!("POLLSTACK_{name}"));
     }
     command.env_remove("RUST_LOG").args(args).stdin(Stdio::null());

@@ -1,0 +1,219 @@
+//! The HTTP face of the stack server: over real sockets beside the other protocol, and in a simulated network for what
+//! the kernel does not take.
+#![cfg(unix)]
+
+use pollstack::http::Guard;
+use pollstack::operate::{Operated, Places};
+use pollstack::sim::{Client as SimClient, Sim, World};
+use pollstack::stack::StackService;
+use pollstack::{EventLoop, Limits, ListenerConfig, ListenerId};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+use test_support::replies::{Response, one};
+use test_support::{Client, Server, pollstack, wait_until};
+
+/// A server with a face, and where that is.
+fn start(args: &[&str]) -> (Server, SocketAddr) {
+    let mut all = vec!["--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"];
+    all.extend(args);
+    let server = Server::spawn(pollstack!(&all), 2);
+    let face = server.address_behind("http on ");
+    (server, face)
+}
+
+fn ask(face: SocketAddr, line: &str, body: &[u8]) -> Client {
+    ask_with(face, line, "", body)
+}
+
+fn ask_with(face: SocketAddr, line: &str, fields: &str, body: &[u8]) -> Client {
+    let mut client = Client::new(TcpStream::connect(face).expect("the face accepts"));
+    let host = if fields.contains("Host:") { "" } else { "Host: localhost\r\n" };
+    let length = body.len();
+    let head = format!("{line} HTTP/1.1\r\n{host}{fields}Connection: close\r\nContent-Length: {length}\r\n\r\n");
+    client.send(&[head.as_bytes(), body].concat());
+    client
+}
+
+fn answer(mut client: Client, method: &str) -> Response {
+    one(&client.answer(), method)
+}
+
+fn get(face: SocketAddr, path: &str) -> Response {
+    answer(ask(face, &format!("GET {path}"), b""), "GET")
+}
+
+fn stack(face: SocketAddr) -> serde_json::Value {
+    serde_json::from_slice(&get(face, "/stack").body).unwrap()
+}
+
+/// Waits until so many pushes and pops wait.
+fn wait_for_parked(face: SocketAddr, pushes: u64, pops: u64) {
+    let expected = serde_json::json!({"pushes": pushes, "pops": pops});
+    wait_until("they wait", || (stack(face)["parked"] == expected).then_some(()));
+}
+
+/// Lost otherwise: the order of arrival, to clients of the other kind.
+#[test]
+fn both_kinds_of_clients_wait_in_one_line() {
+    let (server, face) = start(&["--capacity", "1"]);
+    let mut first = server.pop();
+    wait_for_parked(face, 0, 1);
+    let second = ask(face, "POST /pop", b"");
+    wait_for_parked(face, 0, 2);
+    let mut third = server.pop();
+    wait_for_parked(face, 0, 3);
+    server.stored(b"one");
+    assert_eq!(answer(ask(face, "POST /push", b"two"), "POST").status, 204);
+    server.stored(b"three");
+    let reply = answer(second, "POST");
+    assert_eq!((first.item(), reply.text(), third.item()), (b"one".to_vec(), "two", b"three".to_vec()));
+    assert!(reply.status == 200 && reply.closes(), "the end tells that the item has left");
+    // A full stack: pushes of both kinds wait, and are stored in their order.
+    server.stored(b"a");
+    let push = ask(face, "POST /push", b"b");
+    wait_for_parked(face, 1, 0);
+    let mut last = server.push(b"c");
+    wait_for_parked(face, 2, 0);
+    assert_eq!(server.popped(), b"a");
+    assert_eq!((answer(push, "POST").status, server.popped()), (204, b"b".to_vec()));
+    assert_eq!((last.answer(), server.popped()), (vec![0], b"c".to_vec()));
+}
+
+/// Lost otherwise: an item, to a client that has gone; or a client's patience.
+#[test]
+fn who_goes_away_or_is_late_is_cancelled() {
+    let (server, face) = start(&["--capacity", "1"]);
+    for goes in [Client::reset, drop::<Client>] {
+        let pop = ask(face, "POST /pop", b"");
+        wait_for_parked(face, 0, 1);
+        goes(pop);
+        wait_for_parked(face, 0, 0);
+    }
+    assert_eq!(answer(ask(face, "POST /pop?timeout=0", b""), "POST").status, 204);
+    server.stored(b"kept");
+    let push = ask(face, "POST /push?timeout=0", b"late");
+    let reply = answer(push, "POST");
+    assert_eq!((reply.status, reply.header("Retry-After")), (503, Some("1")));
+    assert_eq!(server.popped(), b"kept");
+    assert_eq!(stack(face)["depth"], 0, "the late one is not stored");
+    let metrics = get(face, "/metrics");
+    for line in ["pollstack_cancelled_total 4", "pollstack_parked_total 4", "pollstack_requests_total{kind=\"push\"} 2"]
+    {
+        assert!(metrics.text().lines().any(|other| other == line), "{line}: {}", metrics.text());
+    }
+}
+
+/// Lost otherwise: the operator's view, when it is needed most; or a way to get rid of a client.
+#[test]
+fn it_answers_when_the_stack_is_full() {
+    let (server, face) = start(&["--max-clients", "2"]);
+    let mut held = [server.pop(), server.send(&[5, b'h'])];
+    wait_for_parked(face, 0, 1);
+    assert_eq!(server.push(b"x").answer(), [0xFF]);
+    let about = stack(face);
+    assert_eq!((&about["clients"]["now"], &about["clients"]["most"]), (&2.into(), &2.into()));
+    let clients: serde_json::Value = serde_json::from_slice(&get(face, "/clients").body).unwrap();
+    let states: Vec<&str> =
+        clients.as_array().unwrap().iter().map(|client| client["state"].as_str().unwrap()).collect();
+    assert_eq!(states, ["popping", "reading"]);
+    let number = clients[0]["id"].as_u64().unwrap();
+    assert_eq!(clients[0]["peer"], held[0].stream().local_addr().unwrap().to_string());
+    assert_eq!(answer(ask(face, &format!("DELETE /clients/{number}"), b""), "DELETE").status, 204);
+    assert_eq!(held[0].answer(), b"");
+    assert_eq!(answer(ask(face, &format!("DELETE /clients/{number}"), b""), "DELETE").status, 404);
+    assert_eq!((get(face, "/healthz").text(), get(face, "/").status), ("ok\n", 200));
+}
+
+/// Lost otherwise: a client's way to know what it did wrong; and the stack, to a page of another site.
+#[test]
+fn requests_are_checked() {
+    let (_server, face) = start(&[]);
+    let long = [b'x'; 128];
+    for (line, body, status) in [
+        ("POST /push", &b""[..], 400),
+        ("POST /push", &long, 413),
+        ("POST /push", &long[..127], 204),
+        ("POST /push?timeout=-1", b"x", 400),
+        ("POST /pop?timeout=soon", b"", 400),
+        ("POST /pop?timeout=86401", b"", 400),
+        ("GET /push", b"", 405),
+        ("GET /pop", b"", 405),
+        ("POST /stack", b"", 405),
+        ("GET /clients/1", b"", 405),
+        ("DELETE /clients/x", b"", 400),
+        ("GET /nothing", b"", 404),
+        ("HEAD /metrics", b"", 200),
+    ] {
+        let reply = answer(ask(face, line, body), line.split(' ').next().unwrap());
+        assert_eq!(reply.status, status, "{line}");
+        assert_eq!(reply.header("Allow").is_some(), status == 405, "{line}");
+    }
+    for (fields, status) in [
+        ("Host: evil.example\r\n", 403),
+        ("Origin: https://evil.example\r\n", 403),
+        ("Sec-Fetch-Site: cross-site\r\n", 403),
+        ("Origin: http://localhost\r\n", 204),
+    ] {
+        assert_eq!(answer(ask_with(face, "POST /push", fields, b"x"), "POST").status, status, "{fields}");
+    }
+    assert_eq!(stack(face)["depth"], 2);
+}
+
+/// Lost otherwise: the reason, to a client that waits when the server stops.
+#[test]
+fn a_stop_answers_who_waits() {
+    let (mut server, face) = start(&["--grace", "30s"]);
+    let pop = ask(face, "POST /pop", b"");
+    wait_for_parked(face, 0, 1);
+    let mut page = ask(face, "GET /events", b"");
+    let mut some = [0; 12];
+    std::io::Read::read_exact(&mut page, &mut some).unwrap();
+    server.signal("TERM");
+    assert_eq!(answer(pop, "POST").status, 503);
+    let events = page.answer();
+    assert!(events.ends_with(b"0\r\n\r\n"), "the events end in order");
+    assert!(server.wait().success());
+}
+
+fn simulated() -> (World, EventLoop<Operated, Sim>) {
+    let (world, face) = (World::new(1), ListenerId::new());
+    let places = Places { stack: 10, face: 10 };
+    let operated = Operated::new(StackService::new(10), face, Guard::new(&[], &[], false), places, world.now());
+    let mut server = EventLoop::with_net(world.net(), operated, Limits::default());
+    server.listen(ListenerConfig::new("127.0.0.1:80".parse().unwrap()).id(face)).unwrap();
+    (world, server)
+}
+
+fn request(world: &World, line: &str, body: &str) -> SimClient {
+    world.send(format!("{line} HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n{body}", body.len()).as_bytes())
+}
+
+/// Lost otherwise: an item, to a client whose kernel took none of the response; or twice the same, if it did.
+#[test]
+fn an_item_that_has_not_left_goes_back_on_top() {
+    let (world, mut server) = simulated();
+    for item in ["below", "top"] {
+        request(&world, "POST /push", item);
+        world.settle(&mut server);
+    }
+    for taken in [0, 1, 50] {
+        let pop = world.connect();
+        world.settle(&mut server);
+        pop.set_room(taken);
+        pop.send(b"POST /pop HTTP/1.1\r\nHost: a\r\n\r\n");
+        world.settle(&mut server);
+        assert_eq!(server.service().stack().items(), 1);
+        pop.abort();
+        world.settle(&mut server);
+        assert_eq!(server.service().stack().items(), 2, "{taken} bytes were taken");
+    }
+    let pop = request(&world, "POST /pop", "");
+    world.settle(&mut server);
+    let reply = one(&pop.read(), "POST");
+    assert_eq!((reply.text(), server.service().stack().items()), ("top", 1));
+    world.advance(Duration::from_secs(60));
+    world.turn(&mut server);
+    world.settle(&mut server);
+    assert_eq!(server.service().stack().held(), 1);
+    assert_eq!(server.service().stack().counts().undelivered, 3);
+}
