@@ -1,8 +1,11 @@
 //! The command line of the `pollstack` server.
 
-use clap::Parser;
+use clap::{Args, Parser, Subcommand};
 use pollstack::http::Host;
+use pollstack::net::Address;
 use pollstack::server::{AddressList, duration, positive};
+use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// A bounded, blocking LIFO stack over TCP.
@@ -11,8 +14,11 @@ use std::time::Duration;
 /// for room, a pop from an empty stack waits for an item. The items live in memory, and are lost
 /// when the server stops.
 #[derive(Clone, Debug, Parser)]
-#[command(version, verbatim_doc_comment, after_long_help = AFTER)]
+#[command(version, verbatim_doc_comment, after_long_help = AFTER, args_conflicts_with_subcommands = true)]
 pub(crate) struct Options {
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+
     /// Listen on IP:PORT, [IPV6]:PORT or unix:PATH; may be repeated
     ///
     /// Port 0 takes a free port. The clients of all addresses count together.
@@ -29,9 +35,10 @@ pub(crate) struct Options {
 
     /// Serve HTTP for operators on IP:PORT, [IPV6]:PORT or unix:PATH; may be repeated
     ///
-    /// POST /push and /pop, GET /stack, /clients, /metrics and /healthz, and a live page at /. It answers when
-    /// the stack is full. Whoever reaches it may push, pop and disconnect clients.
+    /// There are POST /push and /pop, GET /stack, /clients, /metrics and /healthz, and a page at /.
+    /// It answers when the stack is full. Any program that reaches it may push, pop and disconnect.
     #[arg(long, value_name = "ADDR", env = "POLLSTACK_HTTP", help_heading = "Network")]
+    #[arg(verbatim_doc_comment)]
     pub(crate) http: Vec<AddressList>,
 
     /// Answer HTTP requests for this name; may be repeated. Names of loopback always are
@@ -69,7 +76,63 @@ pub(crate) struct Options {
     pub(crate) grace: Duration,
 }
 
+/// The commands of a client. Without one, it is the server that runs.
+#[derive(Clone, Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Push an item, or one for each line of a file
+    Push {
+        /// The item, 1 to 127 bytes; `-` reads standard input, a line an item
+        #[arg(required_unless_present = "file", conflicts_with = "file")]
+        text: Option<String>,
+        /// Read this file, a line an item
+        #[arg(long, value_name = "FILE")]
+        file: Option<PathBuf>,
+        #[command(flatten)]
+        client: ClientOptions,
+    },
+    /// Pop items, and print them, one a line
+    Pop {
+        /// How many; 0 goes on until there is none within --timeout
+        #[arg(long, value_name = "N", default_value_t = 1)]
+        count: u64,
+        #[command(flatten)]
+        client: ClientOptions,
+    },
+    /// Print what the server has and does, as its --http tells it
+    Stat {
+        /// Where the server's --http is
+        #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8081")]
+        connect: SocketAddr,
+    },
+    /// Print the same, every second: on a terminal in one place, elsewhere a line each
+    Top {
+        /// Where the server's --http is
+        #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8081")]
+        connect: SocketAddr,
+        /// Stop after so many times
+        #[arg(long, value_name = "N")]
+        count: Option<u64>,
+    },
+}
+
+/// How a client reaches the server, and how long it tries.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct ClientOptions {
+    /// Where the server is: IP:PORT, [IPV6]:PORT or unix:PATH
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080")]
+    pub(crate) connect: Address,
+    /// How long to wait for each answer; 0s waits as long as it takes
+    #[arg(long, value_name = "TIME", default_value = "0s", value_parser = duration)]
+    pub(crate) timeout: Duration,
+    /// How often to try again if the server is busy or cannot be reached
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) retry: u32,
+}
+
 const AFTER: &str = "\
+Exit status of push and pop:
+  0 done, 1 failed, 2 wrong usage, 3 busy, 4 no answer in time, 5 closed without an answer
+
 Signals:
   SIGTERM, SIGINT, SIGHUP  stop accepting, serve connected clients, exit with status 0; again: exit
                            at once. SIGHUP is ignored if it was at the start (nohup)

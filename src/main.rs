@@ -1,6 +1,7 @@
 //! The `pollstack` server: a bounded, blocking LIFO stack over TCP.
 
 mod cli;
+mod commands;
 
 use cli::Options;
 use pollstack::http::{BUSY, Guard};
@@ -15,6 +16,9 @@ use std::time::Instant;
 
 fn main() -> ExitCode {
     let options = server::options::<Options>("pollstack");
+    if let Some(command) = &options.command {
+        return commands::run(command);
+    }
     server::start_log();
     server::exit("pollstack", serve(&options))
 }

@@ -49,7 +49,10 @@ fn requests_allocate_nothing_once_the_server_has_warmed_up() {
             }
         });
     };
-    let warming = thread::spawn(move || run(WARM));
+    let warming = {
+        let run = run.clone();
+        thread::spawn(move || run(WARM))
+    };
     serve_until(WARM, &mut server, &mut poll, &mut events);
     warming.join().unwrap();
 

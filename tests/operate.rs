@@ -175,6 +175,73 @@ fn a_stop_answers_who_waits() {
     assert!(server.wait().success());
 }
 
+// ---- the commands of a client ---------------------------------------------------------------------
+
+fn client(args: &[&str]) -> std::process::Output {
+    test_support::run(pollstack!(args))
+}
+
+fn told(output: &std::process::Output) -> (Option<i32>, String) {
+    (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// Lost otherwise: scripts that push and pop, and tell why they could not.
+#[test]
+fn commands_push_and_pop_and_say_why_not() {
+    let server = Server::start(env!("CARGO_BIN_EXE_pollstack"), &["--capacity", "4", "--max-clients", "1"]);
+    let connect = ["--connect", &server.address().to_string()];
+    let run = |args: &[&str]| client(&[args, &connect].concat());
+    assert_eq!(told(&run(&["push", "hello"])), (Some(0), String::new()));
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "one\ntwo\n").unwrap();
+    assert_eq!(run(&["push", "--file", file.path().to_str().unwrap()]).status.code(), Some(0));
+    assert_eq!(told(&run(&["pop", "--count", "2"])), (Some(0), "two\none\n".to_owned()));
+    assert_eq!(told(&run(&["pop", "--count", "0", "--timeout", "100ms"])), (Some(0), "hello\n".to_owned()));
+    assert_eq!(run(&["pop", "--timeout", "100ms"]).status.code(), Some(4), "no answer in time");
+    let too_long = run(&["push", &"x".repeat(128)]);
+    assert_eq!(too_long.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&too_long.stderr).contains("1 to 127 bytes, not 128"), "{too_long:?}");
+    let held = server.pop();
+    wait_until("the place is taken", || (run(&["push", "x"]).status.code() == Some(3)).then_some(()));
+    // It is tried again until there is a place.
+    let mut command = pollstack!(&["push", "later", "--retry", "100", connect[0], connect[1]]);
+    let mut waiting = command.spawn().unwrap();
+    drop(held);
+    assert!(waiting.wait().unwrap().success());
+    assert_eq!(server.popped(), b"later");
+    drop(server);
+    assert_eq!(run(&["pop"]).status.code(), Some(1), "nothing listens");
+    assert_eq!(client(&["push"]).status.code(), Some(2));
+}
+
+/// Lost otherwise: a look at the server, from a terminal or a script.
+#[test]
+fn commands_tell_what_the_server_does() {
+    let (server, face) = start(&[]);
+    server.stored(b"x");
+    let face = face.to_string();
+    let (status, text) = told(&client(&["stat", "--connect", &face]));
+    assert!(status == Some(0) && text.starts_with("items            1 of 100\n"), "{text}");
+    let (status, text) = told(&client(&["top", "--count", "1", "--connect", &face]));
+    let about: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!((status, &about["depth"]), (Some(0), &1.into()));
+    let without = client(&["stat", "--connect", &server.address().to_string()]);
+    assert_eq!(without.status.code(), Some(1), "that is the other protocol");
+}
+
+/// Lost otherwise: clients of a Unix socket.
+#[test]
+fn the_library_reaches_a_unix_socket() {
+    let folder = tempfile::tempdir().unwrap();
+    let address = format!("unix:{}", folder.path().join("stack.sock").display());
+    let _server = Server::spawn(pollstack!(&["--listen", &address]), 1);
+    let client = pollstack::client::Client::at(address.parse().unwrap()).timeout(Duration::from_secs(30));
+    client.push(b"over a path").unwrap();
+    assert_eq!(client.pop().unwrap(), b"over a path");
+    let late = client.timeout(Duration::from_millis(50)).pop().unwrap_err();
+    assert!(late.is_timeout(), "{late}");
+}
+
 fn simulated() -> (World, EventLoop<Operated, Sim>) {
     let (world, face) = (World::new(1), ListenerId::new());
     let places = Places { stack: 10, face: 10 };

@@ -44,7 +44,7 @@ pub(super) struct Face {
     pub(super) news: VecDeque<News>,
 }
 
-/// What is at a path, and the methods that it has.
+/// The paths, and the methods of each.
 const PATHS: [(&str, &str); 8] = [
     ("/", "GET, HEAD"),
     ("/clients", "GET, HEAD"),

@@ -10,6 +10,7 @@ use crate::net::Peer;
 use crate::service::{Closed, EofAction, Service};
 use crate::stack::{Answer, Guest, StackService};
 use std::collections::{HashMap, HashSet};
+use std::hash::{BuildHasher, RandomState};
 use std::time::{Duration, Instant};
 
 /// How often the live page is told what has changed.
@@ -130,15 +131,7 @@ impl Operated {
                 let status = if found.is_some() { Status::NO_CONTENT } else { Status::NOT_FOUND };
                 self.http.call(cx, |_, http| http.respond(id, status).empty());
             }
-            Ask::Page => self.http.call(cx, |_, http| {
-                let reply = http.respond(id, Status::OK).header("Content-Type", "text/html; charset=utf-8");
-                let policy = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; \
-                    connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
-                reply
-                    .header("Content-Security-Policy", policy)
-                    .header("Cache-Control", "no-cache")
-                    .body(PAGE.as_bytes());
-            }),
+            Ask::Page => self.page(cx, id),
             Ask::Events => {
                 self.http.call(cx, |_, http| {
                     let reply = http.respond(id, Status::OK).header("Content-Type", "text/event-stream");
@@ -148,6 +141,21 @@ impl Operated {
                 self.watchers.insert(id);
             }
         }
+    }
+
+    /// Sends the live page. A browser is told to run the script in it and no other, by a number that no one can
+    /// know before.
+    fn page(&mut self, cx: &mut Context<'_>, id: ExchangeId) {
+        let nonce = format!("{:016x}", RandomState::new().hash_one(PAGE.len()));
+        let policy = format!(
+            "default-src 'none'; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; connect-src 'self'; \
+             img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+        );
+        let text = PAGE.replace("NONCE", &nonce);
+        self.http.call(cx, |_, http| {
+            let reply = http.respond(id, Status::OK).header("Content-Type", "text/html; charset=utf-8");
+            reply.header("Content-Security-Policy", policy).header("Cache-Control", "no-store").body(text.as_bytes());
+        });
     }
 
     /// Has a request wait until the stack has decided, or its time is over.

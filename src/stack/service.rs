@@ -98,7 +98,7 @@ pub const WAITS: [Duration; 6] = [
 pub struct ClientState {
     /// Its connection; `None` for a guest.
     pub id: Option<ConnId>,
-    /// What it is doing: `reading`, `pushing`, `popping`, `popped` or `done`.
+    /// Its state: `reading`, `pushing`, `popping`, `popped` or `done`.
     pub state: &'static str,
     /// When it came.
     pub since: Instant,

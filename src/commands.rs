@@ -1,0 +1,179 @@
+//! The commands of a client: push, pop, stat and top.
+
+use crate::cli::{ClientOptions, Command};
+use pollstack::client::{Client, ClientError};
+use serde_json::Value;
+use std::error::Error;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, IsTerminal, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::process::ExitCode;
+use std::thread;
+use std::time::{Duration, Instant};
+
+const BUSY: u8 = 3;
+const TIMEOUT: u8 = 4;
+const CLOSED: u8 = 5;
+
+/// How long the face of a server may take to answer.
+const PATIENT: Duration = Duration::from_secs(10);
+
+/// How often a long run says how far it has come.
+const PROGRESS: Duration = Duration::from_secs(1);
+
+/// Runs a command. An error goes to standard error.
+pub(crate) fn run(command: &Command) -> ExitCode {
+    let result = match command {
+        Command::Push { text, file, client } => push(text.as_deref(), file.as_deref(), &new_client(client)),
+        Command::Pop { count, client } => pop(*count, &new_client(client)),
+        Command::Stat { connect } => stat(*connect),
+        Command::Top { connect, count } => top(*connect, *count),
+    };
+    let Err(error) = result else { return ExitCode::SUCCESS };
+    if is_broken_pipe(&*error) {
+        return ExitCode::SUCCESS; // the reader has what it wanted
+    }
+    let _ = writeln!(io::stderr(), "pollstack: {error}");
+    match error.downcast_ref() {
+        Some(ClientError::Busy) => BUSY.into(),
+        Some(ClientError::Closed) => CLOSED.into(),
+        Some(error) if error.is_timeout() => TIMEOUT.into(),
+        _ => ExitCode::FAILURE,
+    }
+}
+
+fn is_broken_pipe(error: &(dyn Error + 'static)) -> bool {
+    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}
+
+fn new_client(options: &ClientOptions) -> Client {
+    Client::at(options.connect.clone()).timeout(options.timeout).retries(options.retry)
+}
+
+fn push(text: Option<&str>, file: Option<&std::path::Path>, client: &Client) -> Result<(), Box<dyn Error>> {
+    let source: Box<dyn Read> = match (text, file) {
+        (Some("-"), _) => Box::new(io::stdin()),
+        (Some(text), _) => return Ok(client.push(text.as_bytes())?),
+        (None, Some(path)) => Box::new(File::open(path).map_err(|error| format!("{}: {error}", path.display()))?),
+        (None, None) => return Ok(()), // the parser asks for one of them
+    };
+    let mut progress = Progress::new("pushed");
+    for line in BufReader::new(source).split(b'\n') {
+        client.push(&line?)?;
+        progress.step();
+    }
+    Ok(())
+}
+
+fn pop(count: u64, client: &Client) -> Result<(), Box<dyn Error>> {
+    let mut progress = Progress::new("popped");
+    let mut stdout = io::stdout().lock();
+    while count == 0 || progress.done < count {
+        match client.pop() {
+            Err(error) if count == 0 && error.is_timeout() => break,
+            item => stdout.write_all(&[&item?[..], b"\n"].concat())?,
+        }
+        stdout.flush()?;
+        progress.step();
+    }
+    Ok(())
+}
+
+/// Tells on a terminal how far a long run has come.
+struct Progress {
+    what: &'static str,
+    done: u64,
+    told: Instant,
+}
+
+impl Progress {
+    fn new(what: &'static str) -> Progress {
+        Progress { what, done: 0, told: Instant::now() }
+    }
+
+    fn step(&mut self) {
+        self.done += 1;
+        if self.told.elapsed() >= PROGRESS {
+            self.told = Instant::now();
+            if io::stderr().is_terminal() {
+                let _ = write!(io::stderr(), "\r{} {}", self.done, self.what);
+            }
+        }
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        if io::stderr().is_terminal() && self.done > 1 {
+            let _ = writeln!(io::stderr(), "\r{} {}", self.done, self.what);
+        }
+    }
+}
+
+fn stat(address: SocketAddr) -> Result<(), Box<dyn Error>> {
+    let text = lines(&get(address, "/stack")?);
+    Ok(io::stdout().write_all(text.as_bytes())?)
+}
+
+/// Returns what the face of a server says about itself, for people.
+fn lines(about: &Value) -> String {
+    let (parked, clients) = (&about["parked"], &about["clients"]);
+    format!(
+        "items            {} of {}\nwaiting pushes   {}\nwaiting pops     {}\nclients          {} of {}\n\
+         oldest client    {} s\nlingering        {}\nup for           {} s\nversion          {}\n",
+        about["depth"],
+        about["capacity"],
+        parked["pushes"],
+        parked["pops"],
+        clients["now"],
+        clients["most"],
+        clients["oldest_seconds"],
+        clients["lingering"],
+        about["uptime_seconds"],
+        about["version"].as_str().unwrap_or_default(),
+    )
+}
+
+fn top(address: SocketAddr, count: Option<u64>) -> Result<(), Box<dyn Error>> {
+    let is_terminal = io::stdout().is_terminal();
+    let mut shown = 0;
+    while count.is_none_or(|count| shown < count) {
+        if shown > 0 {
+            thread::sleep(Duration::from_secs(1));
+        }
+        let about = get(address, "/stack")?;
+        let text = match is_terminal {
+            true => format!("\x1b[H\x1b[2J{}\n{}", lines(&about), clients(&get(address, "/clients")?)),
+            false => format!("{about}\n"),
+        };
+        io::stdout().write_all(text.as_bytes())?;
+        io::stdout().flush()?;
+        shown += 1;
+    }
+    Ok(())
+}
+
+/// Returns the clients, the oldest first, as many as a screen shows.
+fn clients(all: &Value) -> String {
+    let mut all: Vec<&Value> = all.as_array().into_iter().flatten().collect();
+    let age = |client: &Value| client["age_seconds"].as_f64().unwrap_or(0.0);
+    all.sort_by(|one, other| age(other).total_cmp(&age(one)));
+    let row = |client: &&Value| {
+        let text = |name| client[name].as_str().unwrap_or_default().to_owned();
+        format!("{:<8} {:<28} {:<10} {:>10.1} s\n", client["id"].to_string(), text("peer"), text("state"), age(client))
+    };
+    all.iter().take(20).map(row).collect()
+}
+
+/// Asks the face of a server.
+fn get(address: SocketAddr, path: &str) -> Result<Value, Box<dyn Error>> {
+    let unreachable = |error| format!("{address} cannot be reached: {error}; is the server started with --http?");
+    let mut stream = TcpStream::connect(address).map_err(unreachable)?;
+    stream.set_read_timeout(Some(PATIENT))?;
+    write!(stream, "GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n")?;
+    let mut reply = String::new();
+    stream.read_to_string(&mut reply)?;
+    let body = reply.split_once("\r\n\r\n").filter(|(head, _)| head.starts_with("HTTP/1.1 200 "));
+    let (_, body) = body.ok_or_else(|| format!("{address} answers {}", reply.lines().next().unwrap_or("nothing")))?;
+    Ok(serde_json::from_str(body)?)
+}
