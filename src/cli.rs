@@ -35,8 +35,9 @@ pub(crate) struct Options {
 
     /// Serve HTTP for operators on IP:PORT, [IPV6]:PORT or unix:PATH; may be repeated
     ///
-    /// There are POST /push and /pop, GET /stack, /clients, /metrics and /healthz, and a page at /.
-    /// It answers when the stack is full. Any program that reaches it may push, pop and disconnect.
+    /// There are POST /push and /pop, GET /stack, /clients, /metrics, /healthz, a page at /.
+    /// It answers when the stack is full. Whichever program reaches it may push, pop and
+    /// disconnect clients.
     #[arg(long, value_name = "ADDR", env = "POLLSTACK_HTTP", help_heading = "Network")]
     #[arg(verbatim_doc_comment)]
     pub(crate) http: Vec<AddressList>,
