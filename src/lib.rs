@@ -53,6 +53,7 @@
 #![cfg_attr(all(unix, feature = "signals"), doc = "| [`signals`] | running a loop until SIGTERM or SIGINT |")]
 #![cfg_attr(feature = "tls", doc = "| [`tls`] | TLS around any network |")]
 #![cfg_attr(feature = "descriptors", doc = "| [`descriptors`] | the limit of open descriptors of the process |")]
+#![cfg_attr(all(unix, feature = "server"), doc = "| [`activation`] | sockets that a service manager keeps |")]
 #![cfg_attr(feature = "operate", doc = "| [`operate`] | the stack with an HTTP face for operators |")]
 #![cfg_attr(feature = "server", doc = "| [`server`] | the common parts of the servers' main functions |")]
 #![cfg_attr(feature = "server", doc = "| [`writer`] | lines for a stream whose reader may be slow, or gone |")]
@@ -76,6 +77,8 @@
 //! may get functions with an implementation in a minor version. [`mio`] is re-exported: a new major
 //! version of it is one of this crate.
 
+#[cfg(all(unix, feature = "server"))]
+pub mod activation;
 pub mod arena;
 pub mod client;
 mod conn_map;

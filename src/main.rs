@@ -4,6 +4,7 @@ mod cli;
 mod commands;
 
 use cli::Options;
+use pollstack::activation::Activated;
 use pollstack::http::{BUSY, Guard};
 use pollstack::net::Address;
 use pollstack::operate::{Operated, Places};
@@ -24,24 +25,30 @@ fn main() -> ExitCode {
 }
 
 fn serve(options: &Options) -> Result<(), Box<dyn Error>> {
-    match options.http.is_empty() {
-        true => serve_stack(options),
-        false => serve_both(options),
+    let mut sockets = Activated::from_env().map_err(|error| format!("LISTEN_FDS: {error}"))?;
+    let face = sockets.listener(|name| name == "http");
+    let stack = sockets.listener(|_| true);
+    let stack = stack.map_or_else(|| server::listen_on(options.listen.iter().flat_map(|list| &list.0)), Ok)?;
+    let overload = Overload::EvictOldest { after: options.evict_after, otherwise: wire::BUSY.into() };
+    let stack = stack.backlog(options.backlog).max_conns(options.max_clients).overload(overload);
+    match (face, options.http.is_empty()) {
+        (None, true) => serve_stack(options, stack),
+        (face, _) => serve_both(options, stack, face),
     }
 }
 
-fn serve_stack(options: &Options) -> Result<(), Box<dyn Error>> {
+fn serve_stack(options: &Options, stack: ListenerConfig) -> Result<(), Box<dyn Error>> {
     let limits = descriptors::reserve(options.max_clients, options.listen.len())
         .map_err(|error| format!("--max-clients {}: {error}", options.max_clients))?;
     let mut event_loop = EventLoop::with_limits(StackService::new(options.capacity), limits)?;
-    let listener = event_loop.listen(listen(options)?)?;
+    let listener = event_loop.listen(stack)?;
     server::run(&mut event_loop, listener, options.grace)?;
     log::info!("stopped; {:?}, {} items dropped", event_loop.stats(), event_loop.service().items());
     Ok(())
 }
 
 /// Serves the stack, and HTTP for operators.
-fn serve_both(options: &Options) -> Result<(), Box<dyn Error>> {
+fn serve_both(options: &Options, stack: ListenerConfig, handed: Option<ListenerConfig>) -> Result<(), Box<dyn Error>> {
     let places = Places { stack: options.max_clients, face: options.http_max_clients };
     let conns = places.stack.saturating_add(places.face);
     let limits = descriptors::reserve(conns, options.listen.len().saturating_add(options.http.len()))
@@ -49,22 +56,16 @@ fn serve_both(options: &Options) -> Result<(), Box<dyn Error>> {
     let addresses: Vec<_> = options.http.iter().flat_map(|list| list.0.clone()).collect();
     let loopback = addresses.iter().any(|address| matches!(address, Address::Tcp(at) if at.ip().is_loopback()));
     let (face, guard) = (ListenerId::new(), Guard::new(&[], &options.http_host, loopback));
-    let stack = StackService::new(options.capacity);
-    let operated = Operated::new(stack, face, guard, places, Instant::now());
+    let operated = Operated::new(StackService::new(options.capacity), face, guard, places, Instant::now());
     let mut event_loop = EventLoop::with_limits(operated, limits)?;
-    let listener = event_loop.listen(listen(options)?)?;
-    let http = server::listen_on(&addresses)?.id(face).max_conns(places.face).overload(Overload::Reject(BUSY.into()));
-    event_loop.listen(http)?;
+    let listener = event_loop.listen(stack)?;
+    let http = handed.map_or_else(|| server::listen_on(&addresses), Ok)?;
+    event_loop.listen(http.id(face).max_conns(places.face).overload(Overload::Reject(BUSY.into())))?;
     let signals = StopSignals::new(&event_loop, &terminating())?;
-    server::announce(&event_loop.addresses(listener)?);
+    let addresses = event_loop.addresses(listener)?;
     server::print(event_loop.addresses(face)?.iter().map(|address| format!("http on {address}")));
+    server::announce(&addresses);
     signals.run(&mut event_loop, options.grace)?;
     log::info!("stopped; {:?}, {} items dropped", event_loop.stats(), event_loop.service().stack().items());
     Ok(())
-}
-
-fn listen(options: &Options) -> Result<ListenerConfig, String> {
-    let overload = Overload::EvictOldest { after: options.evict_after, otherwise: wire::BUSY.into() };
-    let listen = server::listen_on(options.listen.iter().flat_map(|list| &list.0))?;
-    Ok(listen.backlog(options.backlog).max_conns(options.max_clients).overload(overload))
 }

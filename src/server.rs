@@ -203,9 +203,11 @@ fn write(writer: &Writer, lines: impl IntoIterator<Item = String>) {
 }
 
 /// Prints where a server listens, a line for each address: `listening on 127.0.0.1:8080`. Scripts
-/// wait for these lines.
+/// wait for these lines, and a service manager is told.
 pub fn announce(addresses: &[Address]) {
     print(addresses.iter().map(listening));
+    #[cfg(unix)]
+    crate::activation::tell_ready();
 }
 
 /// Returns the line that says where a server listens.

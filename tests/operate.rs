@@ -175,6 +175,54 @@ fn a_stop_answers_who_waits() {
     assert!(server.wait().success());
 }
 
+/// Lost otherwise: clients, each time that the server is started again: the socket stays, and they wait in its backlog.
+#[test]
+fn a_restart_refuses_no_client() {
+    let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = socket.local_addr().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let manager = std::os::unix::net::UnixDatagram::bind(folder.path().join("notify")).unwrap();
+    manager.set_read_timeout(Some(test_support::TEST_TIMEOUT)).unwrap();
+    let start = || {
+        let program = pollstack!(&["--capacity", "1000000", "--grace", "30s"]);
+        let mut command = std::process::Command::new("sh");
+        command.args(["-c", "exec 3<&0 </dev/null; LISTEN_FDS=1 LISTEN_PID=$$ exec \"$0\" \"$@\""]);
+        command.arg(program.get_program()).args(program.get_args()).env("NOTIFY_SOCKET", folder.path().join("notify"));
+        command.stdin(std::os::fd::OwnedFd::from(socket.try_clone().unwrap()));
+        let server = Server::spawn(command, 1);
+        let mut word = [0; 100];
+        let len = manager.recv(&mut word).unwrap();
+        assert_eq!(&word[..len], b"READY=1\n", "and the service manager is told");
+        server
+    };
+    let mut server = start();
+    assert_eq!(server.address(), address);
+    let over = std::sync::atomic::AtomicBool::new(false);
+    let pushed: usize = std::thread::scope(|scope| {
+        let flood = || {
+            let client = pollstack::client::Client::new(address).timeout(test_support::TEST_TIMEOUT);
+            let mut pushed = 0;
+            while !over.load(std::sync::atomic::Ordering::Relaxed) {
+                client.push(b"item").expect("every push is answered");
+                pushed += 1;
+            }
+            pushed
+        };
+        let floods: Vec<_> = (0..8).map(|_| scope.spawn(flood)).collect();
+        for _ in 0..5 {
+            // The flood goes on: there is always something to take off.
+            let client = pollstack::client::Client::new(address).timeout(test_support::TEST_TIMEOUT);
+            (0..50).for_each(|_| assert_eq!(client.pop().unwrap(), b"item"));
+            server.signal("TERM");
+            assert!(server.wait().success());
+            server = start();
+        }
+        over.store(true, std::sync::atomic::Ordering::Relaxed);
+        floods.into_iter().map(|flood| flood.join().unwrap()).sum()
+    });
+    assert!(pushed > 100, "{pushed}");
+}
+
 // ---- the commands of a client ---------------------------------------------------------------------
 
 fn client(args: &[&str]) -> std::process::Output {
