@@ -333,7 +333,7 @@ fn a_handle_stops_the_loop_from_another_thread() {
     handle.stop(Duration::from_millis(50)).unwrap();
     handle.stop(Duration::from_secs(3600)).unwrap();
     assert_eq!(server.join().unwrap(), (2, 0), "it stops, and its state can be looked at");
-    assert!(matches!(client.pop(), Err(ClientError::Io(_))), "the listener is closed");
+    assert!(matches!(client.pop(), Err(ClientError::Unreachable(_))), "the listener is closed");
 }
 
 /// Lost otherwise: a source of one's own, mistaken for the loop's.
