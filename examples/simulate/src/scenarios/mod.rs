@@ -5,6 +5,7 @@ mod chaos;
 mod chat;
 mod http;
 mod model;
+mod operate;
 mod proxy;
 mod report;
 mod stack;
@@ -25,8 +26,9 @@ pub struct Server {
 }
 
 /// All of them.
-pub const SERVERS: [Server; 6] = [
+pub const SERVERS: [Server; 7] = [
     Server { name: "stack", run: stack::run },
+    Server { name: "operate", run: operate::run },
     Server { name: "chat", run: chat::run },
     Server { name: "accio", run: accio::run },
     Server { name: "http", run: http::run },
