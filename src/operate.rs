@@ -16,6 +16,9 @@
 mod face;
 mod json;
 mod metrics;
+mod observed;
 mod service;
 
+pub use self::metrics::Text;
+pub use self::observed::{Metrics, Observed, ObservedConn};
 pub use self::service::{Operated, OperatedConn, Places};

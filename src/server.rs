@@ -2,9 +2,15 @@
 //! output, and the run until a signal.
 
 use crate::event_loop::EventLoop;
+#[cfg(feature = "operate")]
+use crate::http::BUSY;
 use crate::id::ListenerId;
 use crate::listener::ListenerConfig;
+#[cfg(feature = "operate")]
+use crate::listener::Overload;
 use crate::net::{Address, OnMio, ParseAddressError};
+#[cfg(feature = "operate")]
+use crate::operate::{Metrics, Observed};
 use crate::service::Service;
 use crate::writer::Writer;
 use clap::Parser;
@@ -102,6 +108,28 @@ pub fn listen_on<'a>(addresses: impl IntoIterator<Item = &'a Address>) -> Result
     }
     if seen.is_empty() { Err("--listen: no address is given".to_owned()) } else { Ok(config) }
 }
+
+/// Listens for `GET /metrics` on `addresses`, if there are any, and returns the lines that say where.
+///
+/// # Errors
+/// The system's, if it cannot listen there, or that an address is given twice.
+#[cfg(feature = "operate")]
+pub fn listen_for_metrics<S: Service + Metrics, N: OnMio>(
+    event_loop: &mut EventLoop<Observed<S>, N>,
+    addresses: &[Address],
+) -> Result<Vec<String>, Box<dyn Error>> {
+    if addresses.is_empty() {
+        return Ok(Vec::new());
+    }
+    let id = event_loop.service().listener();
+    let config = listen_on(addresses)?.id(id).max_conns(SCRAPERS).overload(Overload::Reject(BUSY.into()));
+    let listener = event_loop.listen(config)?;
+    Ok(event_loop.addresses(listener)?.iter().map(|address| format!("metrics on {address}")).collect())
+}
+
+/// How many connections may ask for metrics.
+#[cfg(feature = "operate")]
+pub const SCRAPERS: usize = 16;
 
 /// How long a process that ends waits for the readers of its output and its log.
 const LAST_LINES: Duration = Duration::from_secs(1);

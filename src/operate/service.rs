@@ -2,7 +2,7 @@
 
 use super::face::{Ask, Face, News};
 use super::json::{Object, list};
-use super::metrics;
+use super::metrics::{self, Text};
 use crate::context::Context;
 use crate::http::{Clock, Conn, ExchangeId, Guard, Http, Status};
 use crate::id::{ConnId, ListenerId};
@@ -121,8 +121,10 @@ impl Operated {
                 self.reply(cx, id, "application/json", &text);
             }
             Ask::Metrics => {
-                let text = metrics::text(&self.stack, cx.stats(), cx.now() - self.start);
-                self.reply(cx, id, "text/plain; version=0.0.4; charset=utf-8", &text);
+                let mut text = Text::new("pollstack");
+                text.of_loop(cx.stats(), cx.now() - self.start);
+                metrics::of_stack(&mut text, &self.stack);
+                self.reply(cx, id, Text::MEDIA, text.as_str());
             }
             Ask::Disconnect(number) => {
                 let mut clients = self.stack.clients().filter_map(|client| client.id);

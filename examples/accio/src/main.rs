@@ -14,6 +14,7 @@ use accio::upload::Folder;
 use accio::{Accio, Results};
 use clap::Parser;
 use pollstack::net::{Address, Handle};
+use pollstack::operate::Observed;
 use pollstack::server::{self, duration, patience};
 use pollstack::signals::{SIGQUIT, StopSignals, terminating};
 use pollstack::{EventLoop, Overload, descriptors};
@@ -21,7 +22,7 @@ use std::error::Error;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Bytes read for one client before the next has its turn. There is seldom a next one here, and
 /// with the usual quarter of it an upload takes 3 % more CPU.
@@ -42,6 +43,10 @@ struct Options {
     /// Listen on IP:PORT, [IPV6]:PORT or unix:PATH, too; may be repeated
     #[arg(long, value_name = "ADDR")]
     listen: Vec<Address>,
+
+    /// Serve GET /metrics, for Prometheus, on IP:PORT, [IPV6]:PORT or unix:PATH; may be repeated
+    #[arg(long, value_name = "ADDR")]
+    metrics: Vec<Address>,
 
     /// Save the files as DIR/1.file, DIR/2.file and so on; those that fail hold the word ERROR
     ///
@@ -99,17 +104,19 @@ fn serve(options: &Options) -> Result<(), Box<dyn Error>> {
     let folder = options.save.as_deref().map(open).transpose()?;
     let clients = options.parallel.get();
     let files = if folder.is_some() { clients } else { 0 };
-    let limits = descriptors::reserve(clients, files.saturating_add(options.listen.len()))
+    let limits = descriptors::reserve(clients, files.saturating_add(options.listen.len() + server::SCRAPERS))
         .map_err(|error| format!("--parallel {clients}: {error}"))?;
     let accio = Accio::new(options.timeout, folder, options.digest, Stdout { handle: None, failing: false });
-    let mut event_loop = EventLoop::with_limits(accio, limits.turn(TURN_BYTES))?;
+    let observed = Observed::new("accio", accio, Instant::now());
+    let mut event_loop = EventLoop::with_limits(observed, limits.turn(TURN_BYTES))?;
     let handle = event_loop.handle()?;
-    event_loop.call(|accio, _| accio.results.handle = Some(handle));
+    event_loop.call(|accio, _| accio.service_mut().results.handle = Some(handle));
     let all_interfaces = Address::Tcp((Ipv4Addr::UNSPECIFIED, options.port).into());
     let listen = server::listen_on([&all_interfaces].into_iter().chain(&options.listen))?;
     let listener = event_loop.listen(listen.max_conns(clients).overload(Overload::Defer))?;
     let signals = StopSignals::new(&event_loop, &[&terminating()[..], &[SIGQUIT]].concat())?;
-    server::report(event_loop.addresses(listener)?.iter().map(server::listening));
+    let metrics = server::listen_for_metrics(&mut event_loop, &options.metrics)?;
+    server::report(event_loop.addresses(listener)?.iter().map(server::listening).chain(metrics));
     Ok(signals.run(&mut event_loop, options.grace)?)
 }
 

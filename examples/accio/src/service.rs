@@ -8,6 +8,7 @@
 //! ```
 
 use super::upload::{Folder, Received, Upload};
+use pollstack::operate::{Metrics, Text};
 use pollstack::{Closed, ConnId, Context, EofAction, ListenerId, Service};
 use std::collections::{BTreeSet, VecDeque};
 use std::io;
@@ -53,6 +54,9 @@ pub struct Accio<R> {
     greeted: BTreeSet<ConnId>,
     /// The last file could not be saved, and it has been said why.
     failing: bool,
+    /// How many files have come whole, and how many have not.
+    received: u64,
+    errors: u64,
 }
 
 /// One connection.
@@ -76,7 +80,8 @@ impl<R: Results> Accio<R> {
     /// received.
     pub fn new(timeout: Duration, folder: Option<Folder>, digest: bool, results: R) -> Self {
         let (held, greeted) = (BTreeSet::new(), BTreeSet::new());
-        Accio { timeout, folder, digest, results, waiting: VecDeque::new(), held, greeted, failing: false }
+        let (waiting, failing, received, errors) = (VecDeque::new(), false, 0, 0);
+        Accio { timeout, folder, digest, results, waiting, held, greeted, failing, received, errors }
     }
 
     fn greet(&mut self, cx: &mut Context<'_>, id: ConnId) {
@@ -161,6 +166,15 @@ impl<R: Results> Accio<R> {
     }
 }
 
+impl<R: Results> Metrics for Accio<R> {
+    fn metrics(&self, text: &mut Text) {
+        text.family("files_total", "counter", "Clients that have gone, by result.");
+        text.value("files_total{result=\"received\"}", self.received);
+        text.value("files_total{result=\"error\"}", self.errors);
+        text.one("waiting_results", "gauge", "Results that wait for their reader.", self.waiting.len());
+    }
+}
+
 impl<R: Results> Service for Accio<R> {
     type Conn = Client;
 
@@ -201,7 +215,9 @@ impl<R: Results> Service for Accio<R> {
         self.greeted.remove(&id);
         let was_greeted = !self.held.remove(&id);
         log::debug!("{id}: {:?}", closed.reason);
-        let line = self.conclude(id, client).map_or_else(|| "ERROR".to_owned(), |received| received.to_string());
+        let received = self.conclude(id, client);
+        *(if received.is_some() { &mut self.received } else { &mut self.errors }) += 1;
+        let line = received.map_or_else(|| "ERROR".to_owned(), |received| received.to_string());
         self.report(line, was_greeted);
     }
 

@@ -15,13 +15,14 @@
 use chat::{Chat, protocol};
 use clap::Parser;
 use pollstack::net::Address;
+use pollstack::operate::Observed;
 use pollstack::server::{self, announce, duration, patience, positive};
 use pollstack::signals::{StopSignals, terminating};
 use pollstack::{EventLoop, ListenerConfig, Overload, descriptors};
 use std::error::Error;
 use std::net::{IpAddr, SocketAddr};
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Connections beside those of the users: clients that have not logged in yet.
 const STRANGERS: usize = 64;
@@ -37,6 +38,10 @@ struct Options {
     /// Listen on this port; 0 takes a free one
     #[arg(long, default_value_t = 5378)]
     port: u16,
+
+    /// Serve GET /metrics, for Prometheus, on IP:PORT, [IPV6]:PORT or unix:PATH; may be repeated
+    #[arg(long, value_name = "ADDR")]
+    metrics: Vec<Address>,
 
     /// How many users may be logged in
     #[arg(long, value_name = "USERS", default_value_t = 16, value_parser = positive::<usize>)]
@@ -60,10 +65,10 @@ fn main() -> ExitCode {
 fn serve(options: &Options) -> Result<(), Box<dyn Error>> {
     let chat = Chat::new(options.max_users, STRANGERS, options.timeout);
     let conns = chat.conns();
-    let limits =
-        descriptors::reserve(conns, 0).map_err(|error| format!("--max-users {}: {error}", options.max_users))?;
+    let limits = descriptors::reserve(conns, server::SCRAPERS)
+        .map_err(|error| format!("--max-users {}: {error}", options.max_users))?;
     let limits = chat.limits(limits);
-    let mut event_loop = EventLoop::with_limits(chat, limits)?;
+    let mut event_loop = EventLoop::with_limits(Observed::new("chat", chat, Instant::now()), limits)?;
     let address = match &options.address {
         Address::Tcp(address) => SocketAddr::new(address.ip(), options.port).into(),
         Address::Unix(_) => options.address.clone(),
@@ -71,7 +76,8 @@ fn serve(options: &Options) -> Result<(), Box<dyn Error>> {
     let listen = ListenerConfig::new(address).max_conns(conns).overload(Overload::Reject(protocol::BUSY.into()));
     let listener = event_loop.listen(listen)?;
     let signals = StopSignals::new(&event_loop, &terminating())?;
-    server::print(["Server is on".to_owned()]);
+    let metrics = server::listen_for_metrics(&mut event_loop, &options.metrics)?;
+    server::print(["Server is on".to_owned()].into_iter().chain(metrics));
     announce(&event_loop.addresses(listener)?);
     Ok(signals.run(&mut event_loop, options.grace)?)
 }

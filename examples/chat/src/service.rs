@@ -4,6 +4,7 @@ use super::protocol::{
     self, BAD_DEST_USER, BAD_RQST_BODY, BAD_RQST_HDR, BUSY, Front, IN_USE, MAX_DELIVERY, MAX_LINE, MAX_NAME, MAX_REPLY,
     SEND_OK,
 };
+use pollstack::operate::{Metrics, Text};
 use pollstack::queue::{Place, Queue};
 use pollstack::{Closed, ConnId, ConnMap, Context, EofAction, Limits, ListenerId, SendError, Service};
 use std::collections::{BTreeMap, VecDeque};
@@ -33,6 +34,8 @@ pub struct Chat {
     clients: ConnMap<Client>,
     /// Those that have not logged in yet, in the order in which they came.
     strangers: Queue<ConnId>,
+    /// How many messages have been delivered.
+    delivered: u64,
 }
 
 #[derive(Default)]
@@ -88,6 +91,7 @@ impl Chat {
             logins: Queue::new(),
             clients: ConnMap::new(),
             strangers: Queue::new(),
+            delivered: 0,
         }
     }
 
@@ -252,6 +256,7 @@ impl Chat {
         for Delivery { end, sender, number } in deliveries {
             let Some(client) = self.clients.get_mut(sender) else { continue };
             let answer = if end <= taken { SEND_OK } else { BAD_DEST_USER };
+            self.delivered += u64::from(end <= taken);
             client.unanswered[(number - client.answered) as usize] = Answer::Known(answer);
             self.answer(cx, sender);
         }
@@ -259,6 +264,14 @@ impl Chat {
 
     fn client(&mut self, id: ConnId) -> &mut Client {
         &mut self.clients[id] // a client is there from on_open to on_close, and users are clients
+    }
+}
+
+impl Metrics for Chat {
+    fn metrics(&self, text: &mut Text) {
+        text.one("users", "gauge", "Users who are logged in.", self.users.len());
+        text.one("strangers", "gauge", "Clients that have not logged in.", self.strangers.len());
+        text.one("delivered_total", "counter", "Messages that were delivered.", self.delivered);
     }
 }
 

@@ -16,6 +16,7 @@
 use clap::Parser;
 use pollstack::http::{BUSY, Clock, Http};
 use pollstack::net::{Address, Mio};
+use pollstack::operate::Observed;
 use pollstack::server::{self, duration};
 use pollstack::signals::{SIGHUP, SIGINT, SIGTERM, StopSignals};
 use pollstack::tls::{Identity, Tls};
@@ -56,6 +57,10 @@ struct Options {
     /// The key of --tls-cert, PEM
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     tls_key: Option<PathBuf>,
+
+    /// Serve GET /metrics, for Prometheus, on IP:PORT, [IPV6]:PORT or unix:PATH; may be repeated
+    #[arg(long, value_name = "ADDR")]
+    metrics: Vec<Address>,
 
     /// Let pages of this origin publish and subscribe, https://example.org for example; may be repeated
     #[arg(long, value_name = "ORIGIN", value_parser = Origin::parse)]
@@ -113,7 +118,7 @@ fn main() -> ExitCode {
 fn serve(options: &Options) -> Result<(), Box<dyn Error>> {
     let config = configure(options)?;
     let conns = config.hub.subscribers.saturating_add(limits::OTHERS);
-    let reserved = descriptors::reserve(conns, 0)
+    let reserved = descriptors::reserve(conns, server::SCRAPERS)
         .map_err(|error| format!("--max-subscribers {}: {error}", options.max_subscribers))?;
     let loopback = options.listen.iter().any(|address| matches!(address, Address::Tcp(at) if at.ip().is_loopback()));
     let guard = Guard::new(&options.allow_origin, &options.allow_host, loopback);
@@ -124,12 +129,15 @@ fn serve(options: &Options) -> Result<(), Box<dyn Error>> {
         Some(most) => pubsub.max_per_address(most.get()),
         None => pubsub,
     };
+    let pubsub = Observed::new("pubsub", pubsub, now);
     let mut event_loop = EventLoop::with_net(Tls::new(Mio::new()?), pubsub, reserved.output(config.backlog));
+    let metrics = server::listen_for_metrics(&mut event_loop, &options.metrics)?;
     let files = options.tls_cert.as_ref().zip(options.tls_key.as_ref());
     let identity = files.map(|(cert, key)| Identity::load(cert, key)).transpose()?;
     event_loop.net_mut().set_identity(identity.clone());
     let listener = event_loop
         .listen(server::listen_on(&options.listen)?.max_conns(conns).overload(Overload::Reject(BUSY.into())))?;
+    server::print(metrics);
     let Some((identity, (cert, key))) = identity.zip(files) else {
         return Ok(server::run(&mut event_loop, listener, options.grace)?);
     };

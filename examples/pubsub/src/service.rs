@@ -19,6 +19,7 @@ use super::{channel::History, hub};
 use pollstack::http::{
     Allowed, Body, ExchangeId, Guard, Handler, Headers, Outcome, Refusal, Request, Responder, Status,
 };
+use pollstack::operate::{Metrics, Text};
 use pollstack::{EofAction, SendError};
 use std::collections::{HashMap, VecDeque};
 use std::mem;
@@ -482,6 +483,19 @@ impl Handler for Pubsub {
             }
             http.finish(id);
         }
+    }
+}
+
+impl Metrics for Pubsub {
+    fn metrics(&self, text: &mut Text) {
+        let counts = self.counts();
+        text.one("channels", "gauge", "Channels that are kept.", counts.channels);
+        text.one("subscribers", "gauge", "Subscribers that are there.", counts.subscribers);
+        text.one("published_total", "counter", "Messages that were published.", counts.published);
+        text.one("delivered_total", "counter", "Messages that were sent, once for each subscriber.", counts.delivered);
+        let slow = "Connections that were cut because they did not read.";
+        text.one("disconnected_slow_total", "counter", slow, counts.disconnected_slow);
+        text.one("waiting_publishers", "gauge", "Publishers that wait for subscribers.", self.waiting.len());
     }
 }
 

@@ -15,6 +15,7 @@
 use clap::Parser;
 use pollstack::http::{BUSY, Clock, Http};
 use pollstack::net::{Address, Handle, Mio};
+use pollstack::operate::Observed;
 use pollstack::server::{self, announce, duration};
 use pollstack::signals::{SIGHUP, SIGINT, SIGTERM, StopSignals};
 use pollstack::tls::{Identity, Tls};
@@ -26,10 +27,10 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::mpsc::{self, Sender};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use web::{ACCESS_LOG, Config, OPEN_FILES, Source, Web};
 
-type Server = EventLoop<Http<Web>, Tls<Mio>>;
+type Server = EventLoop<Observed<Http<Web>>, Tls<Mio>>;
 
 /// How many files a worker holds open at least.
 const MIN_OPEN_FILES: usize = 8;
@@ -75,6 +76,10 @@ struct Options {
     /// Answer plain requests with a redirection to https, on the port of the first --tls-listen
     #[arg(long, requires = "tls_listen")]
     redirect: bool,
+
+    /// Serve GET /metrics, for Prometheus, on IP:PORT, [IPV6]:PORT or unix:PATH; may be repeated
+    #[arg(long, value_name = "ADDR")]
+    metrics: Vec<Address>,
 
     /// Read this configuration [default: web.conf, if there is one, else `host default www`]
     #[arg(long, value_name = "FILE")]
@@ -158,7 +163,7 @@ fn load(options: &Options, source: &Source) -> Result<Loaded, Box<dyn Error>> {
     // A file that is being sent stays open when it has left the cache. While a configuration is read again,
     // its roots are open beside the old ones, and once more to try it.
     let roots = config.roots().saturating_mul(2 * workers + 1);
-    let open = conns.saturating_add(roots);
+    let open = conns.saturating_add(roots).saturating_add(server::SCRAPERS);
     let files = descriptors::spare(conns, open, OPEN_FILES.saturating_mul(workers)).max(MIN_OPEN_FILES * workers);
     let limits = descriptors::reserve(conns, open.saturating_add(files))
         .map_err(|error| format!("--max-clients {clients}, {} roots: {error}", config.roots()))?;
@@ -211,6 +216,7 @@ fn worker(
         Some(most) => http.max_per_address(most.get()),
         None => http,
     };
+    let http = Observed::new("web", http, Instant::now());
     let mut event_loop = EventLoop::with_net(Tls::new(Mio::new()?), http, limits);
     let mut listen = |addresses: Vec<Address>, identity| {
         let config = if addresses.is_empty() { ListenerConfig::unbound() } else { server::listen_on(&addresses)? };
@@ -225,7 +231,7 @@ fn worker(
         addresses.secure = listen(asked.secure, Some(identity))?.1;
     }
     if let Some(port) = addresses.port().filter(|_| options.redirect) {
-        event_loop.call(|http, cx| http.call(cx, |web, _| web.redirect(listener, port)));
+        event_loop.call(|http, cx| http.service_mut().call(cx, |web, _| web.redirect(listener, port)));
     }
     Ok((event_loop, addresses))
 }
@@ -252,6 +258,9 @@ fn lead(
     others: Vec<Handle>,
 ) -> Result<(), Box<dyn Error>> {
     let signals = StopSignals::new(first, &[SIGINT, SIGTERM])?.others(&[SIGHUP])?.stopping(others.clone());
+    // Each worker has counts of its own; these are the first one's.
+    first.net_mut().set_identity(None);
+    server::print(server::listen_for_metrics(first, &options.metrics)?);
     announce(&addresses.plain);
     announce(&addresses.secure);
     let on_signal = |event_loop: &mut Server, _| match load(options, source) {

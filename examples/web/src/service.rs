@@ -14,6 +14,7 @@ use pollstack::ListenerId;
 use pollstack::http::{
     BODY_TIME, Body, ExchangeId, HEAD_TIME, Handler, Headers, Limits, Refusal, Request, Responder, SKIP_BYTES, Status,
 };
+use pollstack::operate::{Metrics, Text};
 use std::io::{self, ErrorKind};
 use std::rc::Rc;
 use std::time::SystemTime;
@@ -47,6 +48,8 @@ pub struct Web {
     vary: Headers,
     /// Reads the configuration again.
     load: Option<Box<dyn FnMut() -> Option<Config>>>,
+    /// How many responses there were with a status of 2xx, 3xx, 4xx and 5xx.
+    responses: [u64; 4],
     /// The timer is set for what the cache forgets.
     expiring: bool,
     /// The listener whose requests are sent on to https, and the port of that.
@@ -69,6 +72,7 @@ impl Web {
         Web {
             config,
             cache: Cache::new(open_files),
+            responses: [0; 4],
             expiring: false,
             vary: Headers::new().with("Vary", "Accept-Encoding"),
             load: None,
@@ -102,6 +106,11 @@ impl Web {
             .body_time(timeout.max(BODY_TIME))
             .idle_time(timeout)
             .stall_time(timeout)
+    }
+
+    fn count(&mut self, status: Status) {
+        let class = usize::from(status.code() / 100).saturating_sub(2);
+        self.responses.get_mut(class).into_iter().for_each(|count| *count += 1);
     }
 
     /// Answers, and returns how, and how many bytes of content were promised.
@@ -195,6 +204,15 @@ impl Web {
     }
 }
 
+impl Metrics for Web {
+    fn metrics(&self, text: &mut Text) {
+        text.family("responses_total", "counter", "Responses, by the class of their status.");
+        for (class, count) in (2..).zip(self.responses) {
+            text.value(&format!("responses_total{{status=\"{class}xx\"}}"), count);
+        }
+    }
+}
+
 impl Handler for Web {
     fn on_wake(&mut self, http: &mut Responder<'_>) {
         if let Some(config) = self.load.as_mut().and_then(|load| load()) {
@@ -215,6 +233,7 @@ impl Handler for Web {
     fn on_request(&mut self, http: &mut Responder<'_>, id: ExchangeId, request: &Request<'_>) {
         let line = access::begin(http, id, request);
         let (status, bytes) = self.answer(http, id, request);
+        self.count(status);
         if let Some(line) = line {
             access::end(&line, status, if request.method() == "HEAD" { 0 } else { bytes });
         }
@@ -225,6 +244,7 @@ impl Handler for Web {
 
     fn on_refusal(&mut self, http: &mut Responder<'_>, refusal: &Refusal<'_>) -> Headers {
         access::refused(http, refusal);
+        self.count(refusal.status());
         Headers::new()
     }
 
