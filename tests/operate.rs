@@ -223,38 +223,6 @@ fn a_restart_refuses_no_client() {
     assert!(pushed > 100, "{pushed}");
 }
 
-/// Lost otherwise: the counts of the other servers; or a line that no scraper understands.
-#[test]
-fn every_server_tells_its_metrics() {
-    let folder = tempfile::tempdir().unwrap();
-    std::fs::create_dir(folder.path().join("www")).unwrap();
-    let common = ["--metrics", "127.0.0.1:0"];
-    for (name, args, lines, counts) in [
-        ("chat", &["--port", "0"][..], 3, "chat_users 0"),
-        ("accio", &["0"], 2, "accio_files_total{result=\"error\"} 0"),
-        ("pubsub", &["--listen", "127.0.0.1:0"], 2, "pubsub_published_total 0"),
-        ("web", &["--listen", "127.0.0.1:0"], 2, "web_responses_total{status=\"2xx\"} 0"),
-    ] {
-        let program = test_support::build("--bin", name);
-        let mut command = test_support::command(program, &[args, &common].concat());
-        command.current_dir(folder.path());
-        let server = match name {
-            "accio" => Server::spawn_on_stderr(command, lines),
-            _ => Server::spawn(command, lines),
-        };
-        let reply = get(server.address_behind("metrics on "), "/metrics");
-        let text = reply.text();
-        assert_eq!(reply.header("Content-Type"), Some("text/plain; version=0.0.4; charset=utf-8"));
-        assert!(text.lines().any(|line| line == counts), "{name}: {text}");
-        assert!(
-            text.contains(&format!("# TYPE {name}_connections_total counter\n{name}_connections_total 1\n")),
-            "{text}"
-        );
-        let evil = ask_with(server.address_behind("metrics on "), "GET /metrics", "Host: evil.example\r\n", b"");
-        assert_eq!(answer(evil, "GET").status, 403);
-    }
-}
-
 // ---- the commands of a client ---------------------------------------------------------------------
 
 fn client(args: &[&str]) -> std::process::Output {

@@ -11,12 +11,14 @@ const COSTS_A_CONNECTION: [Fault; 3] = [Fault::LostAccept, Fault::NoDescriptors,
 fn all_is_as_it_should_be() {
     for server in SERVERS {
         let mut sum = Report::default();
-        for seed in 0..300 {
+        // Those whose worlds take long without optimisation have fewer here.
+        let worlds = if ["chat", "http"].contains(&server.name) { 100 } else { 300 };
+        for seed in 0..worlds {
             let mut report = Report::default();
             simulate::run(server, seed, &mut report, false).unwrap_or_else(|failure| panic!("{failure}"));
             sum.add(&report);
         }
-        assert!(sum.worlds == 300 && sum.connections > 1000);
+        assert!(sum.worlds == worlds && sum.connections > 1000, "{}: {sum:?}", server.name);
         assert!(sum.ended > 100 && sum.aborted > 100, "{}: {sum:?}", server.name);
         // The proxy's pairs are known by the order of their accepts, so none is lost there.
         let left_out = |fault| server.name == "proxy" && COSTS_A_CONNECTION.contains(&fault);

@@ -105,6 +105,23 @@ pub fn curl(args: &[&str], url: &str) -> Option<Output> {
     curl.arg(url).stdin(Stdio::null()).output().ok()
 }
 
+/// Checks the metrics of `server`, which was started with `--metrics 127.0.0.1:0`: that a scraper can read them, that
+/// they hold `line` besides the counts of the loop, and that a page of another site cannot read them.
+pub fn check_metrics(server: &Server, name: &str, line: &str) {
+    let ask = |host: &str| {
+        let mut client = Client::new(TcpStream::connect(server.address_behind("metrics on ")).expect("it listens"));
+        client.send(format!("GET /metrics HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n").as_bytes());
+        crate::replies::one(&client.answer(), "GET")
+    };
+    let reply = ask("localhost");
+    assert_eq!(reply.header("Content-Type"), Some("text/plain; version=0.0.4; charset=utf-8"));
+    let text = reply.text();
+    assert!(text.lines().any(|other| other == line), "{line}: {text}");
+    let of_the_loop = format!("# TYPE {name}_connections_total counter\n{name}_connections_total 1\n");
+    assert!(text.contains(&of_the_loop), "{text}");
+    assert_eq!(ask("evil.example").status, 403);
+}
+
 /// Runs a server that is expected to exit by itself.
 pub fn run(mut command: Command) -> Output {
     let child = {

@@ -235,3 +235,11 @@ fn clients_that_sent_in_time_are_not_silent_after_a_suspension() {
         assert_eq!(server.line(), "1");
     }
 }
+
+/// Lost otherwise: the operator's view of it.
+#[test]
+fn it_tells_its_metrics() {
+    let args = ["0", "--metrics", "127.0.0.1:0"];
+    let server = Server::spawn_on_stderr(command(env!("CARGO_BIN_EXE_accio"), &args), 2);
+    test_support::check_metrics(&server, "accio", "accio_files_total{result=\"error\"} 0");
+}

@@ -337,3 +337,11 @@ fn it_listens_on_ipv6_and_on_unix_sockets() {
     stream.read_exact(&mut hello).unwrap();
     assert_eq!(&hello, b"HELLO ann\n");
 }
+
+/// Lost otherwise: the operator's view of it.
+#[test]
+fn it_tells_its_metrics() {
+    let args = ["--port", "0", "--metrics", "127.0.0.1:0"];
+    let server = Server::spawn(command(env!("CARGO_BIN_EXE_chat"), &args), 3);
+    test_support::check_metrics(&server, "chat", "chat_users 0");
+}

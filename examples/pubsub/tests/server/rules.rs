@@ -242,3 +242,11 @@ fn the_command_line_is_checked() {
     let taken = test_support::run(command(env!("CARGO_BIN_EXE_pubsub"), &["--listen", &server.address().to_string()]));
     assert_eq!(taken.status.code(), Some(1));
 }
+
+/// Lost otherwise: the operator's view of it.
+#[test]
+fn it_tells_its_metrics() {
+    let args = ["--listen", "127.0.0.1:0", "--metrics", "127.0.0.1:0"];
+    let server = Server::spawn(command(env!("CARGO_BIN_EXE_pubsub"), &args), 2);
+    test_support::check_metrics(&server, "pubsub", "pubsub_published_total 0");
+}

@@ -315,3 +315,11 @@ fn with_d_refusals_are_logged_too() {
         });
     }
 }
+
+/// Lost otherwise: the operator's view of it.
+#[test]
+fn it_tells_its_metrics() {
+    let folder = layout("host default www\n", &[]);
+    let server = Server::spawn(in_folder(&folder, &["--metrics", "127.0.0.1:0"]), 2);
+    test_support::check_metrics(&server, "web", "web_responses_total{status=\"2xx\"} 0");
+}
