@@ -217,6 +217,7 @@ impl Connections {
     }
 
     /// Adds to a connection's output with `push`, if there is room for the `cost` bytes that it takes.
+    #[inline(always)]
     pub(crate) fn send(&mut self, id: ConnId, cost: usize, push: impl FnOnce(&mut Output)) -> Result<(), SendError> {
         let connection = self.arena.get_mut(id.0).filter(|connection| connection.can_be_sent_to());
         let connection = connection.ok_or(SendError::Gone)?;
@@ -248,7 +249,7 @@ impl Connections {
     }
 
     /// Removes a connection. Returns how many bytes that were sent to it never left.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn remove(&mut self, key: usize) -> u64 {
         self.deadlines.set(key, None);
         let Some(connection) = self.arena.remove_at(key) else { return 0 };
@@ -315,6 +316,7 @@ impl Connections {
     }
 
     /// Returns the next step for a connection in its turn, if there is one and budget for it.
+    #[inline(always)]
     pub(crate) fn next_step(&mut self, key: usize) -> Option<Step> {
         let connection = self.arena.at_mut(key)?;
         connection.has_budget(self.turn, self.limits.turn).then(|| connection.next_step(&self.limits))?

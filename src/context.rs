@@ -47,6 +47,7 @@ impl<'a> Context<'a> {
     /// [`Full`](SendError::Full) if they are more than the [`send_capacity`](Self::send_capacity),
     /// [`TooLarge`](SendError::TooLarge) if they are more than it can ever be,
     /// [`Gone`](SendError::Gone) if the connection cannot be sent to any more.
+    #[inline(always)]
     pub fn send(&mut self, id: ConnId, bytes: &[u8]) -> Result<(), SendError> {
         self.connections.send(id, bytes.len(), |output| output.push_bytes(bytes))
     }

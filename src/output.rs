@@ -102,6 +102,7 @@ impl Output {
     }
 
     /// Writes once. `ends` tells that the stream ends behind all of it.
+    #[inline(always)]
     pub(crate) fn write_to<N: Net>(&mut self, net: &mut N, stream: &mut N::Stream, ends: bool) -> io::Result<Written> {
         let front = self.inserts.front();
         let more = match front {

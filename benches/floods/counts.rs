@@ -13,7 +13,9 @@ use test_support::machine::{self, Calls, Placement, Strace};
 /// turn, as `valgrind` counted them when this was last changed on purpose (Rust 1.95, x86-64): 105 more
 /// since the shutdown goes before the close, and what the kernel may still hold is accounted for; 65 more
 /// since connections go out, end one half alone, and are read while paused.
-const INSTRUCTIONS: f64 = 1640.0;
+/// 85 of the last 140 are there since a second event loop, for the operator, is in the same binary: what
+/// both loops share is inlined only where it says so.
+const INSTRUCTIONS: f64 = 1780.0;
 /// How far the count may be off: what a new compiler may cost, and no more.
 const MARGIN: f64 = 0.05;
 

@@ -235,6 +235,7 @@ impl StackService {
     }
 
     /// Ends a client. `delivered` tells whether it has what was sent to it.
+    #[inline(always)]
     fn end(&mut self, cx: &mut Context<'_>, key: usize, delivered: bool) {
         match self.clients.remove(key).state {
             State::Reading => self.reading -= 1,
@@ -375,6 +376,7 @@ impl Service for StackService {
     }
 
     /// Takes a request when it is complete. Bytes behind it are ignored, the end is not.
+    #[inline]
     fn on_data(&mut self, cx: &mut Context<'_>, id: ConnId, key: &mut usize, input: &[u8]) -> usize {
         let client = &mut self.clients[*key];
         let len = match wire::parse(input) {
@@ -413,6 +415,7 @@ impl Service for StackService {
         EofAction::Abort
     }
 
+    #[inline(always)]
     fn on_close(&mut self, cx: &mut Context<'_>, _id: ConnId, key: usize, closed: Closed) {
         self.end(cx, key, closed.unsent == 0);
     }
