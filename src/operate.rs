@@ -14,7 +14,6 @@
 //! take goes back on top, which is why the connection ends with it.
 
 mod face;
-mod json;
 mod metrics;
 mod observed;
 mod service;

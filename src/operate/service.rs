@@ -1,7 +1,6 @@
 //! Both halves as one service of one loop.
 
 use super::face::{Ask, Face, News};
-use super::json::{Object, list};
 use super::metrics::{self, Text};
 use crate::context::Context;
 use crate::http::{Clock, Conn, ExchangeId, Guard, Http, Status};
@@ -9,6 +8,7 @@ use crate::id::{ConnId, ListenerId};
 use crate::net::Peer;
 use crate::service::{Closed, EofAction, Service};
 use crate::stack::{Answer, Guest, StackService};
+use serde_json::{Value, json};
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
 use std::time::{Duration, Instant};
@@ -113,11 +113,11 @@ impl Operated {
                 self.wait(cx, id, guest, timeout);
             }
             Ask::Stack => {
-                let text = self.summary(cx);
+                let text = self.summary(cx).to_string();
                 self.reply(cx, id, "application/json", &text);
             }
             Ask::Clients => {
-                let text = self.clients(cx);
+                let text = self.clients(cx).to_string();
                 self.reply(cx, id, "application/json", &text);
             }
             Ask::Metrics => {
@@ -223,14 +223,14 @@ impl Operated {
         }
         let counts = self.stack.counts();
         let stats = cx.stats();
-        let now = Object::new()
-            .value("stack", self.summary(cx))
-            .value("clients", self.clients(cx))
-            .value("pushes", counts.pushes)
-            .value("pops", counts.pops)
-            .value("rejected", stats.rejected)
-            .value("evicted", stats.evicted)
-            .end();
+        let now = json!({
+            "stack": self.summary(cx),
+            "clients": self.clients(cx),
+            "pushes": counts.pushes,
+            "pops": counts.pops,
+            "rejected": stats.rejected,
+            "evicted": stats.evicted,
+        });
         let event = format!("data: {now}\n\n");
         self.http.call(cx, |_, http| http.set_timer(http.now().checked_add(TICK)));
         for id in self.watchers.clone() {
@@ -239,38 +239,34 @@ impl Operated {
         }
     }
 
-    fn summary(&self, cx: &Context<'_>) -> String {
-        let ((pushes, pops), stats, now) = (self.stack.parked(), cx.stats(), cx.now());
+    fn summary(&self, cx: &Context<'_>) -> Value {
+        let ((pushes, pops), now) = (self.stack.parked(), cx.now());
         let clients = self.stack.clients().filter(|client| client.id.is_some());
         let (count, oldest) = clients.fold((0, now), |(count, oldest), client| (count + 1, oldest.min(client.since)));
-        let parked = Object::new().value("pushes", pushes).value("pops", pops).end();
-        let clients = Object::new()
-            .value("now", count)
-            .value("most", self.limits.stack)
-            .value("oldest_seconds", format!("{:.3}", (now - oldest).as_secs_f64()))
-            .value("lingering", stats.lingering)
-            .end();
-        let face = Object::new().value("most", self.limits.face).end();
-        Object::new()
-            .text("version", env!("CARGO_PKG_VERSION"))
-            .value("uptime_seconds", (now - self.start).as_secs())
-            .value("depth", self.stack.items())
-            .value("capacity", self.stack.capacity())
-            .value("parked", parked)
-            .value("clients", clients)
-            .value("http", face)
-            .end()
+        json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "uptime_seconds": (now - self.start).as_secs(),
+            "depth": self.stack.items(),
+            "capacity": self.stack.capacity(),
+            "parked": { "pushes": pushes, "pops": pops },
+            "clients": {
+                "now": count,
+                "most": self.limits.stack,
+                "oldest_seconds": rounded(now - oldest),
+                "lingering": cx.stats().lingering,
+            },
+            "http": { "most": self.limits.face },
+        })
     }
 
-    fn clients(&self, cx: &Context<'_>) -> String {
-        let now = cx.now();
-        list(self.stack.clients().filter_map(|client| {
+    fn clients(&self, cx: &Context<'_>) -> Value {
+        let about = self.stack.clients().filter_map(|client| {
             let id = client.id?;
             let peer = cx.peer(id).map_or_else(|| "gone".to_owned(), |peer: Peer| peer.to_string());
-            let age = format!("{:.3}", (now - client.since).as_secs_f64());
-            let about = Object::new().value("id", id.number()).text("peer", &peer).text("state", client.state);
-            Some(about.value("age_seconds", age).end())
-        }))
+            let age = rounded(cx.now() - client.since);
+            Some(json!({ "id": id.number(), "peer": peer, "state": client.state, "age_seconds": age }))
+        });
+        about.collect()
     }
 
     /// Calls the half that a connection belongs to, and carries out what follows from it.
@@ -354,7 +350,10 @@ impl Service for Operated {
     }
 
     fn make_way(&mut self, listener: ListenerId) -> Option<ConnId> {
-        if listener == self.face { self.http.make_way(listener) } else { None }
+        match listener == self.face {
+            true => self.http.make_way(listener),
+            false => self.stack.make_way(listener),
+        }
     }
 
     fn on_timer(&mut self, cx: &mut Context<'_>) {
@@ -367,4 +366,9 @@ impl Service for Operated {
         self.http.on_shutdown(cx);
         self.settle(cx);
     }
+}
+
+/// Returns seconds, to the millisecond.
+fn rounded(time: Duration) -> f64 {
+    (time.as_secs_f64() * 1000.0).round() / 1000.0
 }
