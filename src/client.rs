@@ -2,11 +2,14 @@
 
 use crate::net::Address;
 use crate::stack::wire::{self, Item, Parsed, Request};
+use socket2::Socket;
 use std::error::Error;
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+#[cfg(unix)]
+use std::os::fd::OwnedFd;
 #[cfg(unix)]
 use std::os::unix::net::UnixStream;
 use std::thread;
@@ -131,9 +134,9 @@ impl Client {
 
     fn request(&self, request: &[u8]) -> Result<Vec<u8>, ClientError> {
         let end = self.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-        let mut pause = FIRST_PAUSE;
-        for tried in 0.. {
-            let result = self.connect().map_err(ClientError::Unreachable).and_then(|stream| stream.ask(request, end));
+        let (mut tried, mut pause) = (0, FIRST_PAUSE);
+        loop {
+            let result = self.connect().map_err(ClientError::Unreachable).and_then(|server| ask(server, request, end));
             let again = match &result {
                 Ok(answer) => answer == wire::BUSY,
                 Err(error) => matches!(error, ClientError::Unreachable(_)),
@@ -144,88 +147,47 @@ impl Client {
             }
             thread::sleep(jittered);
             pause = LONGEST_PAUSE.min(2 * pause);
+            tried += 1;
         }
-        Err(ClientError::Closed) // it has been tried without end
     }
 
-    fn connect(&self) -> io::Result<Stream> {
+    fn connect(&self) -> io::Result<Socket> {
         match &self.server {
-            Address::Tcp(server) => TcpStream::connect(server).map(Stream::Tcp),
+            Address::Tcp(server) => TcpStream::connect(server).map(Socket::from),
             #[cfg(unix)]
-            Address::Unix(path) => UnixStream::connect(path).map(Stream::Unix),
+            Address::Unix(path) => UnixStream::connect(path).map(|stream| OwnedFd::from(stream).into()),
             #[cfg(not(unix))]
             Address::Unix(_) => Err(ErrorKind::Unsupported.into()),
         }
     }
 }
 
-/// A connection to the server.
-enum Stream {
-    Tcp(TcpStream),
-    #[cfg(unix)]
-    Unix(UnixStream),
-}
-
-impl Stream {
-    /// Sends a request, and returns all that is answered by `end`.
-    fn ask(mut self, request: &[u8], end: Option<Instant>) -> Result<Vec<u8>, ClientError> {
-        // A server that is full may have answered and closed before it has read the request.
-        match self.write_all(request) {
-            Err(error) if !matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) => {
-                return Err(error.into());
-            }
-            _ => {}
+/// Sends a request, and returns all that is answered by `end`.
+fn ask(mut server: Socket, request: &[u8], end: Option<Instant>) -> Result<Vec<u8>, ClientError> {
+    // A server that is full may have answered and closed before it has read the request.
+    match server.write_all(request) {
+        Err(error) if !matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) => {
+            return Err(error.into());
         }
-        let mut answer = Vec::new();
-        // One byte more than the longest answer shows that this is not one.
-        while answer.len() < 2 + wire::MAX_ITEM {
-            let left = end.map(|end| end.saturating_duration_since(Instant::now()));
-            if left.is_some_and(|left| left.is_zero()) {
-                return Err(io::Error::from(ErrorKind::TimedOut).into());
-            }
-            self.set_read_timeout(left)?;
-            let mut part = [0; 2 + wire::MAX_ITEM];
-            match self.read(&mut part) {
-                Ok(0) => break,
-                Ok(n) => answer.extend_from_slice(&part[..n]),
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Ok(answer)
+        _ => {}
     }
-
-    fn set_read_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
-        match self {
-            Stream::Tcp(stream) => stream.set_read_timeout(timeout),
-            #[cfg(unix)]
-            Stream::Unix(stream) => stream.set_read_timeout(timeout),
+    let mut answer = Vec::new();
+    // One byte more than the longest answer shows that this is not one.
+    while answer.len() < 2 + wire::MAX_ITEM {
+        let left = end.map(|end| end.saturating_duration_since(Instant::now()));
+        if left.is_some_and(|left| left.is_zero()) {
+            return Err(io::Error::from(ErrorKind::TimedOut).into());
+        }
+        server.set_read_timeout(left)?;
+        let mut part = [0; 2 + wire::MAX_ITEM];
+        match server.read(&mut part) {
+            Ok(0) => break,
+            Ok(n) => answer.extend_from_slice(&part[..n]),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error.into()),
         }
     }
-}
-
-impl Read for Stream {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Stream::Tcp(stream) => stream.read(buffer),
-            #[cfg(unix)]
-            Stream::Unix(stream) => stream.read(buffer),
-        }
-    }
-}
-
-impl Write for Stream {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match self {
-            Stream::Tcp(stream) => stream.write(bytes),
-            #[cfg(unix)]
-            Stream::Unix(stream) => stream.write(bytes),
-        }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
+    Ok(answer)
 }
 
 fn error_of(answer: Vec<u8>) -> ClientError {
