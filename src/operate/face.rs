@@ -20,6 +20,8 @@ pub(super) enum Ask {
     /// Close the connection with this number.
     Disconnect(u64),
     Metrics,
+    /// Whether the server answers.
+    Health,
     /// The live page, and the events that it lives by.
     Page,
     Events,
@@ -92,6 +94,7 @@ impl Face {
             "/pop" => Ok(Ask::Pop(timeout(request)?)),
             "/clients" => Ok(Ask::Clients),
             "/metrics" => Ok(Ask::Metrics),
+            "/healthz" => Ok(Ask::Health),
             "/events" => Ok(Ask::Events),
             "/" => Ok(Ask::Page),
             _ => Ok(Ask::Stack),
@@ -120,9 +123,6 @@ impl Handler for Face {
 
     fn on_request(&mut self, http: &mut Responder<'_>, id: ExchangeId, request: &Request<'_>) {
         match self.parse(request) {
-            Ok(Ask::Stack) if request.path() == "/healthz" => {
-                http.respond(id, Status::OK).header("Content-Type", "text/plain").body(b"ok\n");
-            }
             Ok(ask) => self.news.push_back(News::Asked(id, ask)),
             Err((status, why, methods)) => {
                 let reply = http.respond(id, status).header("Content-Type", "text/plain; charset=utf-8");

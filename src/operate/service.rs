@@ -3,7 +3,7 @@
 use super::face::{Ask, Face, News};
 use super::metrics::{self, Text};
 use crate::context::Context;
-use crate::http::{Clock, Conn, ExchangeId, Guard, Http, Status};
+use crate::http::{Clock, Conn, ExchangeId, Guard, Http, Responder, Status};
 use crate::id::{ConnId, ListenerId};
 use crate::net::Peer;
 use crate::service::{Closed, EofAction, Service};
@@ -126,6 +126,9 @@ impl Operated {
                 metrics::of_stack(&mut text, &self.stack);
                 self.reply(cx, id, Text::MEDIA, text.as_str());
             }
+            Ask::Health => self.http.call(cx, |_, http| {
+                http.respond(id, Status::OK).header("Content-Type", "text/plain").body(b"ok\n");
+            }),
             Ask::Disconnect(number) => {
                 let mut clients = self.stack.clients().filter_map(|client| client.id);
                 let found = clients.find(|client| client.number() == number);
@@ -175,7 +178,7 @@ impl Operated {
         let pushes = self.stack.is_pushing(guest);
         self.stack.cancel(cx, guest);
         self.http.call(cx, |_, http| match pushes {
-            true => http.respond(id, Status::SERVICE_UNAVAILABLE).header("Retry-After", "1").error_page(),
+            true => unavailable(http, id),
             false => http.respond(id, Status::NO_CONTENT).empty(),
         });
     }
@@ -192,10 +195,7 @@ impl Operated {
         let conn = http.call(cx, |_, http| http.connection(id));
         match answer {
             Answer::Stored => http.call(cx, |_, http| http.respond(id, Status::NO_CONTENT).empty()),
-            Answer::Stopping => http.call(cx, |_, http| {
-                let reply = http.respond(id, Status::SERVICE_UNAVAILABLE).header("Retry-After", "1");
-                reply.error_page();
-            }),
+            Answer::Stopping => http.call(cx, |_, http| unavailable(http, id)),
             // The end of the connection tells whether the kernel took it.
             Answer::Popped(item) => http.call(cx, |_, http| {
                 let reply = http.respond(id, Status::OK).header("Content-Type", "application/octet-stream");
@@ -366,6 +366,11 @@ impl Service for Operated {
         self.http.on_shutdown(cx);
         self.settle(cx);
     }
+}
+
+/// Answers that the request may be sent again.
+fn unavailable(http: &mut Responder<'_>, id: ExchangeId) {
+    http.respond(id, Status::SERVICE_UNAVAILABLE).header("Retry-After", "1").error_page();
 }
 
 /// Returns seconds, to the millisecond.
