@@ -3,7 +3,7 @@
 use clap::{Args, Parser, Subcommand};
 use pollstack::http::Host;
 use pollstack::net::Address;
-use pollstack::server::{AddressList, duration, positive};
+use pollstack::server::{AddressList, duration, patience, positive};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -101,19 +101,28 @@ pub(crate) enum Command {
     },
     /// Print what the server has and does, as its --http tells it
     Stat {
-        /// Where the server's --http is
-        #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8081")]
-        connect: SocketAddr,
+        #[command(flatten)]
+        face: FaceOptions,
     },
     /// Print the same, every second: on a terminal in one place, elsewhere a line each
     Top {
-        /// Where the server's --http is
-        #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8081")]
-        connect: SocketAddr,
+        #[command(flatten)]
+        face: FaceOptions,
         /// Stop after so many times
         #[arg(long, value_name = "N")]
         count: Option<u64>,
     },
+}
+
+/// How a client reaches the HTTP of a server, and how long it waits.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct FaceOptions {
+    /// Where the server's --http is
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8081")]
+    pub(crate) connect: SocketAddr,
+    /// How long to wait for an answer
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = patience)]
+    pub(crate) timeout: Duration,
 }
 
 /// How a client reaches the server, and how long it tries.
@@ -157,6 +166,14 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Options::command().debug_assert();
+    }
+
+    /// Lost otherwise: the limits that the protocol's document promises.
+    #[test]
+    fn the_defaults_are_those_of_the_protocol() {
+        let options = Options::parse_from(["pollstack"]);
+        assert_eq!((options.capacity, options.max_clients), (100, 100));
+        assert_eq!(options.evict_after, Duration::from_secs(10));
     }
 
     /// Lost otherwise: a man page that describes this server. `UPDATE_MAN=1` rewrites it.

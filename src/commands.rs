@@ -1,12 +1,12 @@
 //! The commands of a client: push, pop, stat and top.
 
-use crate::cli::{ClientOptions, Command};
+use crate::cli::{ClientOptions, Command, FaceOptions};
 use pollstack::client::{Client, ClientError};
 use serde_json::Value;
 use std::error::Error;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, IsTerminal, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::TcpStream;
 use std::process::ExitCode;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -14,9 +14,6 @@ use std::time::{Duration, Instant};
 const BUSY: u8 = 3;
 const TIMEOUT: u8 = 4;
 const CLOSED: u8 = 5;
-
-/// How long the face of a server may take to answer.
-const PATIENT: Duration = Duration::from_secs(10);
 
 /// How often a long run says how far it has come.
 const PROGRESS: Duration = Duration::from_secs(1);
@@ -26,8 +23,8 @@ pub(crate) fn run(command: &Command) -> ExitCode {
     let result = match command {
         Command::Push { text, file, client } => push(text.as_deref(), file.as_deref(), &new_client(client)),
         Command::Pop { count, client } => pop(*count, &new_client(client)),
-        Command::Stat { connect } => stat(*connect),
-        Command::Top { connect, count } => top(*connect, *count),
+        Command::Stat { face } => stat(face),
+        Command::Top { face, count } => top(face, *count),
     };
     let Err(error) = result else { return ExitCode::SUCCESS };
     if is_broken_pipe(&*error) {
@@ -110,8 +107,8 @@ impl Drop for Progress {
     }
 }
 
-fn stat(address: SocketAddr) -> Result<(), Box<dyn Error>> {
-    let text = lines(&get(address, "/stack")?);
+fn stat(face: &FaceOptions) -> Result<(), Box<dyn Error>> {
+    let text = lines(&get(face, "/stack")?);
     Ok(io::stdout().write_all(text.as_bytes())?)
 }
 
@@ -134,16 +131,16 @@ fn lines(about: &Value) -> String {
     )
 }
 
-fn top(address: SocketAddr, count: Option<u64>) -> Result<(), Box<dyn Error>> {
+fn top(face: &FaceOptions, count: Option<u64>) -> Result<(), Box<dyn Error>> {
     let is_terminal = io::stdout().is_terminal();
     let mut shown = 0;
     while count.is_none_or(|count| shown < count) {
         if shown > 0 {
             thread::sleep(Duration::from_secs(1));
         }
-        let about = get(address, "/stack")?;
+        let about = get(face, "/stack")?;
         let text = match is_terminal {
-            true => format!("\x1b[H\x1b[2J{}\n{}", lines(&about), clients(&get(address, "/clients")?)),
+            true => format!("\x1b[H\x1b[2J{}\n{}", lines(&about), clients(&get(face, "/clients")?)),
             false => format!("{about}\n"),
         };
         io::stdout().write_all(text.as_bytes())?;
@@ -166,10 +163,11 @@ fn clients(all: &Value) -> String {
 }
 
 /// Asks the face of a server.
-fn get(address: SocketAddr, path: &str) -> Result<Value, Box<dyn Error>> {
+fn get(face: &FaceOptions, path: &str) -> Result<Value, Box<dyn Error>> {
+    let address = face.connect;
     let unreachable = |error| format!("{address} cannot be reached: {error}; is the server started with --http?");
     let mut stream = TcpStream::connect(address).map_err(unreachable)?;
-    stream.set_read_timeout(Some(PATIENT))?;
+    stream.set_read_timeout(Some(face.timeout))?;
     write!(stream, "GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n")?;
     let mut reply = String::new();
     stream.read_to_string(&mut reply)?;

@@ -273,7 +273,7 @@ fn commands_tell_what_the_server_does() {
     let (status, text) = told(&client(&["top", "--count", "1", "--connect", &face]));
     let about: serde_json::Value = serde_json::from_str(&text).unwrap();
     assert_eq!((status, &about["depth"]), (Some(0), &1.into()));
-    let without = client(&["stat", "--connect", &server.address().to_string()]);
+    let without = client(&["stat", "--timeout", "200ms", "--connect", &server.address().to_string()]);
     assert_eq!(without.status.code(), Some(1), "that is the other protocol");
 }
 

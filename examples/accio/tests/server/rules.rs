@@ -143,17 +143,17 @@ fn with_parallel_so_many_are_served_at_a_time() {
 }
 
 /// Lost otherwise: a server that never comes to its next client, or never leaves a slow one alone.
-/// The real ten seconds; `exact` has the nanoseconds.
+/// `exact` has the nanoseconds.
 #[test]
-fn ten_seconds_of_silence_are_an_error_and_a_byte_every_four_is_not() {
-    let server = start(&["--parallel", "2"]);
+fn silence_is_an_error_and_a_slow_client_is_not() {
+    let server = start(&["--parallel", "2", "--timeout", "2s"]);
     let (_silent, mut slow) = (confirmed(&server), confirmed(&server));
     let start = Instant::now();
     let lines = std::thread::scope(|scope| {
         scope.spawn(|| {
             for _ in 0..4 {
                 slow.send(b".");
-                std::thread::sleep(Duration::from_secs(4)); // the silence under test
+                std::thread::sleep(Duration::from_millis(800)); // the silence under test
             }
             slow.fin();
         });
@@ -162,8 +162,8 @@ fn ten_seconds_of_silence_are_an_error_and_a_byte_every_four_is_not() {
     });
     let [(error, silence), (count, time)] = lines;
     assert_eq!((error.as_str(), count.as_str()), ("ERROR", "4"));
-    assert!((9..15).contains(&silence.as_secs()), "an error after {silence:?}");
-    assert!(time.as_secs() >= 12, "{time:?}");
+    assert!(silence >= Duration::from_secs(2), "an error after {silence:?}");
+    assert!(time >= Duration::from_secs(3), "{time:?}");
 }
 
 /// Lost otherwise: scripts that look for the word at the start of the line.

@@ -204,7 +204,7 @@ fn who_is_silent_is_harvested() {
 /// Lost otherwise: long downloads, and slow clients, to a short timeout.
 #[test]
 fn who_is_being_served_is_not_idle() {
-    let site = with_large("host default www\nparameter timeout 5\n", 1 << 30);
+    let site = with_large("host default www\nparameter timeout 2\n", 1 << 30);
     let mut slow = narrow(&site.server);
     slow.send(b"GET /large.bin HTTP/1.1\r\nHost: a\r\n\r\n");
     let mut trickle = site.server.connect();
@@ -212,7 +212,7 @@ fn who_is_being_served_is_not_idle() {
     let mut parts = request.chunks(8);
     let start = Instant::now();
     let mut buffer = vec![0; 1 << 18];
-    while start.elapsed() < Duration::from_secs(7) {
+    while start.elapsed() < Duration::from_secs(3) {
         slow.read_exact(&mut buffer).expect("it goes on");
         if let Some(part) = parts.next() {
             trickle.send(part);
@@ -240,7 +240,7 @@ fn a_stop_lets_downloads_come_to_their_end() {
     assert_eq!(site.server.wait().code(), Some(0));
 }
 
-/// Reads to the end, at most 600 KB a second, and calls `between` before every piece.
+/// Reads to the end, at most 1500 KB a second, and calls `between` before every piece.
 fn read_slowly(client: &mut Client, len: usize, mut between: impl FnMut(&Client)) -> Vec<u8> {
     let (mut text, mut buffer) = (Vec::new(), vec![0; 30_000]);
     while text.len() < len {
@@ -251,7 +251,7 @@ fn read_slowly(client: &mut Client, len: usize, mut between: impl FnMut(&Client)
             Ok(n) => text.extend(&buffer[..n]),
             Err(error) => panic!("{error}, behind {} bytes", text.len()),
         }
-        std::thread::sleep(Duration::from_millis(50)); // that is how slow it is
+        std::thread::sleep(Duration::from_millis(20)); // that is how slow it is
     }
     text
 }
