@@ -106,7 +106,7 @@ pub(crate) enum Seat {
     Admitted(Place),
     /// Among those that linger.
     Lingering(Place),
-    /// Nowhere: it is being turned away.
+    /// Nowhere: it is being rejected, or is still to be made.
     None,
 }
 

@@ -1,7 +1,7 @@
 //! New connections: accepted, admitted or rejected; and the lack of descriptors and memory.
 
 use super::{ConnectionIo, EventLoop, PendingConnection, SocketPlace};
-use crate::connection::Seat;
+use crate::connection::{Connection, Seat};
 use crate::context::Context;
 use crate::id::ConnId;
 use crate::limits::{EXHAUSTED_RETRY, LOST_IN_A_ROW};
@@ -61,7 +61,9 @@ impl<S: Service, N: Net> EventLoop<S, N> {
     /// Asks the service for a connection of a full listener that gives way. Returns whether one has.
     fn ask_to_make_way(&mut self, listener: usize) -> bool {
         let Some(id) = self.service.make_way(self.listeners[listener].id) else { return false };
-        let gives_way = self.connections.get(id).is_some_and(|at| at.listener == listener);
+        // A connection that is still to be made has no place yet that it could give up.
+        let has_place = |at: &Connection| matches!(at.seat, Seat::Admitted(_)) && at.listener == listener;
+        let gives_way = self.connections.get(id).is_some_and(has_place);
         if gives_way {
             self.evict(id.key());
         }

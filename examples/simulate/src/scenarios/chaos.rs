@@ -219,10 +219,11 @@ impl Anything {
 impl Service for Anything {
     type Conn = Number;
 
-    /// Names any connection, of any listener, or one that has gone.
+    /// Names any connection, of any listener, or one that has gone, or is still to be made.
     fn make_way(&mut self, listener: ListenerId) -> Option<ConnId> {
         let named = !self.calm && !self.known.is_empty() && self.random.bool();
-        let id = named.then(|| self.known[self.random.usize(..self.known.len())]);
+        let still_to_be_made = self.called.last().map(|(id, _)| *id).filter(|_| self.random.bool());
+        let id = named.then(|| still_to_be_made.unwrap_or_else(|| self.known[self.random.usize(..self.known.len())]));
         self.way = id.map(|id| (listener, id));
         id
     }
