@@ -144,8 +144,8 @@ Exit status of push and pop:
   0 done, 1 failed, 2 wrong usage, 3 busy, 4 no answer in time, 5 closed without an answer
 
 Signals:
-  SIGTERM, SIGINT, SIGHUP  stop accepting, serve connected clients, exit with status 0; again: exit
-                           at once. SIGHUP is ignored if it was at the start (nohup)
+  SIGTERM, SIGINT, SIGHUP  admit those who wait, serve all, exit with status 0; again: exit at once.
+                           SIGHUP is ignored if it was at the start (nohup)
 
 Environment:
   RUST_LOG         what is logged to standard error: error, warn (the default), info, debug

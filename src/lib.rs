@@ -42,18 +42,18 @@
 //! | --- | --- |
 //! | `service`, `context`, `id` | [`Service`], [`Context`], [`ConnId`]: the interface that a protocol implements, and the effects that it may ask for |
 //! | `listener` | [`ListenerConfig`], [`Overload`]: how many connections are admitted, and what happens to the one too many |
-//! | `event_loop` | [`EventLoop`]: the one loop, in three parts: serve, accept, shut down |
+//! | `event_loop` | [`EventLoop`]: the one loop: its turn, and a file each for accept, serve, connect, listen, shut down |
 //! | `run` | the loop on a poll of its own ([`run`](EventLoop::run)) or [embedded](EventLoop::embedded) in yours |
 //! | [`net`] | [`Net`](net::Net): the operating system as the loop sees it, and [`Mio`](net::Mio), the real one |
-//! | [`limits`] | every bound, with its default and the reason for it |
+//! | [`limits`] | the bounds of a loop, each with its default and the reason for it |
 //! | [`arena`], [`queue`] | a slab with names that are good for one value; a FIFO that can lose an element from its middle |
 //! | [`stack`], [`client`] | a bounded blocking LIFO stack: its protocol, its waiting lines, its service; and a blocking client |
 #![cfg_attr(feature = "http", doc = "| [`http`] | HTTP/1.1 for services: requests, responses, bodies |")]
 #![cfg_attr(feature = "sim", doc = "| [`sim`] | a simulated network, to test services with |")]
-#![cfg_attr(all(unix, feature = "signals"), doc = "| [`signals`] | running a loop until SIGTERM or SIGINT |")]
+#![cfg_attr(all(unix, feature = "signals"), doc = "| [`signals`] | running a loop until a signal |")]
 #![cfg_attr(feature = "tls", doc = "| [`tls`] | TLS around any network |")]
 #![cfg_attr(feature = "descriptors", doc = "| [`descriptors`] | the limit of open descriptors of the process |")]
-#![cfg_attr(all(unix, feature = "server"), doc = "| [`activation`] | sockets that a service manager keeps |")]
+#![cfg_attr(feature = "server", doc = "| [`activation`] | sockets that a service manager keeps |")]
 #![cfg_attr(feature = "operate", doc = "| [`operate`] | the stack with an HTTP face for operators |")]
 #![cfg_attr(feature = "server", doc = "| [`server`] | the common parts of the servers' main functions |")]
 #![cfg_attr(feature = "server", doc = "| [`writer`] | lines for a stream whose reader may be slow, or gone |")]
@@ -64,8 +64,10 @@
 //!   that never left. The [`ConnId`] of a closed connection is [`Gone`](SendError::Gone).
 //! - Effects are recorded and carried out after the callback: no callback runs inside another.
 //! - No listener exceeds its capacity. An eviction happens only for a new client that would
-//!   otherwise be turned away, and takes only the oldest connection, only if it is older than the limit.
-//! - A request that was complete before a client connected is served before that client.
+//!   otherwise be rejected. It takes the oldest connection, only if it is older than the limit, or the
+//!   one that the service names in [`make_way`](Service::make_way).
+//! - A request that was complete before a client connected to the same address is served before that
+//!   client.
 //! - When the loop goes to sleep, nothing that could be done is left. An idle loop never wakes.
 //! - Memory is bounded by [`Limits`] and the listeners' capacities, never by what a peer sends or
 //!   fails to read.
@@ -77,7 +79,7 @@
 //! may get functions with an implementation in a minor version. [`mio`] is re-exported: a new major
 //! version of it is one of this crate.
 
-#[cfg(all(unix, feature = "server"))]
+#[cfg(feature = "server")]
 pub mod activation;
 pub mod arena;
 pub mod client;
@@ -113,6 +115,9 @@ mod timers;
 pub mod tls;
 #[cfg(feature = "server")]
 pub mod writer;
+
+#[cfg(all(feature = "server", not(unix)))]
+compile_error!("the feature `server` needs a Unix system; the loop alone does not: `default-features = false`");
 
 /// The README's example compiles, too.
 #[cfg(doctest)]

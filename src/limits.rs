@@ -1,4 +1,4 @@
-//! Every bound of the loop, with its default and the reason for it.
+//! The bounds of a loop, each with its default and the reason for it.
 
 use std::time::Duration;
 
@@ -44,6 +44,7 @@ pub(crate) const BURST_BYTES: u64 = 10 * 1460;
 /// Bytes that the kernel may hold while a TCP peer has no window for them (`TCP_NOTSENT_LOWAT`, on
 /// Linux). The rest waits in the loop, which knows of it. Without this limit the kernel's send buffer
 /// grows to 4 MiB, out of sight of deadlines, and a reset destroys all of it.
+#[cfg(any(target_os = "linux", target_os = "android"))]
 pub(crate) const UNSENT_BYTES: u32 = 64 * 1024;
 
 /// How many connections in a row may be lost in the backlog before the error counts as lasting.

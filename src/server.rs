@@ -192,7 +192,6 @@ pub fn start_log() {
 
 /// Starts the log as [`start_log`] does, with another default for `RUST_LOG` and what `adjust` sets.
 pub fn start_log_with(level: &str, adjust: impl FnOnce(&mut env_logger::Builder)) {
-    #[cfg(unix)]
     crate::signals::survive_file_size_limit();
     let mut builder = env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(level));
     let colors = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
@@ -234,7 +233,6 @@ fn write(writer: &Writer, lines: impl IntoIterator<Item = String>) {
 /// wait for these lines, and a service manager is told.
 pub fn announce(addresses: &[Address]) {
     print(addresses.iter().map(listening));
-    #[cfg(unix)]
     crate::activation::tell_ready();
 }
 
@@ -249,7 +247,6 @@ pub fn listening(address: &Address) -> String {
 ///
 /// # Errors
 /// The system's, if the signals cannot be taken over or the loop cannot wait.
-#[cfg(unix)]
 pub fn run<S: Service, N: OnMio>(
     server: &mut EventLoop<S, N>,
     listener: ListenerId,
@@ -258,20 +255,6 @@ pub fn run<S: Service, N: OnMio>(
     let signals = crate::signals::StopSignals::new(server, &crate::signals::terminating())?;
     announce(&server.addresses(listener)?);
     signals.run(server, grace)
-}
-
-/// Announces the addresses of `listener` and runs the loop until the process ends.
-///
-/// # Errors
-/// The system's, if the loop cannot wait.
-#[cfg(not(unix))]
-pub fn run<S: Service, N: OnMio>(
-    server: &mut EventLoop<S, N>,
-    listener: ListenerId,
-    _grace: Duration,
-) -> io::Result<()> {
-    announce(&server.addresses(listener)?);
-    server.run()
 }
 
 /// Reads the value of an option that is a time: `10s`, `500ms`, `2m`.

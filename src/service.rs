@@ -114,8 +114,8 @@ pub trait Service {
     /// a channel of yours.
     fn on_wake(&mut self, _cx: &mut Context<'_>) {}
 
-    /// The loop has been asked to stop. It accepts no more connections, and closes those that are
-    /// left when the grace period ends: the time to say goodbye, or to hurry.
+    /// The loop has been asked to stop. It admits the clients that wait already, then no more, and closes those
+    /// that are left when the grace period ends: the time to say goodbye, or to hurry.
     fn on_shutdown(&mut self, _cx: &mut Context<'_>) {}
 }
 

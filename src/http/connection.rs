@@ -17,7 +17,7 @@
 //! 4. `Discarding` is final.
 //! 5. At most one [`Timeout`] is running, see [`Connection::due`].
 //!
-//! Fields are private to this file, so nothing else can change the state.
+//! The fields of the state are private to this file. Three others are for the bookkeeping of [`Core`](super::exchange::Core).
 
 use super::body::Decoder;
 use super::framing::Length;

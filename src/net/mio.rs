@@ -466,6 +466,7 @@ impl Net for Mio {
     }
 
     fn reset(&mut self, stream: Stream) {
+        #[cfg_attr(not(unix), allow(irrefutable_let_patterns))]
         if let Stream::Tcp(stream) = &stream {
             let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
         }

@@ -2,6 +2,7 @@
 
 use super::SocketOptions;
 #[cfg(any(target_os = "linux", target_os = "android"))]
+#[cfg(any(target_os = "linux", target_os = "android"))]
 use crate::limits::UNSENT_BYTES;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use std::io;

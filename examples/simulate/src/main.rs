@@ -30,8 +30,8 @@ struct Options {
     #[arg(long, default_value_t = 0)]
     first: u64,
 
-    /// Which server: stack, chat, accio, http or chaos; all of them if none is named
-    #[arg(long, value_parser = server)]
+    /// Which server; all of them if none is named
+    #[arg(long, value_parser = server, help = servers())]
     server: Option<Server>,
 
     /// How many threads
@@ -41,6 +41,11 @@ struct Options {
     /// Tell what happens in every world
     #[arg(long)]
     trace: bool,
+}
+
+fn servers() -> String {
+    let names: Vec<&str> = SERVERS.iter().map(|server| server.name).collect();
+    format!("Which server: {}; all of them if none is named", names.join(", "))
 }
 
 fn server(name: &str) -> Result<Server, String> {
