@@ -77,7 +77,7 @@ FAULTS = [
     ("the write edge is lost", "stack", "src/net.rs:bitor_assign", "$a.writable |= $b.writable;", ""),
     ("the end behind data is lost", "stack", "src/net.rs:bitor_assign", "$a.read_closed |= $b.read_closed;", ""),
     ("a short write is not watched", "stack", "src/event_loop/serve.rs:flush",
-     "$a.watch($b, Interest::ReadWrite)?;", ""),
+     "$a.watch($b, Interest::ReadWrite)?,", "{ let _ = $b; }"),
     ("an event about one connection is told to another", "chaos", "src/arena.rs:get_mut",
      ".filter(|$a| $b == $c)", ""),
     ("accepting ends when the system runs out", "stack", "src/event_loop/accept.rs:accept_connections",

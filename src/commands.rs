@@ -157,7 +157,8 @@ fn clients(all: &Value) -> String {
     all.sort_by(|one, other| age(other).total_cmp(&age(one)));
     let row = |client: &&Value| {
         let text = |name| client[name].as_str().unwrap_or_default().to_owned();
-        format!("{:<8} {:<28} {:<10} {:>10.1} s\n", client["id"].to_string(), text("peer"), text("state"), age(client))
+        let (id, age) = (client["id"].to_string(), age(client));
+        format!("{id:<8} {:<28} {:<6} {:<10} {age:>10.1} s\n", text("peer"), text("listener"), text("state"))
     };
     all.iter().take(20).map(row).collect()
 }

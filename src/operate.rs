@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | `POST /push` | 204 when the body, 1 to 127 bytes, is stored; it waits while the stack is full |
 //! | `POST /pop` | 200 with the item; it waits while the stack is empty |
-//! | `GET /stack`, `/clients` | JSON: what there is, beside its limits; who waits for what |
+//! | `GET /stack`, `/clients` | JSON: what there is, beside its limits; who waits for what, over either protocol |
 //! | `DELETE /clients/N` | 204: the client is disconnected |
 //! | `GET /metrics`, `/healthz` | counts for Prometheus; `ok` |
 //! | `GET /` | a live page |

@@ -15,8 +15,10 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod histogram;
 pub mod lifo;
 mod service;
 pub mod wire;
 
-pub use service::{Answer, ClientState, Counts, Guest, StackService, WAITS};
+pub use histogram::Histogram;
+pub use service::{Answer, ClientId, ClientState, Counts, Guest, StackService};

@@ -16,4 +16,8 @@ pub struct Stats {
     pub evicted: u64,
     /// Accepts that have failed so far, for lack of descriptors or memory mostly.
     pub failed_accepts: u64,
+    /// Bytes read from connections so far.
+    pub received: u64,
+    /// Bytes of output that the kernel has taken so far.
+    pub sent: u64,
 }

@@ -97,9 +97,40 @@ fn who_goes_away_or_is_late_is_cancelled() {
     assert_eq!(server.popped(), b"kept");
     assert_eq!(stack(face)["depth"], 0, "the late one is not stored");
     let metrics = get(face, "/metrics");
-    for line in ["pollstack_cancelled_total 4", "pollstack_parked_total 4", "pollstack_requests_total{kind=\"push\"} 2"]
-    {
+    for line in [
+        "pollstack_cancelled_total 4",
+        "pollstack_parked_total 4",
+        "pollstack_requests_total{kind=\"push\"} 2",
+        "pollstack_service_seconds_count 2",
+        "pollstack_wait_seconds_count 0",
+    ] {
         assert!(metrics.text().lines().any(|other| other == line), "{line}: {}", metrics.text());
+    }
+}
+
+/// Lost otherwise: a dashboard that shows lines; and a metric that an operator finds no word about.
+#[test]
+fn the_dashboard_and_the_document_name_the_metrics() {
+    let (server, face) = start(&[]);
+    server.stored(b"an item");
+    let text = get(face, "/metrics").text().to_owned();
+    assert!(text.contains("pollstack_sent_bytes_total"), "{text}");
+    let received = text.lines().find_map(|line| line.strip_prefix("pollstack_received_bytes_total ")).unwrap();
+    assert!(received.parse::<u64>().unwrap() > 8, "{received}");
+    let document = include_str!("../doc/operations.md");
+    let families = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());
+    let families: Vec<&str> = families.collect();
+    for family in &families {
+        assert!(document.contains(&format!("`{family}")), "doc/operations.md tells of {family}");
+    }
+    let dashboard: serde_json::Value = serde_json::from_str(include_str!("../packaging/grafana.json")).unwrap();
+    let panels = dashboard["panels"].as_array().unwrap();
+    let targets = panels.iter().flat_map(|panel| panel["targets"].as_array().unwrap());
+    let queries: Vec<&str> = targets.map(|target| target["expr"].as_str().unwrap()).collect();
+    assert!(queries.len() > 8);
+    for name in queries.iter().flat_map(|query| query.split(|c: char| !c.is_alphanumeric() && c != '_')) {
+        let family = name.trim_end_matches("_bucket");
+        assert!(!name.starts_with("pollstack_") || families.contains(&family), "{name} is a metric");
     }
 }
 
@@ -116,6 +147,18 @@ fn it_answers_when_the_stack_is_full() {
     let states: Vec<&str> =
         clients.as_array().unwrap().iter().map(|client| client["state"].as_str().unwrap()).collect();
     assert_eq!(states, ["popping", "reading"]);
+    let over_http = ask(face, "POST /pop", b"");
+    wait_for_parked(face, 0, 2);
+    let all: serde_json::Value = serde_json::from_slice(&get(face, "/clients").body).unwrap();
+    let guest = all.as_array().unwrap().iter().find(|client| client["listener"] == "http").unwrap();
+    assert_eq!(
+        (&guest["state"], &guest["peer"]),
+        (&"popping".into(), &over_http.stream().local_addr().unwrap().to_string().into())
+    );
+    let text = get(face, "/metrics").text().to_owned();
+    assert!(text.contains("pollstack_listener_connections{listener=\"stack\"} 2\n"), "{text}");
+    assert_eq!(answer(ask(face, &format!("DELETE /clients/{}", guest["id"]), b""), "DELETE").status, 204);
+    wait_for_parked(face, 0, 1);
     let number = clients[0]["id"].as_u64().unwrap();
     assert_eq!(clients[0]["peer"], held[0].stream().local_addr().unwrap().to_string());
     assert_eq!(answer(ask(face, &format!("DELETE /clients/{number}"), b""), "DELETE").status, 204);

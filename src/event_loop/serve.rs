@@ -112,6 +112,7 @@ impl<S: Service, N: Net> EventLoop<S, N> {
         match result {
             Ok(n) => {
                 connection.has_read(n, wanted, N::SHORT_IO_EXHAUSTS && !self.net.reads_stop_short(&io.stream));
+                self.connections.stats.received += n as u64;
                 Ok(Some(n))
             }
             Err(error) if error.kind() == WouldBlock => {
@@ -262,28 +263,36 @@ impl<S: Service, N: Net> EventLoop<S, N> {
         let (now, turn) = (self.connections.now, self.connections.turn);
         let budget = self.connections.limits.turn;
         let connection = &mut self.connections[key];
-        while connection.can_write() && connection.has_budget(turn, budget) {
+        let mut sent = 0;
+        let result = loop {
+            if !connection.can_write() || !connection.has_budget(turn, budget) {
+                break Ok(false);
+            }
             let ends = connection.output_ends();
-            let Some(output) = connection.output_mut() else { break };
+            let Some(output) = connection.output_mut() else { break Ok(false) };
             match output.write_to(&mut self.net, &mut io.stream, ends) {
                 Ok(written) => {
                     let emptied = output.is_empty();
+                    sent += written.bytes as u64;
                     connection.ready.writable = written.all || !N::SHORT_IO_EXHAUSTS;
                     connection.has_written(written.bytes, written.corked, now);
                     if emptied {
-                        self.connections.reclaim_output(key);
-                        return Ok(true);
+                        break Ok(true);
                     }
                 }
                 Err(error) if error.kind() == WouldBlock => connection.ready.writable = false,
                 Err(error) if error.kind() == Interrupted => connection.spend(0),
-                Err(error) => return Err(error),
+                Err(error) => break Err(error),
             }
+        };
+        let is_full = !connection.ready.writable;
+        self.connections.stats.sent += sent;
+        match result {
+            Ok(true) => self.connections.reclaim_output(key),
+            Ok(false) if is_full => self.watch(key, Interest::ReadWrite)?,
+            _ => {}
         }
-        if !connection.ready.writable {
-            self.watch(key, Interest::ReadWrite)?;
-        }
-        Ok(false)
+        result
     }
 
     /// Asks for events, unless they have been asked for already.

@@ -1,6 +1,6 @@
 //! Counts in the text format of Prometheus (version 0.0.4).
 
-use crate::stack::{StackService, WAITS};
+use crate::stack::{Histogram, StackService};
 use crate::stats::Stats;
 use std::fmt::{Display, Write};
 use std::time::Duration;
@@ -26,19 +26,11 @@ pub(super) fn of_stack(text: &mut Text, stack: &StackService) {
     text.family("parked", "gauge", "Requests that wait, by kind.");
     text.value("parked{kind=\"push\"}", pushes);
     text.value("parked{kind=\"pop\"}", pops);
-    text.family(
-        "wait_seconds",
-        "histogram",
-        "From the coming of a client to its answer, of requests that had to wait.",
-    );
-    let bounds = WAITS.iter().map(|bound| bound.as_secs_f64().to_string()).chain(["+Inf".to_owned()]);
-    let mut sum = 0;
-    for (bound, count) in bounds.zip(counts.waits) {
-        sum += count;
-        text.value(&format!("wait_seconds_bucket{{le=\"{bound}\"}}"), sum);
-    }
-    text.value("wait_seconds_sum", counts.waited.as_secs_f64());
-    text.value("wait_seconds_count", sum);
+    let served = "From the coming of a client to its answer, of all requests; 0 within one turn of the loop.";
+    let mut times = counts.service_times;
+    times.counts[0] += counts.at_once;
+    text.histogram("service_seconds", served, &times);
+    text.histogram("wait_seconds", "The same, of requests that had to wait.", &counts.waits);
 }
 
 impl Text {
@@ -54,6 +46,27 @@ impl Text {
         &self.text
     }
 
+    /// Adds a histogram of times.
+    pub(super) fn histogram(&mut self, name: &str, help: &str, times: &Histogram) {
+        self.family(name, "histogram", help);
+        let bounds = Histogram::BOUNDS.iter().map(|bound| bound.as_secs_f64().to_string());
+        let mut sum = 0;
+        for (bound, count) in bounds.chain(["+Inf".to_owned()]).zip(times.counts) {
+            sum += count;
+            self.value(&format!("{name}_bucket{{le=\"{bound}\"}}"), sum);
+        }
+        self.value(&format!("{name}_sum"), times.sum.as_secs_f64());
+        self.value(&format!("{name}_count"), sum);
+    }
+
+    /// Adds the connections that are open, by the listener that has admitted them.
+    pub(super) fn by_listener(&mut self, counts: [(&str, usize); 2]) {
+        self.family("listener_connections", "gauge", "Connections that are open, by listener.");
+        for (name, count) in counts {
+            self.value(&format!("listener_connections{{listener=\"{name}\"}}"), count);
+        }
+    }
+
     /// Adds the counts of a loop.
     pub(super) fn of_loop(&mut self, stats: Stats, uptime: Duration) {
         self.one("connections_total", "counter", "Connections that were admitted, of all listeners.", stats.opened);
@@ -62,6 +75,8 @@ impl Text {
         self.one("evicted_total", "counter", "Connections that gave way to a newcomer.", stats.evicted);
         let failed = "Accepts that failed, for lack of descriptors mostly.";
         self.one("failed_accepts_total", "counter", failed, stats.failed_accepts);
+        self.one("received_bytes_total", "counter", "Bytes read from connections.", stats.received);
+        self.one("sent_bytes_total", "counter", "Bytes of output that the kernel has taken.", stats.sent);
         self.one("open_connections", "gauge", "Connections that are open, of all listeners.", stats.open);
         let lingering = "Closed connections whose clients have not ended.";
         self.one("lingering_connections", "gauge", lingering, stats.lingering);

@@ -30,6 +30,8 @@ pub struct Observed<S> {
     http: Http<Scrape>,
     name: &'static str,
     listener: ListenerId,
+    /// How many connections the service has, and how many ask for counts.
+    conns: [usize; 2],
     start: Instant,
 }
 
@@ -55,7 +57,7 @@ impl<S: Service + Metrics> Observed<S> {
     pub fn new(name: &'static str, service: S, start: Instant) -> Observed<S> {
         let scrape = Scrape { guard: Guard::new(&[], &[], true), asked: Vec::new() };
         let http = Http::new(scrape, Clock::system());
-        Observed { service, http, name, listener: ListenerId::new(), start }
+        Observed { service, http, name, listener: ListenerId::new(), conns: [0; 2], start }
     }
 
     /// Returns the id for the listener of the counts.
@@ -78,6 +80,7 @@ impl<S: Service + Metrics> Observed<S> {
         while let Some(id) = self.http.handler_mut().asked.pop() {
             let mut text = Text::new(self.name);
             text.of_loop(cx.stats(), cx.now() - self.start);
+            text.by_listener([(self.name, self.conns[0]), ("metrics", self.conns[1])]);
             self.service.metrics(&mut text);
             self.http.call(cx, |_, http| {
                 let reply = http.respond(id, Status::OK).header("Content-Type", Text::MEDIA);
@@ -120,6 +123,7 @@ impl<S: Service + Metrics> Service for Observed<S> {
     type Conn = ObservedConn<S::Conn>;
 
     fn on_open(&mut self, cx: &mut Context<'_>, id: ConnId, listener: ListenerId) -> Self::Conn {
+        self.conns[usize::from(listener == self.listener)] += 1;
         ObservedConn(match listener == self.listener {
             true => Kind::Scrape(self.http.on_open(cx, id, listener)),
             false => Kind::Own(self.service.on_open(cx, id, listener)),
@@ -156,6 +160,7 @@ impl<S: Service + Metrics> Service for Observed<S> {
     }
 
     fn on_close(&mut self, cx: &mut Context<'_>, id: ConnId, conn: Self::Conn, closed: Closed) {
+        self.conns[usize::from(matches!(conn.0, Kind::Scrape(_)))] -= 1;
         match conn.0 {
             Kind::Own(conn) => self.service.on_close(cx, id, conn, closed),
             Kind::Scrape(conn) => self.http.on_close(cx, id, conn, closed),

@@ -7,7 +7,7 @@ use crate::http::{Clock, Conn, ExchangeId, Guard, Http, Responder, Status};
 use crate::id::{ConnId, ListenerId};
 use crate::net::Peer;
 use crate::service::{Closed, EofAction, Service};
-use crate::stack::{Answer, Guest, StackService};
+use crate::stack::{Answer, ClientId, ClientState, Guest, StackService};
 use serde_json::{Value, json};
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
@@ -31,9 +31,11 @@ pub struct Operated {
     start: Instant,
     /// The requests that wait, or are being decided.
     guests: HashMap<ExchangeId, Guest>,
-    exchanges: HashMap<Guest, ExchangeId>,
+    exchanges: HashMap<Guest, (ExchangeId, ConnId)>,
     /// Popped items whose responses are not known to be the kernel's, by connection.
     in_flight: HashMap<ConnId, Guest>,
+    /// How many connections the face has.
+    conns: usize,
     /// The live pages.
     watchers: HashSet<ExchangeId>,
 }
@@ -62,7 +64,7 @@ impl Operated {
     pub fn new(stack: StackService, face: ListenerId, guard: Guard, limits: Places, start: Instant) -> Operated {
         let http = Http::new(Face::new(guard), Clock::system()).server("pollstack");
         let (guests, exchanges, in_flight, watchers) = Default::default();
-        Operated { stack, http, face, limits, start, guests, exchanges, in_flight, watchers }
+        Operated { stack, http, face, limits, start, guests, exchanges, in_flight, conns: 0, watchers }
     }
 
     /// Returns the stack.
@@ -123,6 +125,7 @@ impl Operated {
             Ask::Metrics => {
                 let mut text = Text::new("pollstack");
                 text.of_loop(cx.stats(), cx.now() - self.start);
+                text.by_listener([("stack", self.stack_conns().count()), ("http", self.conns)]);
                 metrics::of_stack(&mut text, &self.stack);
                 self.reply(cx, id, Text::MEDIA, text.as_str());
             }
@@ -130,8 +133,9 @@ impl Operated {
                 http.respond(id, Status::OK).header("Content-Type", "text/plain").body(b"ok\n");
             }),
             Ask::Disconnect(number) => {
-                let mut clients = self.stack.clients().filter_map(|client| client.id);
+                let mut clients = self.stack.clients().filter_map(|client| self.conn_of(&client));
                 let found = clients.find(|client| client.number() == number);
+                drop(clients);
                 found.into_iter().for_each(|client| cx.abort(client));
                 let status = if found.is_some() { Status::NO_CONTENT } else { Status::NOT_FOUND };
                 self.http.call(cx, |_, http| http.respond(id, status).empty());
@@ -165,8 +169,11 @@ impl Operated {
 
     /// Has a request wait until the stack has decided, or its time is over.
     fn wait(&mut self, cx: &mut Context<'_>, id: ExchangeId, guest: Guest, timeout: Option<Duration>) {
+        let Some(conn) = self.http.call(cx, |_, http| http.connection(id)) else {
+            return self.stack.cancel(cx, guest); // it has gone
+        };
         self.guests.insert(id, guest);
-        self.exchanges.insert(guest, id);
+        self.exchanges.insert(guest, (id, conn));
         if let Some(at) = timeout.and_then(|timeout| cx.now().checked_add(timeout)) {
             self.http.call(cx, |_, http| http.set_deadline(id, Some(at)));
         }
@@ -186,13 +193,12 @@ impl Operated {
     /// Answers the next request that the stack has decided. Returns whether there was one.
     fn answer_next(&mut self, cx: &mut Context<'_>) -> bool {
         let Some((guest, answer)) = self.stack.next_answer() else { return false };
-        let Some(id) = self.exchanges.remove(&guest) else {
+        let Some((id, conn)) = self.exchanges.remove(&guest) else {
             self.stack.cancel(cx, guest);
             return true;
         };
         self.guests.remove(&id);
         let http = &mut self.http;
-        let conn = http.call(cx, |_, http| http.connection(id));
         match answer {
             Answer::Stored => http.call(cx, |_, http| http.respond(id, Status::NO_CONTENT).empty()),
             Answer::Stopping => http.call(cx, |_, http| unavailable(http, id)),
@@ -202,9 +208,9 @@ impl Operated {
                 reply.header("Cache-Control", "no-store").closing().body(item);
             }),
         }
-        match conn.filter(|_| self.stack.is_popped(guest)) {
-            Some(conn) => drop(self.in_flight.insert(conn, guest)),
-            None => self.stack.settle(cx, guest),
+        match self.stack.is_popped(guest) {
+            true => drop(self.in_flight.insert(conn, guest)),
+            false => self.stack.settle(cx, guest),
         }
         true
     }
@@ -241,8 +247,8 @@ impl Operated {
 
     fn summary(&self, cx: &Context<'_>) -> Value {
         let ((pushes, pops), now) = (self.stack.parked(), cx.now());
-        let clients = self.stack.clients().filter(|client| client.id.is_some());
-        let (count, oldest) = clients.fold((0, now), |(count, oldest), client| (count + 1, oldest.min(client.since)));
+        let (count, oldest) =
+            self.stack_conns().fold((0, now), |(count, oldest), client| (count + 1, oldest.min(client.since)));
         json!({
             "version": env!("CARGO_PKG_VERSION"),
             "uptime_seconds": (now - self.start).as_secs(),
@@ -255,18 +261,34 @@ impl Operated {
                 "oldest_seconds": rounded(now - oldest),
                 "lingering": cx.stats().lingering,
             },
-            "http": { "most": self.limits.face },
+            "http": { "now": self.conns, "most": self.limits.face },
         })
     }
 
     fn clients(&self, cx: &Context<'_>) -> Value {
         let about = self.stack.clients().filter_map(|client| {
-            let id = client.id?;
+            let id = self.conn_of(&client)?;
             let peer = cx.peer(id).map_or_else(|| "gone".to_owned(), |peer: Peer| peer.to_string());
             let age = rounded(cx.now() - client.since);
-            Some(json!({ "id": id.number(), "peer": peer, "state": client.state, "age_seconds": age }))
+            let listener = if matches!(client.id, ClientId::Conn(_)) { "stack" } else { "http" };
+            Some(json!({
+                "id": id.number(), "peer": peer, "listener": listener, "state": client.state, "age_seconds": age,
+            }))
         });
         about.collect()
+    }
+
+    /// Returns the clients of the stack's own protocol.
+    fn stack_conns(&self) -> impl Iterator<Item = ClientState> {
+        self.stack.clients().filter(|client| matches!(client.id, ClientId::Conn(_)))
+    }
+
+    /// Returns the connection of a client of either kind; `None` for one whose response is on its way.
+    fn conn_of(&self, client: &ClientState) -> Option<ConnId> {
+        match client.id {
+            ClientId::Conn(id) => Some(id),
+            ClientId::Guest(guest) => self.exchanges.get(&guest).map(|(_, conn)| *conn),
+        }
     }
 
     /// Calls the half that a connection belongs to, and carries out what follows from it.
@@ -291,7 +313,10 @@ impl Service for Operated {
 
     fn on_open(&mut self, cx: &mut Context<'_>, id: ConnId, listener: ListenerId) -> OperatedConn {
         match listener == self.face {
-            true => OperatedConn(Kind::Face(self.http.on_open(cx, id, listener))),
+            true => {
+                self.conns += 1;
+                OperatedConn(Kind::Face(self.http.on_open(cx, id, listener)))
+            }
             false => OperatedConn(Kind::Stack(self.stack.on_open(cx, id, listener))),
         }
     }
@@ -331,6 +356,7 @@ impl Service for Operated {
             Kind::Stack(key) => self.stack.on_close(cx, id, key, closed),
             Kind::Face(conn) => {
                 let delivered = closed.unsent == 0;
+                self.conns -= 1;
                 self.http.on_close(cx, id, conn, closed);
                 match self.in_flight.remove(&id) {
                     Some(guest) if delivered => self.stack.settle(cx, guest),

@@ -1,5 +1,6 @@
 //! The stack on the loop: one request per connection.
 
+use super::histogram::Histogram;
 use super::lifo::{Decision, Lifo, Ticket};
 use super::wire::{self, Item, Parsed, Request};
 use crate::context::Context;
@@ -76,28 +77,39 @@ pub struct Counts {
     pub cancelled: u64,
     /// Popped items that did not reach their client, and went back on top.
     pub undelivered: u64,
-    /// How long requests have waited that had to, by [`WAITS`]; the last one is for all longer ones.
-    pub waits: [u64; WAITS.len() + 1],
-    /// How long they have waited together.
-    pub waited: Duration,
+    /// Requests that were answered in the turn in which their clients came.
+    pub at_once: u64,
+    /// From the coming of a client to its answer, of those that were answered later.
+    pub service_times: Histogram,
+    /// The same, of the requests that had to wait.
+    pub waits: Histogram,
 }
 
-/// The bounds of [`Counts::waits`].
-pub const WAITS: [Duration; 6] = [
-    Duration::from_millis(1),
-    Duration::from_millis(10),
-    Duration::from_millis(100),
-    Duration::from_secs(1),
-    Duration::from_secs(10),
-    Duration::from_secs(60),
-];
+impl Counts {
+    #[cold]
+    fn late(&mut self, parked: bool, time: Duration) {
+        self.service_times.add(time);
+        if parked {
+            self.waits.add(time);
+        }
+    }
+}
+
+/// A client's name. There are no others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClientId {
+    /// A connection of the stack's own protocol.
+    Conn(ConnId),
+    /// A client of another service.
+    Guest(Guest),
+}
 
 /// A client, as [`StackService::clients`] tells of it.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct ClientState {
-    /// Its connection; `None` for a guest.
-    pub id: Option<ConnId>,
+    /// Its connection, or that it has none here.
+    pub id: ClientId,
     /// Its state: `reading`, `pushing`, `popping`, `popped` or `done`.
     pub state: &'static str,
     /// When it came.
@@ -158,10 +170,10 @@ impl StackService {
 
     /// Returns the clients, guests too, in no order.
     pub fn clients(&self) -> impl Iterator<Item = ClientState> {
-        self.clients.iter().map(|(_, client)| ClientState {
+        self.clients.iter().map(|(key, client)| ClientState {
             id: match client.who {
-                Who::Conn(id) => Some(id),
-                Who::Guest => None,
+                Who::Conn(id) => ClientId::Conn(id),
+                Who::Guest => ClientId::Guest(Guest(key)),
             },
             state: client.state.name(),
             since: client.since,
@@ -279,14 +291,6 @@ impl StackService {
         }
     }
 
-    /// Counts how long a request has waited, from the coming of its client on.
-    #[cold]
-    fn count_wait(&mut self, wait: Duration) {
-        let at = WAITS.iter().position(|bound| wait <= *bound).unwrap_or(WAITS.len());
-        self.counts.waits[at] += 1;
-        self.counts.waited += wait;
-    }
-
     /// Returns how many items are on the stack.
     pub fn items(&self) -> usize {
         self.lifo.len()
@@ -311,16 +315,17 @@ impl StackService {
             };
             let client = &mut self.clients[key];
             client.state = state;
-            let (who, waited) = (client.who, client.parked.then(|| cx.now() - client.since));
+            let who = client.who;
+            match client.since == cx.now() && !client.parked {
+                true => self.counts.at_once += 1,
+                false => self.counts.late(client.parked, cx.now() - client.since),
+            }
             match who {
                 Who::Guest => self.answered.push_back(Guest(key)),
                 Who::Conn(id) => match cx.send(id, answer) {
                     Ok(()) => cx.finish(id),
                     Err(_) => self.give_up(cx, id, key),
                 },
-            }
-            if let Some(wait) = waited {
-                self.count_wait(wait);
             }
         }
         if self.draining && self.reading == 0 && self.lifo.in_flight() == 0 {
