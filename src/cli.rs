@@ -3,7 +3,7 @@
 use clap::{Args, Parser, Subcommand};
 use pollstack::http::Host;
 use pollstack::net::Address;
-use pollstack::server::{AddressList, duration, patience, positive};
+use pollstack::options::{AddressList, UnixFile, duration, patience, positive};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -25,6 +25,9 @@ pub(crate) struct Options {
     #[arg(long = "listen", value_name = "ADDR", env = "POLLSTACK_LISTEN")]
     #[arg(default_value = "127.0.0.1:8080", help_heading = "Network")]
     pub(crate) listen: Vec<AddressList>,
+
+    #[command(flatten)]
+    pub(crate) unix_file: UnixFile,
 
     /// How many connections may wait in the kernel to be accepted, per address
     ///
@@ -179,8 +182,7 @@ mod tests {
     /// Lost otherwise: a man page that describes this server. `UPDATE_MAN=1` rewrites it.
     #[test]
     fn the_man_page_is_up_to_date() {
-        let mut page = Vec::new();
-        clap_mangen::Man::new(Options::command()).render(&mut page).unwrap();
+        let page = pollstack::options::man::<Options>().unwrap();
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/doc/pollstack.1");
         if std::env::var_os("UPDATE_MAN").is_some() {
             std::fs::write(path, &page).unwrap();

@@ -56,6 +56,7 @@
 #![cfg_attr(feature = "server", doc = "| [`activation`] | sockets that a service manager keeps |")]
 #![cfg_attr(feature = "operate", doc = "| [`operate`] | the stack with an HTTP face for operators |")]
 #![cfg_attr(feature = "server", doc = "| [`server`] | the common parts of the servers' main functions |")]
+#![cfg_attr(feature = "server", doc = "| [`options`] | the command lines of the servers |")]
 #![cfg_attr(feature = "server", doc = "| [`writer`] | lines for a stream whose reader may be slow, or gone |")]
 //!
 //! # Guarantees
@@ -98,6 +99,8 @@ mod listener;
 pub mod net;
 #[cfg(feature = "operate")]
 pub mod operate;
+#[cfg(feature = "server")]
+pub mod options;
 mod output;
 pub mod queue;
 mod run;

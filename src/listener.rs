@@ -2,7 +2,7 @@
 //! of the one too many.
 
 use crate::id::ListenerId;
-use crate::net::{Address, Socket, SocketOptions};
+use crate::net::{Address, FileRights, Socket, SocketOptions};
 use crate::queue::{Place, Queue};
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -58,7 +58,8 @@ impl ListenerConfig {
     /// Listens on no address: for connections that come by
     /// [`EventLoop::adopt`](crate::EventLoop::adopt) or [`Context::connect`](crate::Context::connect).
     pub fn unbound() -> Self {
-        let socket = SocketOptions { backlog: DEFAULT_BACKLOG, keepalive: Some(DEFAULT_KEEPALIVE), reuse_port: false };
+        let (backlog, keepalive) = (DEFAULT_BACKLOG, Some(DEFAULT_KEEPALIVE));
+        let socket = SocketOptions { backlog, keepalive, reuse_port: false, file: FileRights::default() };
         ListenerConfig {
             id: None,
             addresses: Vec::new(),
@@ -109,6 +110,27 @@ impl ListenerConfig {
     /// ```
     pub fn reuse_port(mut self, reuse_port: bool) -> Self {
         self.socket.reuse_port = reuse_port;
+        self
+    }
+
+    /// Sets the rights to the files of Unix sockets. They are set before the socket listens, so no other client
+    /// gets in meanwhile.
+    ///
+    /// ```
+    /// # #[cfg(unix)] {
+    /// use pollstack::net::FileRights;
+    /// use pollstack::{EventLoop, ListenerConfig, stack::StackService};
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("stack.sock");
+    /// # let address = format!("unix:{}", path.display());
+    ///
+    /// let config = ListenerConfig::new(address.parse()?).file(FileRights::default().mode(0o600));
+    /// EventLoop::new(StackService::new(100))?.listen(config)?;
+    /// # }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn file(mut self, rights: FileRights) -> Self {
+        self.socket.file = rights;
         self
     }
 

@@ -10,13 +10,13 @@ use pollstack::net::Address;
 use pollstack::operate::{Operated, Places};
 use pollstack::signals::{StopSignals, terminating};
 use pollstack::stack::{StackService, wire};
-use pollstack::{EventLoop, ListenerConfig, ListenerId, Overload, descriptors, server};
+use pollstack::{EventLoop, ListenerConfig, ListenerId, Overload, descriptors, options, server};
 use std::error::Error;
 use std::process::ExitCode;
 use std::time::Instant;
 
 fn main() -> ExitCode {
-    let options = server::options::<Options>("pollstack");
+    let options = options::parse::<Options>("pollstack");
     if let Some(command) = &options.command {
         return commands::run(command);
     }
@@ -30,7 +30,11 @@ fn serve(options: &Options) -> Result<(), Box<dyn Error>> {
     let stack = sockets.listener(|_| true);
     let stack = stack.map_or_else(|| server::listen_on(options.listen.iter().flat_map(|list| &list.0)), Ok)?;
     let overload = Overload::EvictOldest { after: options.evict_after, otherwise: wire::BUSY.into() };
-    let stack = stack.backlog(options.backlog).max_conns(options.max_clients).overload(overload);
+    let stack = stack
+        .file(options.unix_file.rights())
+        .backlog(options.backlog)
+        .max_conns(options.max_clients)
+        .overload(overload);
     match (face, options.http.is_empty()) {
         (None, true) => serve_stack(options, stack),
         (face, _) => serve_both(options, stack, face),
@@ -60,7 +64,9 @@ fn serve_both(options: &Options, stack: ListenerConfig, handed: Option<ListenerC
     let mut event_loop = EventLoop::with_limits(operated, limits)?;
     let listener = event_loop.listen(stack)?;
     let http = handed.map_or_else(|| server::listen_on(&addresses), Ok)?;
-    event_loop.listen(http.id(face).max_conns(places.face).overload(Overload::Reject(BUSY.into())))?;
+    event_loop.listen(
+        http.id(face).file(options.unix_file.rights()).max_conns(places.face).overload(Overload::Reject(BUSY.into())),
+    )?;
     let signals = StopSignals::new(&event_loop, &terminating())?;
     let addresses = event_loop.addresses(listener)?;
     server::print(event_loop.addresses(face)?.iter().map(|address| format!("http on {address}")));

@@ -159,6 +159,35 @@ pub struct SocketOptions {
     pub keepalive: Option<Duration>,
     /// Other sockets may listen on the same TCP address (`SO_REUSEPORT`).
     pub reuse_port: bool,
+    /// The rights to the file of a Unix socket.
+    pub file: FileRights,
+}
+
+/// The rights to the file of a Unix socket: a client needs the right to write it. `None` leaves a part as the
+/// system makes it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct FileRights {
+    /// Its mode, as 0o660.
+    pub mode: Option<u32>,
+    /// Its user, by number.
+    pub user: Option<u32>,
+    /// Its group, by number.
+    pub group: Option<u32>,
+}
+
+impl FileRights {
+    /// Sets the mode, as 0o660.
+    pub fn mode(mut self, mode: u32) -> Self {
+        self.mode = Some(mode);
+        self
+    }
+
+    /// Sets the owners; `None` leaves one as it is.
+    pub fn owners(mut self, user: Option<u32>, group: Option<u32>) -> Self {
+        (self.user, self.group) = (user, group);
+        self
+    }
 }
 
 /// A listening socket that is ready made. A `match` may be exhaustive.

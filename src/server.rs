@@ -1,6 +1,7 @@
-//! The common parts of the servers' main functions: option values, the log, the lines on standard
-//! output, and the run until a signal.
+//! The common parts of the servers' main functions: the log, the lines on standard output, the listeners,
+//! and the run until a signal.
 
+use crate::activation::{self, Activated};
 use crate::event_loop::EventLoop;
 #[cfg(feature = "operate")]
 use crate::http::BUSY;
@@ -8,88 +9,17 @@ use crate::id::ListenerId;
 use crate::listener::ListenerConfig;
 #[cfg(feature = "operate")]
 use crate::listener::Overload;
-use crate::net::{Address, OnMio, ParseAddressError};
+use crate::net::{Address, OnMio};
 #[cfg(feature = "operate")]
 use crate::operate::{Metrics, Observed};
 use crate::service::Service;
 use crate::writer::Writer;
-use clap::Parser;
-use clap::error::{ContextKind, ContextValue};
 use env_logger::WriteStyle;
 use std::error::Error;
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
-use std::str::FromStr;
 use std::sync::LazyLock;
 use std::time::Duration;
-
-/// Returns the options that the process was started with, or ends it: with the help or the version if that was
-/// asked for, else with status 2 and one line on standard error, behind `name`, that says what is wrong.
-///
-/// An empty environment variable is none. A value may begin with a hyphen: `--grace -1s` is a time that cannot
-/// be, not an option.
-pub fn options<P: Parser>(name: &str) -> P {
-    let mut command = P::command();
-    for arg in P::command().get_arguments() {
-        let id = arg.get_id().as_str().to_owned();
-        let empty = arg.get_env().is_some_and(|name| std::env::var_os(name).is_some_and(|value| value.is_empty()));
-        let takes_value = arg.get_action().takes_values() && !arg.is_positional();
-        command = command.mut_arg(id, |arg| {
-            let arg = if empty { arg.env(None::<&'static str>) } else { arg };
-            if takes_value { arg.allow_hyphen_values(true) } else { arg }
-        });
-    }
-    command.build();
-    let matches = command.clone().try_get_matches();
-    let parsed = matches.and_then(|matches| P::from_arg_matches(&matches).map_err(|error| error.format(&mut command)));
-    parsed.unwrap_or_else(|error| {
-        if !error.use_stderr() {
-            error.exit();
-        }
-        let _ = writeln!(io::stderr(), "{name}: {}; see --help", one_line(&error, &command));
-        std::process::exit(error.exit_code());
-    })
-}
-
-/// Returns what is wrong with the arguments in one line, and with which variable if the value came from one.
-fn one_line(error: &clap::Error, command: &clap::Command) -> String {
-    let text = error.to_string();
-    let reason = text.trim_start_matches("error: ").split("\n\n").next().unwrap_or_default();
-    let words: Vec<&str> = reason.split_whitespace().collect();
-    let argument = match error.get(ContextKind::InvalidArg) {
-        Some(ContextValue::String(argument)) => command.get_arguments().find(|arg| arg.to_string() == *argument),
-        _ => None,
-    };
-    let option = argument.and_then(|arg| Some((arg.get_env()?.to_owned(), format!("--{}", arg.get_long()?))));
-    let is_given = |option: &str| std::env::args().any(|arg| arg.split('=').next() == Some(option));
-    let variable = option.filter(|(name, option)| std::env::var_os(name).is_some() && !is_given(option));
-    let variable = variable.map_or_else(String::new, |(name, _)| format!(" (from {})", name.to_string_lossy()));
-    words.join(" ") + &variable
-}
-
-/// The value of `--listen`: an address, or several with commas between them.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AddressList(pub Vec<Address>);
-
-impl FromStr for AddressList {
-    type Err = ParseAddressError;
-
-    /// A comma belongs to a Unix path if no address follows it.
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let mut addresses: Vec<Address> = Vec::new();
-        for part in text.split(',') {
-            match (part.parse(), addresses.last_mut()) {
-                (Ok(address), _) => addresses.push(address),
-                (Err(_), Some(Address::Unix(path))) => {
-                    path.as_mut_os_string().push(",");
-                    path.as_mut_os_string().push(part);
-                }
-                (Err(error), _) => return Err(error),
-            }
-        }
-        Ok(AddressList(addresses))
-    }
-}
 
 /// Returns a listener of all these addresses.
 ///
@@ -107,6 +37,16 @@ pub fn listen_on<'a>(addresses: impl IntoIterator<Item = &'a Address>) -> Result
         config = config.address(address.clone());
     }
     if seen.is_empty() { Err("--listen: no address is given".to_owned()) } else { Ok(config) }
+}
+
+/// Returns a listener of the sockets that a service manager has handed over, or of all these addresses if there
+/// are none.
+///
+/// # Errors
+/// A text: a socket that is none to listen on, or an address that is there twice.
+pub fn activated_or<'a>(addresses: impl IntoIterator<Item = &'a Address>) -> Result<ListenerConfig, String> {
+    let mut sockets = Activated::from_env().map_err(|error| format!("LISTEN_FDS: {error}"))?;
+    sockets.listener(|_| true).map_or_else(|| listen_on(addresses), Ok)
 }
 
 /// Listens for `GET /metrics` on `addresses`, if there are any, and returns the lines that say where.
@@ -233,7 +173,7 @@ fn write(writer: &Writer, lines: impl IntoIterator<Item = String>) {
 /// wait for these lines, and a service manager is told.
 pub fn announce(addresses: &[Address]) {
     print(addresses.iter().map(listening));
-    crate::activation::tell_ready();
+    activation::tell_ready();
 }
 
 /// Returns the line that says where a server listens.
@@ -257,50 +197,10 @@ pub fn run<S: Service, N: OnMio>(
     signals.run(server, grace)
 }
 
-/// Reads the value of an option that is a time: `10s`, `500ms`, `2m`.
-///
-/// # Errors
-/// A text that says what is wrong with it, and how it is written.
-pub fn duration(text: &str) -> Result<Duration, String> {
-    humantime::parse_duration(text).map_err(|error| format!("{error}; write 10s, 500ms or 2m"))
-}
-
-/// Reads the value of an option that is a time in which a client has to do something: above zero, or no client
-/// ever could.
-///
-/// # Errors
-/// A text that says what is wrong with it, and how it is written.
-pub fn patience(text: &str) -> Result<Duration, String> {
-    duration(text).and_then(|time| match time {
-        Duration::ZERO => Err("no client can be as quick as that; write 10s, 500ms or 2m".to_owned()),
-        time => Ok(time),
-    })
-}
-
-/// Reads the value of an option that is a number above zero.
-///
-/// # Errors
-/// A text that says what is wrong with it.
-pub fn positive<T: FromStr<Err: ToString> + Default + PartialEq>(text: &str) -> Result<T, String> {
-    let number = text.parse().map_err(|error: T::Err| error.to_string())?;
-    if number == T::default() { Err("at least 1 is needed".to_owned()) } else { Ok(number) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// Lost otherwise: a socket whose path has a comma in it, or the second of two addresses.
-    #[test]
-    fn a_comma_is_a_separator_or_a_part_of_a_path() {
-        let list = |text: &str| text.parse().map(|AddressList(all)| all.iter().map(Address::to_string).collect());
-        let parsed: Result<Vec<String>, _> = list("127.0.0.1:1,unix:/a,b,c,[::1]:2,unix:/d");
-        assert_eq!(parsed.unwrap(), ["127.0.0.1:1", "unix:/a,b,c", "[::1]:2", "unix:/d"]);
-        for wrong in ["", ",", "127.0.0.1:1,", "127.0.0.1:1,b", "unix:", "unix:@a"] {
-            let parsed: Result<Vec<String>, _> = list(wrong);
-            assert!(parsed.is_err(), "{wrong:?}");
-        }
-    }
+    use crate::options::AddressList;
 
     /// Lost otherwise: an hour, to a second server that is not there.
     #[test]
@@ -309,23 +209,5 @@ mod tests {
         assert!(config("127.0.0.1:0,127.0.0.1:0,[::1]:1,127.0.0.1:1").is_ok());
         assert!(config("127.0.0.1:1,unix:/a,127.0.0.1:1").is_err_and(|error| error.contains("127.0.0.1:1")));
         assert!(listen_on(&[]).is_err());
-    }
-
-    /// Lost otherwise: every client, to a time of zero.
-    #[test]
-    fn no_time_is_no_patience() {
-        assert_eq!(patience("1ms"), Ok(Duration::from_millis(1)));
-        for wrong in ["0s", "0", "-1s", "x"] {
-            assert!(patience(wrong).is_err(), "{wrong:?}");
-        }
-    }
-
-    /// Lost otherwise: a server that is started with a limit of zero, and serves no client.
-    #[test]
-    fn zero_is_not_positive() {
-        assert_eq!(positive::<usize>("1"), Ok(1));
-        for wrong in ["0", "-1", "", "x"] {
-            assert!(positive::<usize>(wrong).is_err(), "{wrong:?}");
-        }
     }
 }

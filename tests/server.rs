@@ -117,6 +117,31 @@ fn a_file_that_is_not_a_socket_is_left_alone() {
     assert_eq!(std::fs::read_to_string(file.path()).unwrap(), "precious");
 }
 
+/// Lost otherwise: a socket that users can reach who must not, or cannot who must.
+#[test]
+fn a_unix_socket_has_the_mode_and_owner_that_are_asked_for() {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("stack.sock");
+    let address = format!("unix:{}", path.display());
+    let own = std::fs::metadata(folder.path()).unwrap();
+    let group = if own.uid() == 0 { 4242 } else { own.gid() };
+    let server = start!(&["--listen", &address, "--unix-mode", "620", "--unix-owner", &format!(":{group}")]);
+    let file = std::fs::metadata(&path).unwrap();
+    assert_eq!((file.permissions().mode() & 0o777, file.gid()), (0o620, group));
+    drop(server);
+    let output = run(pollstack!(&["--listen", &address, "--unix-owner", "no-such-user"]));
+    assert!(output.status.code() == Some(2) && stderr(&output).contains("there is no user"), "{output:?}");
+}
+
+/// Lost otherwise: a way to see what a server would do, and its man page.
+#[test]
+fn the_command_line_explains_itself() {
+    let program = env!("CARGO_BIN_EXE_pollstack");
+    test_support::check_command_line(program, "pollstack", &["--capacity", "5"], "--capacity=5  # command line");
+    test_support::check_command_line(program, "pollstack", &[], "--evict-after=10s  # default");
+}
+
 /// Lost otherwise: a server on a Unix path, to another one that is started at the same moment, or its clients, to
 /// one that only asks whether it is there.
 #[test]

@@ -300,7 +300,7 @@ impl Net for Mio {
             Address::Tcp(address) => self.watch_tcp(tcp::listen(*address, options)?, index),
             #[cfg(unix)]
             Address::Unix(path) => {
-                let (listener, file) = unix::listen(path, options.backlog)?;
+                let (listener, file) = unix::listen(path, options)?;
                 self.watch_unix(listener, Some(file), index)
             }
             #[cfg(not(unix))]

@@ -1,10 +1,11 @@
 //! A listening Unix domain socket, and the file that goes with it.
 
+use super::{FileRights, SocketOptions};
 use socket2::{Domain, SockAddr, Socket, Type};
-use std::fs;
+use std::fs::{self, Permissions};
 use std::io::{self, ErrorKind};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, chown};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -34,7 +35,7 @@ impl Drop for SocketFile {
 
 /// Listens at `path`. A socket that a dead server left there is replaced. One that a server has bound is in
 /// use, even if that does not listen yet.
-pub(super) fn listen(path: &Path, backlog: u32) -> io::Result<(UnixListener, SocketFile)> {
+pub(super) fn listen(path: &Path, options: &SocketOptions) -> io::Result<(UnixListener, SocketFile)> {
     let address = SockAddr::unix(path)?;
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     socket.set_nonblocking(true)?;
@@ -46,8 +47,24 @@ pub(super) fn listen(path: &Path, backlog: u32) -> io::Result<(UnixListener, Soc
         replace(path, &address, &socket, error)?;
     }
     let file = SocketFile { path: path.to_owned(), identity: identity(path)? };
-    socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
+    set_rights(path, options.file)?;
+    socket.listen(i32::try_from(options.backlog).unwrap_or(i32::MAX))?;
     Ok((OwnedFd::from(socket).into(), file))
+}
+
+/// The owners come first: the mode may take away the right to change them.
+fn set_rights(path: &Path, rights: FileRights) -> io::Result<()> {
+    let cannot = |what: &str| {
+        let what = what.to_owned();
+        move |error: io::Error| io::Error::new(error.kind(), format!("cannot set {what} of the socket: {error}"))
+    };
+    if rights.user.is_some() || rights.group.is_some() {
+        chown(path, rights.user, rights.group).map_err(cannot("the owner"))?;
+    }
+    match rights.mode {
+        Some(mode) => fs::set_permissions(path, Permissions::from_mode(mode)).map_err(cannot("the mode")),
+        None => Ok(()),
+    }
 }
 
 /// Binds `socket` in the place of a dead one. `in_use` is the error if that is not dead.

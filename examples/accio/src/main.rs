@@ -15,7 +15,8 @@ use accio::{Accio, Results};
 use clap::Parser;
 use pollstack::net::{Address, Handle};
 use pollstack::operate::Observed;
-use pollstack::server::{self, duration, patience};
+use pollstack::options::{self, duration, patience};
+use pollstack::server;
 use pollstack::signals::{SIGQUIT, StopSignals, terminating};
 use pollstack::{EventLoop, Overload, descriptors};
 use std::error::Error;
@@ -72,7 +73,7 @@ struct Options {
 }
 
 fn main() -> ExitCode {
-    let options: Options = server::options("ERROR");
+    let options: Options = options::parse("ERROR");
     server::start_log();
     server::exit("ERROR", serve(&options))
 }
@@ -112,7 +113,7 @@ fn serve(options: &Options) -> Result<(), Box<dyn Error>> {
     let handle = event_loop.handle()?;
     event_loop.call(|accio, _| accio.service_mut().results.handle = Some(handle));
     let all_interfaces = Address::Tcp((Ipv4Addr::UNSPECIFIED, options.port).into());
-    let listen = server::listen_on([&all_interfaces].into_iter().chain(&options.listen))?;
+    let listen = server::activated_or([&all_interfaces].into_iter().chain(&options.listen))?;
     let listener = event_loop.listen(listen.max_conns(clients).overload(Overload::Defer))?;
     let signals = StopSignals::new(&event_loop, &[&terminating()[..], &[SIGQUIT]].concat())?;
     let metrics = server::listen_for_metrics(&mut event_loop, &options.metrics)?;

@@ -16,9 +16,10 @@ use chat::{Chat, protocol};
 use clap::Parser;
 use pollstack::net::Address;
 use pollstack::operate::Observed;
-use pollstack::server::{self, announce, duration, patience, positive};
+use pollstack::options::{self, duration, patience, positive};
+use pollstack::server::{self, announce};
 use pollstack::signals::{StopSignals, terminating};
-use pollstack::{EventLoop, ListenerConfig, Overload, descriptors};
+use pollstack::{EventLoop, Overload, descriptors};
 use std::error::Error;
 use std::net::{IpAddr, SocketAddr};
 use std::process::ExitCode;
@@ -57,7 +58,7 @@ struct Options {
 }
 
 fn main() -> ExitCode {
-    let options: Options = server::options("chat");
+    let options: Options = options::parse("chat");
     server::start_log();
     server::exit("chat", serve(&options))
 }
@@ -73,7 +74,7 @@ fn serve(options: &Options) -> Result<(), Box<dyn Error>> {
         Address::Tcp(address) => SocketAddr::new(address.ip(), options.port).into(),
         Address::Unix(_) => options.address.clone(),
     };
-    let listen = ListenerConfig::new(address).max_conns(conns).overload(Overload::Reject(protocol::BUSY.into()));
+    let listen = server::activated_or([&address])?.max_conns(conns).overload(Overload::Reject(protocol::BUSY.into()));
     let listener = event_loop.listen(listen)?;
     let signals = StopSignals::new(&event_loop, &terminating())?;
     let metrics = server::listen_for_metrics(&mut event_loop, &options.metrics)?;

@@ -17,7 +17,8 @@ use clap::Parser;
 use pollstack::http::{BUSY, Clock, Http};
 use pollstack::net::{Address, Mio};
 use pollstack::operate::Observed;
-use pollstack::server::{self, duration};
+use pollstack::options::{self, duration};
+use pollstack::server;
 use pollstack::signals::{SIGHUP, SIGINT, SIGTERM, StopSignals};
 use pollstack::tls::{Identity, Tls};
 use pollstack::{EventLoop, Overload, descriptors};
@@ -110,7 +111,7 @@ struct Options {
 }
 
 fn main() -> ExitCode {
-    let options: Options = server::options("pubsub");
+    let options: Options = options::parse("pubsub");
     server::start_log();
     server::exit("pubsub", serve(&options))
 }
@@ -136,7 +137,7 @@ fn serve(options: &Options) -> Result<(), Box<dyn Error>> {
     let identity = files.map(|(cert, key)| Identity::load(cert, key)).transpose()?;
     event_loop.net_mut().set_identity(identity.clone());
     let listener = event_loop
-        .listen(server::listen_on(&options.listen)?.max_conns(conns).overload(Overload::Reject(BUSY.into())))?;
+        .listen(server::activated_or(&options.listen)?.max_conns(conns).overload(Overload::Reject(BUSY.into())))?;
     server::print(metrics);
     let Some((identity, (cert, key))) = identity.zip(files) else {
         return Ok(server::run(&mut event_loop, listener, options.grace)?);

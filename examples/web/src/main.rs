@@ -16,7 +16,8 @@ use clap::Parser;
 use pollstack::http::{BUSY, Clock, Http};
 use pollstack::net::{Address, Handle, Mio};
 use pollstack::operate::Observed;
-use pollstack::server::{self, announce, duration};
+use pollstack::options::{self, duration};
+use pollstack::server::{self, announce};
 use pollstack::signals::{SIGHUP, SIGINT, SIGTERM, StopSignals};
 use pollstack::tls::{Identity, Tls};
 use pollstack::{EventLoop, Limits, ListenerConfig, Overload, descriptors};
@@ -112,7 +113,7 @@ struct Options {
 }
 
 fn main() -> ExitCode {
-    let options: Options = server::options("web");
+    let options: Options = options::parse("web");
     start_logging(options.debug);
     server::exit("web", serve(&options))
 }
@@ -279,7 +280,7 @@ fn lead(
 fn workers(text: &str) -> Result<usize, String> {
     match text {
         "auto" => Ok(std::thread::available_parallelism().map_or(1, usize::from)),
-        number => server::positive(number).map_err(|error| format!("{error}; write a number, or auto")),
+        number => options::positive(number).map_err(|error| format!("{error}; write a number, or auto")),
     }
 }
 

@@ -110,6 +110,22 @@ pub fn curl(args: &[&str], url: &str) -> Option<Output> {
     curl.arg(url).stdin(Stdio::null()).output().ok()
 }
 
+/// Checks that the program explains itself: a man page, the completions of shells, and the options in force.
+pub fn check_command_line(program: &str, name: &str, args: &[&str], line: &str) {
+    let printed = |args: &[&str]| {
+        let output = run(command(program, args));
+        assert!(output.status.success() && output.stderr.is_empty(), "{args:?}: {output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    assert!(printed(&["--generate", "man"]).contains(&format!(".TH {name} 1")));
+    for shell in ["bash", "elvish", "fish", "zsh"] {
+        let text = printed(&["--generate", shell]);
+        assert!(text.contains(name) && text.contains("grace"), "{shell}: {text}");
+    }
+    let config = printed(&[args, &["--print-config"]].concat());
+    assert!(config.lines().any(|other| other == line), "{line}: {config}");
+}
+
 /// Checks the metrics of `server`, which was started with `--metrics 127.0.0.1:0`: that a scraper can read them, that
 /// they hold `line` besides the counts of the loop, and that a page of another site cannot read them.
 pub fn check_metrics(server: &Server, name: &str, line: &str) {

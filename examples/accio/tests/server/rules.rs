@@ -236,6 +236,12 @@ fn clients_that_sent_in_time_are_not_silent_after_a_suspension() {
     }
 }
 
+/// Lost otherwise: a way to see what a server would do, and its man page.
+#[test]
+fn the_command_line_explains_itself() {
+    test_support::check_command_line(env!("CARGO_BIN_EXE_accio"), "accio", &["0"], "--timeout=10s  # default");
+}
+
 /// Lost otherwise: the operator's view of it.
 #[test]
 fn it_tells_its_metrics() {

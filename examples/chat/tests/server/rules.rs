@@ -338,6 +338,12 @@ fn it_listens_on_ipv6_and_on_unix_sockets() {
     assert_eq!(&hello, b"HELLO ann\n");
 }
 
+/// Lost otherwise: a way to see what a server would do, and its man page.
+#[test]
+fn the_command_line_explains_itself() {
+    test_support::check_command_line(env!("CARGO_BIN_EXE_chat"), "chat", &[], "--port=5378  # default");
+}
+
 /// Lost otherwise: the operator's view of it.
 #[test]
 fn it_tells_its_metrics() {

@@ -243,6 +243,17 @@ fn the_command_line_is_checked() {
     assert_eq!(taken.status.code(), Some(1));
 }
 
+/// Lost otherwise: a way to see what a server would do, and its man page.
+#[test]
+fn the_command_line_explains_itself() {
+    test_support::check_command_line(
+        env!("CARGO_BIN_EXE_pubsub"),
+        "pubsub",
+        &["--grace", "1s"],
+        "--grace=1s  # command line",
+    );
+}
+
 /// Lost otherwise: the operator's view of it.
 #[test]
 fn it_tells_its_metrics() {

@@ -316,6 +316,12 @@ fn with_d_refusals_are_logged_too() {
     }
 }
 
+/// Lost otherwise: a way to see what a server would do, and its man page.
+#[test]
+fn the_command_line_explains_itself() {
+    test_support::check_command_line(env!("CARGO_BIN_EXE_web"), "web", &[], "# --metrics  # not given");
+}
+
 /// Lost otherwise: the operator's view of it.
 #[test]
 fn it_tells_its_metrics() {
