@@ -16,9 +16,12 @@
 //! ```
 
 mod histogram;
+mod journal;
 pub mod lifo;
 mod service;
+mod store;
 pub mod wire;
 
 pub use histogram::Histogram;
+pub use journal::{Batch, Finished, Journal, Trouble};
 pub use service::{Answer, ClientId, ClientState, Counts, Guest, StackService};

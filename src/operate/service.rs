@@ -72,6 +72,11 @@ impl Operated {
         &self.stack
     }
 
+    /// Returns the stack, to be changed.
+    pub fn stack_mut(&mut self) -> &mut StackService {
+        &mut self.stack
+    }
+
     /// Carries out what the face was asked for, and answers what the stack has decided.
     fn settle(&mut self, cx: &mut Context<'_>) {
         loop {
@@ -129,9 +134,15 @@ impl Operated {
                 metrics::of_stack(&mut text, &self.stack);
                 self.reply(cx, id, Text::MEDIA, text.as_str());
             }
-            Ask::Health => self.http.call(cx, |_, http| {
-                http.respond(id, Status::OK).header("Content-Type", "text/plain").body(b"ok\n");
-            }),
+            Ask::Health => {
+                let trouble =
+                    self.stack.trouble().map(|trouble| format!("the data cannot be written: {}\n", trouble.reason));
+                let status = if trouble.is_none() { Status::OK } else { Status::SERVICE_UNAVAILABLE };
+                let text = trouble.unwrap_or_else(|| "ok\n".to_owned());
+                self.http.call(cx, |_, http| {
+                    http.respond(id, status).header("Content-Type", "text/plain").body(text.as_bytes());
+                });
+            }
             Ask::Disconnect(number) => {
                 let mut clients = self.stack.clients().filter_map(|client| self.conn_of(&client));
                 let found = clients.find(|client| client.number() == number);
@@ -180,7 +191,10 @@ impl Operated {
     }
 
     fn late(&mut self, cx: &mut Context<'_>, id: ExchangeId) {
-        let Some(guest) = self.guests.remove(&id) else { return };
+        let Some(guest) = self.guests.get(&id).copied().filter(|guest| !self.stack.is_storing(*guest)) else {
+            return; // an item that is on the stack is answered when it is on the disk
+        };
+        self.guests.remove(&id);
         self.exchanges.remove(&guest);
         let pushes = self.stack.is_pushing(guest);
         self.stack.cancel(cx, guest);
@@ -380,6 +394,11 @@ impl Service for Operated {
             true => self.http.make_way(listener),
             false => self.stack.make_way(listener),
         }
+    }
+
+    fn on_wake(&mut self, cx: &mut Context<'_>) {
+        self.stack.on_wake(cx);
+        self.settle(cx);
     }
 
     fn on_timer(&mut self, cx: &mut Context<'_>) {

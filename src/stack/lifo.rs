@@ -69,6 +69,16 @@ impl<T, C: Copy> Lifo<T, C> {
         Ticket(Line::Pop(self.pops.push_back(client)))
     }
 
+    /// Puts an item on the stack that was there before: for a stack that is made anew.
+    pub fn put(&mut self, item: T) {
+        self.items.push(item);
+    }
+
+    /// Returns the item on top.
+    pub fn top(&self) -> Option<&T> {
+        self.items.last()
+    }
+
     /// Serves the next request that can be served, and returns it. Call it after every change, until
     /// it returns `None`.
     pub fn decide(&mut self) -> Option<Decision<T, C>> {

@@ -1,7 +1,9 @@
 //! The stack on the loop: one request per connection.
 
 use super::histogram::Histogram;
-use super::lifo::{Decision, Lifo, Ticket};
+use super::journal::{Journal, Trouble};
+use super::lifo::{Decision, Ticket};
+use super::store::Store;
 use super::wire::{self, Item, Parsed, Request};
 use crate::context::Context;
 use crate::id::{ConnId, ListenerId};
@@ -14,10 +16,7 @@ use std::time::{Duration, Instant};
 /// A bounded, blocking LIFO stack, served in the protocol of [`wire`].
 #[derive(Debug)]
 pub struct StackService {
-    /// The stack of item keys, and the lines of client keys.
-    lifo: Lifo<usize, usize>,
-    /// Items on the stack, waiting to be pushed, or on their way out. They never move.
-    items: Slab<Item>,
+    store: Store,
     /// The clients. A parked client is answered while another one is served.
     clients: Slab<Client>,
     /// How many of them have not sent a complete request yet.
@@ -148,8 +147,7 @@ impl StackService {
     /// Makes an empty stack for at most `capacity` items.
     pub fn new(capacity: usize) -> Self {
         StackService {
-            lifo: Lifo::new(capacity),
-            items: Slab::new(),
+            store: Store::new(capacity),
             clients: Slab::new(),
             reading: 0,
             draining: false,
@@ -158,9 +156,35 @@ impl StackService {
         }
     }
 
+    /// Begins with `items`, from the bottom to the top, each with a number larger than that of the one below it.
+    /// Changes go to `journal`, and pushes are answered when they are there, if it says so.
+    ///
+    /// A popped item leaves the journal when it has reached its client. Call [`close`](Self::close) in the end.
+    pub fn keep(&mut self, items: Vec<(u64, Item)>, journal: Box<dyn Journal>) {
+        self.store.keep(items, journal);
+    }
+
+    /// Commits what is left to the journal, if there is one. The loop is over.
+    ///
+    /// # Errors
+    /// A text: the reason why the last changes are not there.
+    pub fn close(&mut self) -> Result<(), String> {
+        self.store.close()
+    }
+
+    /// Returns why the journal does not take changes now; `None` if it does, or if there is none.
+    pub fn trouble(&self) -> Option<&Trouble> {
+        self.store.trouble()
+    }
+
+    /// Returns how many pushes are on the stack and wait for the disk.
+    pub fn storing(&self) -> usize {
+        self.store.storing()
+    }
+
     /// Returns how many items there may be.
     pub fn capacity(&self) -> usize {
-        self.lifo.capacity()
+        self.store.capacity()
     }
 
     /// Returns totals since the start.
@@ -185,16 +209,16 @@ impl StackService {
     /// Lines up a push for a guest, behind all requests that came before; `None` for a payload that cannot
     /// be an item. The [answer](Self::next_answer) may be there at once.
     pub fn push_for(&mut self, cx: &mut Context<'_>, payload: &[u8]) -> Option<Guest> {
-        let item = self.items.insert(Item::new(payload)?);
+        let item = Item::new(payload)?;
         let key = self.insert_guest(cx);
-        let ticket = self.lifo.push(key, item);
+        let (item, ticket) = self.store.push(key, item);
         Some(self.line_up(cx, key, State::Pushing(item, ticket)))
     }
 
     /// Lines up a pop for a guest.
     pub fn pop_for(&mut self, cx: &mut Context<'_>) -> Guest {
         let key = self.insert_guest(cx);
-        let ticket = self.lifo.pop(key);
+        let ticket = self.store.pop(key);
         self.line_up(cx, key, State::Popping(ticket))
     }
 
@@ -214,11 +238,16 @@ impl StackService {
     pub fn next_answer(&mut self) -> Option<(Guest, Answer<'_>)> {
         let guest = self.answered.pop_front()?;
         let answer = match self.clients.get(guest.0)?.state {
-            State::Popped(item) => Answer::Popped(self.items[item].payload()),
+            State::Popped(item) => Answer::Popped(self.store.item(item).payload()),
             State::Stopped => Answer::Stopping,
             _ => Answer::Stored,
         };
         Some((guest, answer))
+    }
+
+    /// Returns whether the item of a guest is on the stack, and waits for the disk: it can no longer be cancelled.
+    pub fn is_storing(&self, guest: Guest) -> bool {
+        self.store.is_storing(guest.0)
     }
 
     /// Returns whether the push of a guest waits.
@@ -253,21 +282,17 @@ impl StackService {
             State::Reading => self.reading -= 1,
             State::Pushing(item, ticket) => {
                 self.counts.cancelled += 1;
-                self.lifo.cancel(ticket);
-                self.items.remove(item);
+                self.store.cancel_push(key, item, ticket);
             }
             State::Popping(ticket) => {
                 self.counts.cancelled += 1;
-                self.lifo.cancel(ticket);
+                self.store.cancel_pop(ticket);
             }
             State::Popped(item) if !delivered => {
                 self.counts.undelivered += 1;
-                self.lifo.undelivered(item);
+                self.store.undelivered(item);
             }
-            State::Popped(item) => {
-                self.lifo.delivered();
-                self.items.remove(item);
-            }
+            State::Popped(item) => self.store.delivered(item),
             State::Done | State::Stopped => return, // this changes nothing for other clients
         }
         self.decide(cx);
@@ -293,25 +318,25 @@ impl StackService {
 
     /// Returns how many items are on the stack.
     pub fn items(&self) -> usize {
-        self.lifo.len()
+        self.store.len()
     }
 
     /// Returns how many items are held: on the stack, waiting to be pushed, or on their way out.
     pub fn held(&self) -> usize {
-        self.items.len()
+        self.store.held()
     }
 
     /// Returns how many pushes and how many pops are parked.
     pub fn parked(&self) -> (usize, usize) {
-        self.lifo.waiting()
+        self.store.waiting()
     }
 
     /// Serves the clients that can be served now.
     fn decide(&mut self, cx: &mut Context<'_>) {
-        while let Some(decision) = self.lifo.decide() {
+        while let Some(decision) = self.store.decide() {
             let (key, state, answer) = match decision {
                 Decision::Stored(key) => (key, State::Done, wire::STORED),
-                Decision::Popped(key, item) => (key, State::Popped(item), self.items[item].frame()),
+                Decision::Popped(key, item) => (key, State::Popped(item), self.store.item(item).frame()),
             };
             let client = &mut self.clients[key];
             client.state = state;
@@ -328,7 +353,7 @@ impl StackService {
                 },
             }
         }
-        if self.draining && self.reading == 0 && self.lifo.in_flight() == 0 {
+        if self.draining && self.reading == 0 && self.store.in_flight() + self.store.storing() == 0 {
             self.draining = false;
             self.release_parked(cx);
         }
@@ -339,7 +364,7 @@ impl StackService {
         cx.abort(id);
         if let State::Popped(item) = mem::replace(&mut self.clients[key].state, State::Done) {
             self.counts.undelivered += 1;
-            self.lifo.undelivered(item);
+            self.store.undelivered(item);
         }
     }
 
@@ -351,11 +376,8 @@ impl StackService {
                 Who::Conn(id) => cx.abort(id),
                 Who::Guest => {
                     match mem::replace(&mut client.state, State::Stopped) {
-                        State::Pushing(item, ticket) => {
-                            self.lifo.cancel(ticket);
-                            self.items.remove(item);
-                        }
-                        State::Popping(ticket) => drop(self.lifo.cancel(ticket)),
+                        State::Pushing(item, ticket) => self.store.cancel_push(key, item, ticket),
+                        State::Popping(ticket) => self.store.cancel_pop(ticket),
                         _ => {}
                     }
                     self.answered.push_back(Guest(key));
@@ -390,12 +412,12 @@ impl Service for StackService {
                 client.state = match request {
                     Request::Push(payload) => match Item::new(payload) {
                         Some(item) => {
-                            let item = self.items.insert(item);
-                            State::Pushing(item, self.lifo.push(*key, item))
+                            let (item, ticket) = self.store.push(*key, item);
+                            State::Pushing(item, ticket)
                         }
                         None => State::Done, // the parser has no such request
                     },
-                    Request::Pop => State::Popping(self.lifo.pop(*key)),
+                    Request::Pop => State::Popping(self.store.pop(*key)),
                 };
                 len
             }
@@ -428,6 +450,15 @@ impl Service for StackService {
     /// A client that has sent its one request will hardly send more.
     fn is_request_complete(&self, _listener: ListenerId, input: &[u8]) -> bool {
         matches!(wire::parse(input), Parsed::Request(_, len) if len == input.len())
+    }
+
+    /// The journal has something to tell.
+    fn on_wake(&mut self, cx: &mut Context<'_>) {
+        self.store.look();
+        self.decide(cx);
+        if self.trouble().is_some_and(|trouble| trouble.is_final) {
+            cx.stop(Duration::ZERO);
+        }
     }
 
     fn on_shutdown(&mut self, cx: &mut Context<'_>) {

@@ -1,0 +1,291 @@
+//! Where the items are: in memory, and in a journal perhaps.
+//!
+//! Memory decides, and the journal follows. A push that the stack has taken is put into a batch, and told to
+//! its client when that batch is on the disk. A popped item leaves the journal when it has reached its
+//! client, so a crash loses none that was on its way: it is there again. While one batch is committed
+//! the next one fills; a batch that fails is joined with it. An item that comes and goes in one batch is
+//! in neither, so a batch is never larger than what is on the stack and on the disk together.
+
+use super::journal::{Batch, Finished, Journal, Trouble};
+use super::lifo::{Decision, Lifo, Ticket};
+use super::wire::Item;
+use slab::Slab;
+use std::collections::{HashMap, VecDeque};
+
+/// A stack of items for clients that are named by a number.
+#[derive(Debug)]
+pub(super) struct Store {
+    /// The stack of item keys, and the lines of client keys.
+    lifo: Lifo<usize, usize>,
+    /// Items on the stack, waiting to be pushed, or on their way out. They never move.
+    items: Slab<Item>,
+    journal: Option<Box<Journaled>>,
+}
+
+/// A journal, and what it has not got yet.
+#[derive(Debug)]
+struct Journaled {
+    journal: Box<dyn Journal>,
+    /// The numbers of the items, by their keys.
+    numbers: Vec<u64>,
+    next_number: u64,
+    filling: Batch,
+    is_committing: bool,
+    is_woken: bool,
+    /// The clients whose pushes are on the stack and not on the disk, by the numbers of their items.
+    storing: HashMap<u64, usize>,
+    /// Clients that are to be told that their items are stored.
+    stored: VecDeque<usize>,
+    trouble: Option<Trouble>,
+}
+
+impl Store {
+    pub(super) fn new(capacity: usize) -> Store {
+        Store { lifo: Lifo::new(capacity), items: Slab::new(), journal: None }
+    }
+
+    /// Begins with the items of a journal, from the bottom to the top, and writes down what changes.
+    pub(super) fn keep(&mut self, items: Vec<(u64, Item)>, journal: Box<dyn Journal>) {
+        let next_number = items.last().map_or(1, |(number, _)| number + 1);
+        let mut numbers = Vec::with_capacity(items.len());
+        for (number, item) in items {
+            let key = self.items.insert(item);
+            note(&mut numbers, key, number);
+            self.lifo.put(key);
+        }
+        let (filling, storing, stored) = Default::default();
+        let (is_committing, is_woken, trouble) = (false, false, None);
+        self.journal = Some(Box::new(Journaled {
+            journal,
+            numbers,
+            next_number,
+            filling,
+            is_committing,
+            is_woken,
+            storing,
+            stored,
+            trouble,
+        }));
+    }
+
+    /// Lines up a push. The key is that of its item.
+    pub(super) fn push(&mut self, client: usize, item: Item) -> (usize, Ticket) {
+        let key = self.items.insert(item);
+        (key, self.lifo.push(client, key))
+    }
+
+    pub(super) fn pop(&mut self, client: usize) -> Ticket {
+        self.lifo.pop(client)
+    }
+
+    /// Takes a push out of its line. One that is on the stack already stays there, and is told to no client.
+    pub(super) fn cancel_push(&mut self, client: usize, key: usize, ticket: Ticket) {
+        if self.lifo.cancel(ticket) {
+            self.items.remove(key);
+        } else if let Some(journaled) = &mut self.journal {
+            journaled.storing.retain(|_, other| *other != client);
+            journaled.stored.retain(|other| *other != client);
+        }
+    }
+
+    pub(super) fn cancel_pop(&mut self, ticket: Ticket) {
+        self.lifo.cancel(ticket);
+    }
+
+    /// Returns the next client that can be told something. An item that it has popped is named by its key.
+    #[inline]
+    pub(super) fn decide(&mut self) -> Option<Decision<usize, usize>> {
+        match &self.journal {
+            None => self.lifo.decide(),
+            Some(_) => self.decide_and_write(),
+        }
+    }
+
+    #[cold]
+    fn decide_and_write(&mut self) -> Option<Decision<usize, usize>> {
+        let journaled = self.journal.as_mut()?;
+        loop {
+            if let Some(client) = journaled.stored.pop_front() {
+                return Some(Decision::Stored(client));
+            }
+            let decision = self.lifo.decide()?;
+            let (Decision::Stored(client), Some(key)) = (&decision, self.lifo.top()) else { return Some(decision) };
+            let number = journaled.insert(*key, &self.items[*key]);
+            match journaled.journal.answers_wait() || journaled.trouble.is_some() {
+                true => drop(journaled.storing.insert(number, *client)),
+                false => return Some(decision),
+            }
+        }
+    }
+
+    /// Returns the bytes of an item on the wire.
+    pub(super) fn item(&self, key: usize) -> &Item {
+        &self.items[key]
+    }
+
+    /// A popped item has reached its client.
+    #[inline]
+    pub(super) fn delivered(&mut self, key: usize) {
+        self.lifo.delivered();
+        self.items.remove(key);
+        if let Some(journaled) = &mut self.journal {
+            journaled.remove(key);
+        }
+    }
+
+    /// A popped item has not reached its client, and goes back on top: above items that have come meanwhile.
+    pub(super) fn undelivered(&mut self, key: usize) {
+        if let (Some(journaled), Some(top)) = (&mut self.journal, self.lifo.top()) {
+            journaled.put_above(key, *top, &self.items[key]);
+        }
+        self.lifo.undelivered(key);
+    }
+
+    /// Looks what has become of a batch, and begins the next one.
+    pub(super) fn look(&mut self) {
+        if let Some(journaled) = &mut self.journal {
+            journaled.is_woken = false;
+            if let Some(finished) = journaled.journal.finished() {
+                journaled.hear(finished);
+            }
+            journaled.begin();
+        }
+    }
+
+    /// Commits what is left, when the loop is over.
+    pub(super) fn close(&mut self) -> Result<(), String> {
+        let Some(journaled) = &mut self.journal else { return Ok(()) };
+        // A batch that fails is joined with the rest, and tried once more.
+        for _ in 0..3 {
+            journaled.begin();
+            match journaled.is_committing.then(|| journaled.journal.wait()).flatten() {
+                Some(finished) => journaled.hear(finished),
+                None => break,
+            }
+        }
+        if !journaled.is_committing && journaled.filling.is_empty() && journaled.trouble.is_none() {
+            return Ok(());
+        }
+        let reason = journaled.trouble.as_ref().map_or("it does not answer", |trouble| &trouble.reason);
+        Err(format!("{reason}; items that were popped last may be there again"))
+    }
+
+    /// Returns why the journal does not take changes now; `None` if it does, or if there is none.
+    pub(super) fn trouble(&self) -> Option<&Trouble> {
+        self.journal.as_ref()?.trouble.as_ref()
+    }
+
+    /// Returns whether the push of this client is on the stack, and not on the disk.
+    pub(super) fn is_storing(&self, client: usize) -> bool {
+        self.journal.as_ref().is_some_and(|journaled| journaled.storing.values().any(|other| *other == client))
+    }
+
+    /// Returns how many pushes are on the stack, and not on the disk.
+    pub(super) fn storing(&self) -> usize {
+        self.journal.as_ref().map_or(0, |journaled| journaled.storing.len() + journaled.stored.len())
+    }
+
+    /// Returns how many items there may be.
+    pub(super) fn capacity(&self) -> usize {
+        self.lifo.capacity()
+    }
+
+    /// Returns how many items are on the stack.
+    pub(super) fn len(&self) -> usize {
+        self.lifo.len()
+    }
+
+    /// Returns how many items are held: on the stack, waiting to be pushed, or on their way out.
+    pub(super) fn held(&self) -> usize {
+        self.items.len()
+    }
+
+    /// Returns how many pushes and how many pops wait.
+    pub(super) fn waiting(&self) -> (usize, usize) {
+        self.lifo.waiting()
+    }
+
+    /// Returns how many popped items are neither delivered nor back.
+    pub(super) fn in_flight(&self) -> usize {
+        self.lifo.in_flight()
+    }
+}
+
+fn note(numbers: &mut Vec<u64>, key: usize, number: u64) {
+    if numbers.len() <= key {
+        numbers.resize(key + 1, 0);
+    }
+    numbers[key] = number;
+}
+
+impl Journaled {
+    /// Puts an item into the batch, and returns its number.
+    fn insert(&mut self, key: usize, item: &Item) -> u64 {
+        let number = self.next_number;
+        self.next_number += 1;
+        note(&mut self.numbers, key, number);
+        self.filling.insert(number, *item);
+        self.wake();
+        number
+    }
+
+    /// An item has gone for good. If it never was in the journal, its client has nothing to wait for.
+    fn remove(&mut self, key: usize) {
+        let number = self.numbers[key];
+        if !self.filling.remove(number) {
+            self.stored.extend(self.storing.remove(&number));
+        }
+        self.wake();
+    }
+
+    /// Gives an item a new number if that of the top is larger.
+    fn put_above(&mut self, key: usize, top: usize, item: &Item) {
+        let number = self.numbers[key];
+        if self.numbers[top] < number {
+            return;
+        }
+        let client = self.storing.remove(&number);
+        self.filling.remove(number);
+        let above = self.insert(key, item);
+        self.storing.extend(client.map(|client| (above, client)));
+    }
+
+    fn wake(&mut self) {
+        if !self.is_committing && !self.is_woken {
+            self.is_woken = true;
+            self.journal.wake();
+        }
+    }
+
+    fn begin(&mut self) {
+        let is_over = self.trouble.as_ref().is_some_and(|trouble| trouble.is_final);
+        if !self.is_committing && !is_over && !self.filling.is_empty() {
+            self.is_committing = true;
+            self.journal.commit(std::mem::take(&mut self.filling));
+        }
+    }
+
+    fn hear(&mut self, Finished { mut batch, result }: Finished) {
+        self.is_committing = false;
+        match result {
+            Ok(()) => {
+                for (number, _) in batch.changes().filter(|(_, item)| item.is_some()) {
+                    self.stored.extend(self.storing.remove(&number));
+                }
+                if self.trouble.take().is_some() {
+                    log::info!("the data can be written again");
+                }
+            }
+            Err(trouble) => {
+                for gone in batch.append(std::mem::take(&mut self.filling)) {
+                    self.stored.extend(self.storing.remove(&gone)); // it was popped
+                }
+                self.filling = batch;
+                if self.trouble.as_ref() != Some(&trouble) {
+                    log::error!("the data cannot be written: {}; pushes wait", trouble.reason);
+                }
+                self.trouble = Some(trouble);
+            }
+        }
+    }
+}
