@@ -1,6 +1,7 @@
 //! The command line of the `pollstack` server.
 
 use clap::{Args, Parser, Subcommand};
+use pollstack::durable::Sync;
 use pollstack::http::Host;
 use pollstack::net::Address;
 use pollstack::options::{AddressList, UnixFile, duration, patience, positive};
@@ -12,7 +13,7 @@ use std::time::Duration;
 ///
 /// Clients push items of 1 to 127 bytes and pop the one pushed last. A push to a full stack waits
 /// for room, a pop from an empty stack waits for an item. The items live in memory, and are lost
-/// when the server stops.
+/// when the server stops, unless --data names a file for them.
 #[derive(Clone, Debug, Parser)]
 #[command(version, verbatim_doc_comment, after_long_help = AFTER, args_conflicts_with_subcommands = true)]
 pub(crate) struct Options {
@@ -62,6 +63,22 @@ pub(crate) struct Options {
     #[arg(value_parser = positive::<usize>, help_heading = "Limits")]
     pub(crate) capacity: usize,
 
+    /// Keep the items in this file, which is made if it is not there
+    ///
+    /// A push is answered when its item is on the disk (--sync). After a crash, an item that was
+    /// popped just before may be there again. `pollstack inspect FILE` prints what is in it.
+    #[arg(long, value_name = "FILE", env = "POLLSTACK_DATA", help_heading = "Data")]
+    #[arg(verbatim_doc_comment)]
+    pub(crate) data: Option<PathBuf>,
+
+    /// When items are on the disk: always (before the answer), never, or every so often, as 100ms
+    ///
+    /// With a time, pushes are answered at once, and a crash can cost those of that time. With
+    /// never, the system writes when it likes, and a power cut can cost the whole file.
+    #[arg(long, value_name = "WHEN", env = "POLLSTACK_SYNC", default_value_t = Sync::Always)]
+    #[arg(requires = "data", verbatim_doc_comment, help_heading = "Data")]
+    pub(crate) sync: Sync,
+
     /// How many clients are served at once; the next one reads 0xFF (busy)
     #[arg(long, value_name = "CLIENTS", env = "POLLSTACK_MAX_CLIENTS", default_value_t = 100)]
     #[arg(value_parser = positive::<usize>, help_heading = "Limits")]
@@ -102,6 +119,24 @@ pub(crate) enum Command {
         #[command(flatten)]
         client: ClientOptions,
     },
+    /// Print what is in a data file: how many items, and those on top
+    Inspect {
+        #[command(flatten)]
+        data: FileOptions,
+        /// How many items to print, from the top
+        #[arg(long, value_name = "N", default_value_t = 10)]
+        items: usize,
+    },
+    /// Print the items of a data file as lines of JSON, from the bottom to the top
+    Export {
+        #[command(flatten)]
+        data: FileOptions,
+    },
+    /// Put items on top of those of a data file: lines of JSON from standard input, as export prints them
+    Import {
+        #[command(flatten)]
+        data: FileOptions,
+    },
     /// Print what the server has and does, as its --http tells it
     Stat {
         #[command(flatten)]
@@ -115,6 +150,13 @@ pub(crate) enum Command {
         #[arg(long, value_name = "N")]
         count: Option<u64>,
     },
+}
+
+/// A file that a server has kept its items in.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct FileOptions {
+    /// The file; no server uses it
+    pub(crate) file: PathBuf,
 }
 
 /// How a client reaches the HTTP of a server, and how long it waits.

@@ -1,6 +1,7 @@
 //! The commands of a client: push, pop, stat and top.
 
 use crate::cli::{ClientOptions, Command, FaceOptions};
+use crate::data;
 use pollstack::client::{Client, ClientError};
 use serde_json::Value;
 use std::error::Error;
@@ -23,6 +24,9 @@ pub(crate) fn run(command: &Command) -> ExitCode {
     let result = match command {
         Command::Push { text, file, client } => push(text.as_deref(), file.as_deref(), &new_client(client)),
         Command::Pop { count, client } => pop(*count, &new_client(client)),
+        Command::Inspect { data, items } => data::inspect(&data.file, *items),
+        Command::Export { data } => data::export(&data.file),
+        Command::Import { data } => data::import(&data.file),
         Command::Stat { face } => stat(face),
         Command::Top { face, count } => top(face, *count),
     };

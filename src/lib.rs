@@ -54,6 +54,7 @@
 #![cfg_attr(feature = "tls", doc = "| [`tls`] | TLS around any network |")]
 #![cfg_attr(feature = "descriptors", doc = "| [`descriptors`] | the limit of open descriptors of the process |")]
 #![cfg_attr(feature = "server", doc = "| [`activation`] | sockets that a service manager keeps |")]
+#![cfg_attr(feature = "durable", doc = "| [`durable`] | the stack in a file |")]
 #![cfg_attr(feature = "operate", doc = "| [`operate`] | the stack with an HTTP face for operators |")]
 #![cfg_attr(feature = "server", doc = "| [`server`] | the common parts of the servers' main functions |")]
 #![cfg_attr(feature = "server", doc = "| [`options`] | the command lines of the servers |")]
@@ -90,6 +91,8 @@ mod connections;
 mod context;
 #[cfg(feature = "descriptors")]
 pub mod descriptors;
+#[cfg(feature = "durable")]
+pub mod durable;
 mod event_loop;
 #[cfg(feature = "http")]
 pub mod http;

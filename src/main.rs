@@ -2,16 +2,19 @@
 
 mod cli;
 mod commands;
+mod data;
 
 use cli::Options;
 use pollstack::activation::Activated;
+use pollstack::durable::{DataFile, Durable, Kept, Sync};
 use pollstack::http::{BUSY, Guard};
-use pollstack::net::Address;
+use pollstack::net::{Address, Handle};
 use pollstack::operate::{Operated, Places};
 use pollstack::signals::{StopSignals, terminating};
 use pollstack::stack::{StackService, wire};
 use pollstack::{EventLoop, ListenerConfig, ListenerId, Overload, descriptors, options, server};
 use std::error::Error;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -42,17 +45,47 @@ fn serve(options: &Options) -> Result<(), Box<dyn Error>> {
 }
 
 fn serve_stack(options: &Options, stack: ListenerConfig) -> Result<(), Box<dyn Error>> {
+    let data = Data::open(options)?;
     let limits = descriptors::reserve(options.max_clients, options.listen.len())
         .map_err(|error| format!("--max-clients {}: {error}", options.max_clients))?;
     let mut event_loop = EventLoop::with_limits(StackService::new(options.capacity), limits)?;
     let listener = event_loop.listen(stack)?;
+    let handle = event_loop.handle()?;
+    event_loop.call(|service, _| data.keep(service, handle));
     server::run(&mut event_loop, listener, options.grace)?;
-    log::info!("stopped; {:?}, {} items dropped", event_loop.stats(), event_loop.service().items());
-    Ok(())
+    log::info!("stopped; {:?}, {} items", event_loop.stats(), event_loop.service().items());
+    event_loop.call(|service, _| close(options, service))
+}
+
+/// The file of the items, and what was in it.
+struct Data(Option<(DataFile, Kept)>, Sync);
+
+impl Data {
+    fn open(options: &Options) -> Result<Data, String> {
+        let open = |path: &PathBuf| {
+            let opened = DataFile::open(path, options.sync, options.capacity);
+            opened.map_err(|error| format!("--data {}: {error}", path.display()))
+        };
+        Ok(Data(options.data.as_ref().map(open).transpose()?, options.sync))
+    }
+
+    /// Has the stack begin with the items, and keep the file as it is itself.
+    fn keep(self, stack: &mut StackService, handle: Handle) {
+        if let Some((file, items)) = self.0 {
+            stack.keep(items, Box::new(Durable::start(file, self.1, handle)));
+        }
+    }
+}
+
+/// Brings what is left to the disk.
+fn close(options: &Options, stack: &mut StackService) -> Result<(), Box<dyn Error>> {
+    let path = options.data.as_deref().unwrap_or(Path::new("")).display();
+    Ok(stack.close().map_err(|error| format!("--data {path}: {error}"))?)
 }
 
 /// Serves the stack, and HTTP for operators.
 fn serve_both(options: &Options, stack: ListenerConfig, handed: Option<ListenerConfig>) -> Result<(), Box<dyn Error>> {
+    let data = Data::open(options)?;
     let places = Places { stack: options.max_clients, face: options.http_max_clients };
     let conns = places.stack.saturating_add(places.face);
     let limits = descriptors::reserve(conns, options.listen.len().saturating_add(options.http.len()))
@@ -67,11 +100,13 @@ fn serve_both(options: &Options, stack: ListenerConfig, handed: Option<ListenerC
     event_loop.listen(
         http.id(face).file(options.unix_file.rights()).max_conns(places.face).overload(Overload::Reject(BUSY.into())),
     )?;
+    let handle = event_loop.handle()?;
+    event_loop.call(|service, _| data.keep(service.stack_mut(), handle));
     let signals = StopSignals::new(&event_loop, &terminating())?;
     let addresses = event_loop.addresses(listener)?;
     server::print(event_loop.addresses(face)?.iter().map(|address| format!("http on {address}")));
     server::announce(&addresses);
     signals.run(&mut event_loop, options.grace)?;
-    log::info!("stopped; {:?}, {} items dropped", event_loop.stats(), event_loop.service().stack().items());
-    Ok(())
+    log::info!("stopped; {:?}, {} items", event_loop.stats(), event_loop.service().stack().items());
+    event_loop.call(|service, _| close(options, service.stack_mut()))
 }

@@ -10,6 +10,13 @@ use std::fmt::Debug;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Batch(BTreeMap<u64, Option<Item>>);
 
+impl FromIterator<(u64, Item)> for Batch {
+    /// Makes a batch of items that have come.
+    fn from_iter<I: IntoIterator<Item = (u64, Item)>>(items: I) -> Batch {
+        Batch(items.into_iter().map(|(number, item)| (number, Some(item))).collect())
+    }
+}
+
 impl Batch {
     /// Returns the changes, from the bottom to the top.
     pub fn changes(&self) -> impl Iterator<Item = (u64, Option<&Item>)> {
