@@ -196,7 +196,11 @@ fn read(path: &Path) -> Result<Kept, String> {
 
 /// Checks that a database is one of pollstack's, and returns its items.
 fn check(database: &mut Database) -> Result<Kept, String> {
-    database.check_integrity().map_err(|error| damaged(&error.to_string()))?;
+    match database.check_integrity() {
+        Ok(true) => {}
+        Ok(false) => return Err(damaged("its last commit does not fit its checksums")), // an older one would do
+        Err(error) => return Err(damaged(&error.to_string())),
+    }
     let items = || -> Result<Result<Kept, String>, Box<dyn Error>> {
         let transaction = database.begin_read()?;
         let is_ours = transaction.list_tables()?.any(|table| table.name() == FACTS.name());

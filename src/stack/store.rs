@@ -163,8 +163,9 @@ impl Store {
                 None => break,
             }
         }
-        if !journaled.is_committing && journaled.filling.is_empty() && journaled.trouble.is_none() {
-            return Ok(());
+        let is_over = journaled.trouble.as_ref().is_some_and(|trouble| trouble.is_final);
+        if !journaled.is_committing && journaled.filling.is_empty() && !is_over {
+            return Ok(()); // all is on the disk, be there room for more or not
         }
         let reason = journaled.trouble.as_ref().map_or("it does not answer", |trouble| &trouble.reason);
         Err(format!("{reason}; items that were popped last may be there again"))

@@ -45,6 +45,8 @@ pub fn command(program: impl AsRef<OsStr>, args: &[&str]) -> Command {
         "HTTP",
         "HTTP_HOST",
         "HTTP_MAX_CLIENTS",
+        "DATA",
+        "SYNC",
     ] {
         command.env_remove(format!("POLLSTACK_{name}"));
     }

@@ -3,6 +3,7 @@
 mod accio;
 mod chaos;
 mod chat;
+mod durable;
 mod http;
 mod model;
 mod operate;
@@ -26,9 +27,10 @@ pub struct Server {
 }
 
 /// All of them.
-pub const SERVERS: [Server; 7] = [
+pub const SERVERS: [Server; 8] = [
     Server { name: "stack", run: stack::run },
     Server { name: "operate", run: operate::run },
+    Server { name: "durable", run: durable::run },
     Server { name: "chat", run: chat::run },
     Server { name: "accio", run: accio::run },
     Server { name: "http", run: http::run },
