@@ -136,6 +136,17 @@ pub(crate) fn all() -> Vec<Scenario> {
         base: Some(Kind::Baseline),
         quick: true,
     });
+    for clients in [1, 64, 1000] {
+        all.push(Scenario {
+            name: format!("durable pushes, {clients} clients"),
+            what: "each answered when its item is on the disk",
+            load: Load::Flood { order: Order::Only(Request::Push), payload: 20, pace: Pace::Closed(clients) },
+            placements: &[Placement::Apart],
+            entries: entries(&[Kind::DurablePollstack, Kind::DurableRedis, Kind::DurableBeanstalkd]),
+            base: Some(Kind::DurableRedis),
+            quick: false,
+        });
+    }
     all.extend(parked());
     all.extend(overload());
     all.extend(idle());

@@ -7,6 +7,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
+use tempfile::TempDir;
 use test_support::machine::{ordinary, there};
 use test_support::{Server, TEST_TIMEOUT, build, command, example, pollstack};
 
@@ -26,6 +27,10 @@ pub(crate) enum Kind {
     TwistedStack,
     Redis,
     Beanstalkd,
+    /// Ours with `--data`, and the two that sync before they answer.
+    DurablePollstack,
+    DurableRedis,
+    DurableBeanstalkd,
     Echo,
     /// It takes a short read for the last, as ours does.
     MioEcho,
@@ -54,6 +59,8 @@ pub(crate) struct Instance {
     pub(crate) kind: Kind,
     pub(crate) server: Server,
     pub(crate) address: SocketAddr,
+    /// Its data.
+    _folder: Option<TempDir>,
 }
 
 impl Kind {
@@ -70,6 +77,9 @@ impl Kind {
             Kind::TwistedStack => "Twisted",
             Kind::Redis => "redis-server",
             Kind::Beanstalkd => "beanstalkd",
+            Kind::DurablePollstack => "pollstack --data",
+            Kind::DurableRedis => "redis-server appendfsync always",
+            Kind::DurableBeanstalkd => "beanstalkd -b -f 0",
             Kind::Echo => "pollstack's echo",
             Kind::Chat => "pollstack's chat",
             Kind::Accio => "pollstack's accio",
@@ -79,14 +89,17 @@ impl Kind {
 
     /// Returns whether it is one of our servers, or a baseline, and not a peer.
     pub(crate) fn is_ours(self) -> bool {
-        use Kind::{Accio, Baseline, Chat, Echo, EventBaseline, OnePacketBaseline, Pollstack, Sink};
-        matches!(self, Pollstack | Echo | Chat | Accio | Baseline | OnePacketBaseline | EventBaseline | Sink)
+        use Kind::{Accio, Baseline, Chat, DurablePollstack, Echo, EventBaseline, OnePacketBaseline, Pollstack, Sink};
+        matches!(
+            self,
+            Pollstack | DurablePollstack | Echo | Chat | Accio | Baseline | OnePacketBaseline | EventBaseline | Sink
+        )
     }
 
     pub(crate) fn protocol(self) -> Protocol {
         match self {
-            Kind::Redis => Protocol::Redis,
-            Kind::Beanstalkd => Protocol::Beanstalk,
+            Kind::Redis | Kind::DurableRedis => Protocol::Redis,
+            Kind::Beanstalkd | Kind::DurableBeanstalkd => Protocol::Beanstalk,
             _ => Protocol::Stack,
         }
     }
@@ -94,11 +107,15 @@ impl Kind {
     /// Starts one; says why not if that cannot be.
     pub(crate) fn start(self, setup: Setup) -> Result<Instance, String> {
         let free = || TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port");
-        if matches!(self, Kind::Redis | Kind::Beanstalkd) {
+        if self.protocol() != Protocol::Stack {
             let address = free();
             return self.start_at(address);
         }
-        let program = self.program(setup)?;
+        let folder = self.folder()?;
+        let mut program = self.program(setup)?;
+        if let Some(folder) = &folder {
+            program.arg("--data").arg(folder.path().join("stack.data"));
+        }
         let server = match self {
             Kind::Accio => Server::try_spawn_on_stderr(ordinary(&program), 1),
             Kind::Chat => Server::try_spawn(ordinary(&program), 2),
@@ -107,17 +124,25 @@ impl Kind {
         let server = server.ok_or("it does not start")?;
         let address = server.address();
         let address = SocketAddr::from(([127, 0, 0, 1], address.port()));
-        Ok(Instance { kind: self, server, address })
+        Ok(Instance { kind: self, server, address, _folder: folder })
+    }
+
+    /// Returns a folder for its data, on the disk of the target folder.
+    fn folder(self) -> Result<Option<TempDir>, String> {
+        let is_durable = matches!(self, Kind::DurablePollstack | Kind::DurableRedis | Kind::DurableBeanstalkd);
+        let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("target");
+        is_durable.then(|| tempfile::tempdir_in(target).map_err(|error| error.to_string())).transpose()
     }
 
     fn program(self, setup: Setup) -> Result<Command, String> {
         let clients = setup.clients.unwrap_or(100).to_string();
         let age = if setup.evicts { "0" } else { "3600" };
         Ok(match self {
-            Kind::Pollstack => {
+            Kind::Pollstack | Kind::DurablePollstack => {
                 let evict_after = if setup.evicts { "1ns" } else { "1h" };
                 let listen = ["--listen", "127.0.0.1:0", "--max-clients", &clients, "--evict-after", evict_after];
-                let capacity = if setup.endless { "1000000000" } else { "100" };
+                let endless = setup.endless || self == Kind::DurablePollstack;
+                let capacity = if endless { "1000000000" } else { "100" };
                 pollstack!(&[&listen[..], &["--capacity", capacity]].concat())
             }
             Kind::Baseline => baseline::command(baseline::BLOCKING),
@@ -134,7 +159,9 @@ impl Kind {
             Kind::Echo => example("echo", &["127.0.0.1:0"]),
             Kind::Chat => command(build("--bin", "chat"), &["--port", "0"]),
             Kind::Accio => command(build("--bin", "accio"), &["0"]),
-            Kind::Redis | Kind::Beanstalkd => return Err("it is started otherwise".to_owned()),
+            Kind::Redis | Kind::Beanstalkd | Kind::DurableRedis | Kind::DurableBeanstalkd => {
+                return Err("it is started otherwise".to_owned());
+            }
         })
     }
 
@@ -142,15 +169,25 @@ impl Kind {
     fn start_at(self, address: SocketAddr) -> Result<Instance, String> {
         let port = address.port().to_string();
         let mut program;
-        if self == Kind::Redis {
+        let folder = self.folder()?;
+        if self.protocol() == Protocol::Redis {
             program = installed("redis-server")?;
             program.args(["--port", &port, "--bind", "127.0.0.1", "--tcp-backlog", "4096", "--loglevel", "warning"]);
-            program.args(["--save", "", "--appendonly", "no", "--maxclients", "20000"]);
+            program.args(["--save", "", "--maxclients", "20000"]);
+            match &folder {
+                Some(folder) => {
+                    program.args(["--appendonly", "yes", "--appendfsync", "always", "--dir"]).arg(folder.path())
+                }
+                None => program.args(["--appendonly", "no"]),
+            };
             // It takes only 127.0.0.1 itself for this machine.
             program.args(["--protected-mode", "no"]);
         } else {
             program = installed("beanstalkd")?;
             program.args(["-l", "127.0.0.1", "-p", &port]);
+            if let Some(folder) = &folder {
+                program.args(["-f", "0", "-b"]).arg(folder.path());
+            }
         }
         let server = Server::try_spawn(ordinary(&program), 0).ok_or("it does not start")?;
         let start = Instant::now();
@@ -160,7 +197,7 @@ impl Kind {
             }
             std::thread::sleep(Duration::from_millis(5));
         }
-        Ok(Instance { kind: self, server, address })
+        Ok(Instance { kind: self, server, address, _folder: folder })
     }
 }
 
@@ -172,7 +209,7 @@ impl Instance {
         command.args(&wrapper[1..]).arg(program.get_program()).args(program.get_args());
         let server = Server::try_spawn(ordinary(&command), 1).ok_or("it does not start")?;
         let address = server.address();
-        Ok(Instance { kind: Kind::Pollstack, server, address })
+        Ok(Instance { kind: Kind::Pollstack, server, address, _folder: None })
     }
 }
 
