@@ -23,6 +23,9 @@ pub(super) fn of_stack(text: &mut Text, stack: &StackService) {
     text.one("undelivered_total", "counter", "Popped items that went back on top.", counts.undelivered);
     text.one("items", "gauge", "Items on the stack.", stack.items());
     text.one("capacity_items", "gauge", "Items that there may be.", stack.capacity());
+    text.one("storing", "gauge", "Pushes on the stack that wait for the disk.", stack.storing());
+    let trouble = u8::from(stack.trouble().is_some());
+    text.one("data_trouble", "gauge", "Whether the data file cannot be written.", trouble);
     text.family("parked", "gauge", "Requests that wait, by kind.");
     text.value("parked{kind=\"push\"}", pushes);
     text.value("parked{kind=\"pop\"}", pops);
