@@ -10,10 +10,9 @@ use std::fmt::Debug;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Batch(BTreeMap<u64, Option<Item>>);
 
-impl FromIterator<(u64, Item)> for Batch {
-    /// Makes a batch of items that have come.
-    fn from_iter<I: IntoIterator<Item = (u64, Item)>>(items: I) -> Batch {
-        Batch(items.into_iter().map(|(number, item)| (number, Some(item))).collect())
+impl FromIterator<(u64, Option<Item>)> for Batch {
+    fn from_iter<I: IntoIterator<Item = (u64, Option<Item>)>>(changes: I) -> Batch {
+        Batch(changes.into_iter().collect())
     }
 }
 
