@@ -132,7 +132,7 @@ pub(crate) enum Command {
         #[command(flatten)]
         data: FileOptions,
     },
-    /// Put items on top of those of a data file: lines of JSON from standard input, as export prints them
+    /// Put items from standard input, lines of JSON, on top of those of a data file
     Import {
         #[command(flatten)]
         data: FileOptions,
