@@ -16,7 +16,9 @@ use crate::service::Service;
 use crate::writer::Writer;
 use env_logger::WriteStyle;
 use std::error::Error;
-use std::io::{self, IsTerminal, Write};
+#[cfg(target_os = "linux")]
+use std::io::Write;
+use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 use std::sync::LazyLock;
 use std::time::Duration;
