@@ -69,11 +69,13 @@ impl Store {
     }
 
     /// Lines up a push. The key is that of its item.
+    #[inline(always)]
     pub(super) fn push(&mut self, client: usize, item: Item) -> (usize, Ticket) {
         let key = self.items.insert(item);
         (key, self.lifo.push(client, key))
     }
 
+    #[inline(always)]
     pub(super) fn pop(&mut self, client: usize) -> Ticket {
         self.lifo.pop(client)
     }
@@ -93,7 +95,7 @@ impl Store {
     }
 
     /// Returns the next client that can be told something. An item that it has popped is named by its key.
-    #[inline]
+    #[inline(always)] // these are a request's
     pub(super) fn decide(&mut self) -> Option<Decision<usize, usize>> {
         match &self.journal {
             None => self.lifo.decide(),
@@ -124,7 +126,7 @@ impl Store {
     }
 
     /// A popped item has reached its client.
-    #[inline]
+    #[inline(always)] // these are a request's
     pub(super) fn delivered(&mut self, key: usize) {
         self.lifo.delivered();
         self.items.remove(key);
