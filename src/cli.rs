@@ -1,7 +1,7 @@
 //! The command line of the `pollstack` server.
 
 use clap::{Args, Parser, Subcommand};
-use pollstack::durable::Sync;
+use pollstack::durable::SyncPolicy;
 use pollstack::http::Host;
 use pollstack::net::Address;
 use pollstack::options::{AddressList, UnixFile, duration, patience, positive};
@@ -75,9 +75,9 @@ pub(crate) struct Options {
     ///
     /// With a time, pushes are answered at once, and a crash can cost those of that time. With
     /// never, the system writes when it likes, and a power cut can cost the whole file.
-    #[arg(long, value_name = "WHEN", env = "POLLSTACK_SYNC", default_value_t = Sync::Always)]
+    #[arg(long, value_name = "WHEN", env = "POLLSTACK_SYNC", default_value_t = SyncPolicy::Always)]
     #[arg(requires = "data", verbatim_doc_comment, help_heading = "Data")]
-    pub(crate) sync: Sync,
+    pub(crate) sync: SyncPolicy,
 
     /// How many clients are served at once; the next one reads 0xFF (busy)
     #[arg(long, value_name = "CLIENTS", env = "POLLSTACK_MAX_CLIENTS", default_value_t = 100)]

@@ -1,6 +1,6 @@
 //! The commands for a data file that no server uses.
 
-use pollstack::durable::{DataFile, Sync};
+use pollstack::durable::{DataFile, SyncPolicy};
 use pollstack::stack::wire::{Item, MAX_ITEM};
 use serde_json::{Value, json};
 use std::error::Error;
@@ -47,7 +47,7 @@ pub(crate) fn import(path: &Path) -> Done {
         }
     }
     let name = |error: String| format!("{}: {error}", path.display());
-    let (mut file, kept) = DataFile::open(path, Sync::Always, usize::MAX).map_err(name)?;
+    let (mut file, kept) = DataFile::open(path, SyncPolicy::Always, usize::MAX).map_err(name)?;
     let count = items.len();
     file.append(&kept, items).map_err(name)?;
     Ok(writeln!(io::stdout(), "{count} items on top of {}", kept.len())?)

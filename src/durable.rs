@@ -16,7 +16,7 @@ use crate::net::Handle;
 use crate::stack::{Batch, Finished, Journal, Trouble};
 use std::fmt;
 use std::str::FromStr;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -25,7 +25,7 @@ const RETRY: Duration = Duration::from_millis(500);
 
 /// When what changes is on the disk, and whether pushes are answered before. There are no other ways.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Sync {
+pub enum SyncPolicy {
     /// A push is answered when it is on the disk.
     Always,
     /// Pushes are answered at once, and committed this often. A crash can cost those of the last interval.
@@ -35,28 +35,28 @@ pub enum Sync {
     Never,
 }
 
-impl FromStr for Sync {
+impl FromStr for SyncPolicy {
     type Err = String;
 
-    fn from_str(text: &str) -> Result<Sync, String> {
+    fn from_str(text: &str) -> Result<SyncPolicy, String> {
         match text {
-            "always" => Ok(Sync::Always),
-            "never" => Ok(Sync::Never),
+            "always" => Ok(SyncPolicy::Always),
+            "never" => Ok(SyncPolicy::Never),
             time => match humantime::parse_duration(time) {
-                Ok(Duration::ZERO) => Ok(Sync::Always),
-                Ok(time) => Ok(Sync::Every(time)),
+                Ok(Duration::ZERO) => Ok(SyncPolicy::Always),
+                Ok(time) => Ok(SyncPolicy::Every(time)),
                 Err(_) => Err("write always, never, or a time as 100ms".to_owned()),
             },
         }
     }
 }
 
-impl fmt::Display for Sync {
+impl fmt::Display for SyncPolicy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Sync::Always => f.write_str("always"),
-            Sync::Every(time) => write!(f, "{}", humantime::format_duration(*time)),
-            Sync::Never => f.write_str("never"),
+            SyncPolicy::Always => f.write_str("always"),
+            SyncPolicy::Every(time) => write!(f, "{}", humantime::format_duration(*time)),
+            SyncPolicy::Never => f.write_str("never"),
         }
     }
 }
@@ -64,7 +64,7 @@ impl fmt::Display for Sync {
 /// The journal of a stack in a file. Dropping it ends its thread.
 #[derive(Debug)]
 pub struct Durable {
-    sync: Sync,
+    sync: SyncPolicy,
     handle: Handle,
     /// `None` once the thread is to end.
     batches: Option<Sender<Batch>>,
@@ -76,20 +76,25 @@ pub struct Durable {
 
 impl Durable {
     /// Starts the thread that writes `file`, and that wakes the loop of `handle`.
-    pub fn start(file: DataFile, sync: Sync, handle: Handle) -> Durable {
+    pub fn start(file: DataFile, handle: Handle) -> Durable {
+        let sync = file.sync;
         let (batches, to_write) = channel();
         let (written, results) = channel();
         let (hurry, hurried) = channel();
         let waker = handle.clone();
         let thread = thread::spawn(move || {
-            Writer { file, sync, pause: None, hurried }.run(&to_write, |finished| {
+            Writer { file, pause: None, hurried }.run(&to_write, |finished| {
                 let _ = written.send(finished);
-                if let Err(error) = waker.wake() {
-                    log::error!("the loop cannot be woken: {error}");
-                }
+                wake(&waker);
             });
         });
         Durable { sync, handle, batches: Some(batches), results, hurry: Some(hurry), thread: Some(thread) }
+    }
+}
+
+fn wake(handle: &Handle) {
+    if let Err(error) = handle.wake() {
+        log::error!("the loop cannot be woken: {error}");
     }
 }
 
@@ -111,8 +116,8 @@ impl Journal for Durable {
     fn finished(&mut self) -> Option<Finished> {
         match self.results.try_recv() {
             Ok(finished) => Some(finished),
-            Err(std::sync::mpsc::TryRecvError::Empty) => None,
-            Err(std::sync::mpsc::TryRecvError::Disconnected) => Some(lost()),
+            Err(TryRecvError::Empty) => None,
+            Err(TryRecvError::Disconnected) => Some(lost()),
         }
     }
 
@@ -122,13 +127,11 @@ impl Journal for Durable {
     }
 
     fn wake(&self) {
-        if let Err(error) = self.handle.wake() {
-            log::error!("the loop cannot be woken: {error}");
-        }
+        wake(&self.handle);
     }
 
     fn answers_wait(&self) -> bool {
-        self.sync == Sync::Always
+        self.sync == SyncPolicy::Always
     }
 }
 
@@ -145,7 +148,6 @@ impl Drop for Durable {
 /// The thread.
 struct Writer {
     file: DataFile,
-    sync: Sync,
     /// When the next commit may begin.
     pause: Option<Instant>,
     /// Disconnected when there is no time for a pause.
@@ -156,12 +158,12 @@ impl Writer {
     fn run(mut self, batches: &Receiver<Batch>, tell: impl Fn(Finished)) {
         for batch in batches {
             if let Some(time) = self.pause.and_then(|until| until.checked_duration_since(Instant::now())) {
-                let _: Result<(), RecvTimeoutError> = self.hurried.recv_timeout(time);
+                let _ = self.hurried.recv_timeout(time);
             }
             let result = self.file.commit(&batch);
-            let pause = match (&result, self.sync) {
+            let pause = match (&result, self.file.sync) {
                 (Err(_), _) => Some(RETRY),
-                (Ok(()), Sync::Every(time)) => Some(time),
+                (Ok(()), SyncPolicy::Every(time)) => Some(time),
                 (Ok(()), _) => None,
             };
             self.pause = pause.and_then(|pause| Instant::now().checked_add(pause));

@@ -6,7 +6,7 @@ mod data;
 
 use cli::Options;
 use pollstack::activation::Activated;
-use pollstack::durable::{DataFile, Durable, Kept, Sync};
+use pollstack::durable::{DataFile, Durable, Kept};
 use pollstack::http::{BUSY, Guard};
 use pollstack::net::{Address, Handle};
 use pollstack::operate::{Operated, Places};
@@ -58,7 +58,7 @@ fn serve_stack(options: &Options, stack: ListenerConfig) -> Result<(), Box<dyn E
 }
 
 /// The file of the items, and what was in it.
-struct Data(Option<(DataFile, Kept)>, Sync);
+struct Data(Option<(DataFile, Kept)>);
 
 impl Data {
     fn open(options: &Options) -> Result<Data, String> {
@@ -66,13 +66,13 @@ impl Data {
             let opened = DataFile::open(path, options.sync, options.capacity);
             opened.map_err(|error| format!("--data {}: {error}", path.display()))
         };
-        Ok(Data(options.data.as_ref().map(open).transpose()?, options.sync))
+        options.data.as_ref().map(open).transpose().map(Data)
     }
 
     /// Has the stack begin with the items, and keep the file as it is itself.
     fn keep(self, stack: &mut StackService, handle: Handle) {
         if let Some((file, items)) = self.0 {
-            stack.keep(items, Box::new(Durable::start(file, self.1, handle)));
+            stack.keep(items, Box::new(Durable::start(file, handle)));
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The file: how it is opened and checked, and a commit to it.
 
-use super::Sync;
+use super::SyncPolicy;
 use super::backend::{Backend, Glass};
 use crate::stack::wire::Item;
 use crate::stack::{Batch, Trouble};
@@ -30,6 +30,9 @@ const MAGIC: [u8; 9] = *b"redb\x1A\x0A\xA9\x0D\x0A";
 /// The memory in which the database keeps pages.
 const CACHE: usize = 16 << 20;
 
+/// The reason of a database that makes redb panic.
+const UNFIT: &str = "its parts do not fit";
+
 /// The items of a file, from the bottom to the top, each with its number.
 pub type Kept = Vec<(u64, Item)>;
 
@@ -37,7 +40,7 @@ pub type Kept = Vec<(u64, Item)>;
 #[derive(Debug)]
 pub struct DataFile {
     path: PathBuf,
-    sync: Sync,
+    pub(super) sync: SyncPolicy,
     /// `None` after an error, which a redb database does not get over: it is opened again.
     database: Option<Database>,
     sync_has_failed: Arc<AtomicBool>,
@@ -50,15 +53,15 @@ impl DataFile {
     /// # Errors
     /// A sentence that says why not: it is damaged, another program's, in use, holds more items than `capacity`,
     /// has a format that is newer than this program, or the system's reason.
-    pub fn open(path: &Path, sync: Sync, capacity: usize) -> Result<(DataFile, Kept), String> {
+    pub fn open(path: &Path, sync: SyncPolicy, capacity: usize) -> Result<(DataFile, Kept), String> {
         let is_new = std::fs::metadata(path).map_or(true, |file| file.is_file() && file.len() == 0);
-        let items = if is_new { Vec::new() } else { read(path)? };
+        let items = if is_new { Vec::new() } else { Self::read(path)? };
         if items.len() > capacity {
             return Err(format!("it holds {} items, more than --capacity {capacity}", items.len()));
         }
         let mut file =
             DataFile { path: path.to_owned(), sync, database: None, sync_has_failed: Arc::new(AtomicBool::new(false)) };
-        file.connect().map_err(|trouble| trouble.reason)?;
+        begin(file.connect().map_err(|trouble| trouble.reason)?).map_err(|error| error.to_string())?;
         if !file.is_as_read(&items).map_err(|error| error.to_string())? {
             return Err("another process has changed it meanwhile; try again".to_owned());
         }
@@ -75,7 +78,18 @@ impl DataFile {
     /// # Errors
     /// As [`open`](Self::open).
     pub fn read(path: &Path) -> Result<Kept, String> {
-        read(path)
+        if path.is_dir() {
+            return Err("it is a directory; give the name of a file".to_owned());
+        }
+        let mut file = File::open(path).map_err(|error| error.to_string())?;
+        let mut start = Vec::new();
+        file.by_ref().take(MAGIC.len() as u64).read_to_end(&mut start).map_err(|error| error.to_string())?;
+        if start != MAGIC {
+            return Err("it is not a data file of pollstack; take another name".to_owned());
+        }
+        let glass = Glass::new(lock(Ok(file))?).map_err(|error| error.to_string())?;
+        let mut database = open(glass).map_err(|trouble| trouble.reason)?;
+        quietly(|| check(&mut database)).unwrap_or_else(|()| Err(damaged(UNFIT)))
     }
 
     /// Puts items on top of those that are there, all of them or none.
@@ -88,37 +102,31 @@ impl DataFile {
         self.commit(&batch).map_err(|trouble| trouble.reason)
     }
 
-    /// Opens the database, unless it is open.
-    fn connect(&mut self) -> Result<(), Trouble> {
-        if self.database.is_some() {
-            return Ok(());
-        }
-        let passing = |reason: String| Trouble { reason, is_final: false };
-        let file = lock(OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&self.path))
-            .map_err(passing)?;
-        let (syncs, sync_has_failed) = (self.sync != Sync::Never, self.sync_has_failed.clone());
-        let backend = Backend { file, syncs, sync_has_failed };
-        let database = open(backend).map_err(|error| Trouble { is_final: error.is_damage, reason: error.reason })?;
-        begin(&database).map_err(|error| passing(error.to_string()))?;
-        self.database = Some(database);
-        Ok(())
+    /// Returns the database, and opens it if it is not open.
+    fn connect(&mut self) -> Result<&Database, Trouble> {
+        let database = match self.database.take() {
+            Some(database) => database,
+            None => {
+                let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&self.path);
+                let file = lock(opened).map_err(passing)?;
+                let (syncs, sync_has_failed) = (self.sync != SyncPolicy::Never, self.sync_has_failed.clone());
+                open(Backend { file, syncs, sync_has_failed })?
+            }
+        };
+        Ok(self.database.insert(database))
     }
 
     /// Commits a batch: all of it, or nothing.
     pub(super) fn commit(&mut self, batch: &Batch) -> Result<(), Trouble> {
-        let result = self.connect().and_then(|()| self.write(batch));
-        result.map_err(|trouble| {
+        let write = || self.connect().and_then(|database| write(database, batch).map_err(passing));
+        let unfit = |_| Err(Trouble { reason: damaged(UNFIT), is_final: true });
+        panic::catch_unwind(AssertUnwindSafe(write)).unwrap_or_else(unfit).map_err(|trouble| {
             self.database = None;
             match self.sync_has_failed.load(Ordering::Relaxed) {
                 true => Trouble { is_final: true, reason: format!("{}, on sync", trouble.reason) },
                 false => trouble,
             }
         })
-    }
-
-    fn write(&self, batch: &Batch) -> Result<(), Trouble> {
-        let Some(database) = &self.database else { return Ok(()) }; // it is open
-        write(database, batch).map_err(|error| Trouble { reason: error.to_string(), is_final: false })
     }
 
     /// Returns whether the database has what was read before it was locked.
@@ -130,7 +138,12 @@ impl DataFile {
     }
 }
 
-/// Makes the tables of a new database, and notes the format.
+/// Returns a reason that may pass.
+fn passing(reason: impl ToString) -> Trouble {
+    Trouble { reason: reason.to_string(), is_final: false }
+}
+
+/// Makes the tables, unless they are there, and notes the format.
 fn begin(database: &Database) -> Result<(), Box<dyn Error>> {
     let transaction = database.begin_write()?;
     transaction.open_table(ITEMS)?;
@@ -153,24 +166,18 @@ fn write(database: &Database, batch: &Batch) -> Result<(), Box<dyn Error>> {
     Ok(transaction.commit()?)
 }
 
-/// A reason why a database cannot be opened.
-struct CannotOpen {
-    reason: String,
-    is_damage: bool,
-}
-
 /// Opens a database. A damaged one can make redb panic; that is an error here.
-fn open(backend: impl StorageBackend) -> Result<Database, CannotOpen> {
+fn open(backend: impl StorageBackend) -> Result<Database, Trouble> {
     let opened = quietly(|| Database::builder().set_cache_size(CACHE).create_with_backend(backend));
     let reason = match opened {
         Ok(Ok(database)) => return Ok(database),
         Ok(Err(DatabaseError::Storage(StorageError::Io(error)))) if error.kind() != ErrorKind::InvalidData => {
-            return Err(CannotOpen { reason: error.to_string(), is_damage: false });
+            return Err(passing(error));
         }
         Ok(Err(error)) => error.to_string(),
-        Err(()) => "its parts do not fit".to_owned(),
+        Err(()) => UNFIT.to_owned(),
     };
-    Err(CannotOpen { reason: damaged(&reason), is_damage: true })
+    Err(Trouble { reason: damaged(&reason), is_final: true })
 }
 
 fn damaged(reason: &str) -> String {
@@ -186,28 +193,6 @@ fn quietly<R>(f: impl FnOnce() -> R) -> Result<R, ()> {
     result
 }
 
-/// Reads the items of a file, and changes nothing of it.
-///
-/// # Errors
-/// As [`DataFile::open`].
-fn read(path: &Path) -> Result<Kept, String> {
-    if path.is_dir() {
-        return Err("it is a directory; give the name of a file".to_owned());
-    }
-    let mut file = File::open(path).map_err(|error| error.to_string())?;
-    let mut start = Vec::new();
-    file.by_ref().take(MAGIC.len() as u64).read_to_end(&mut start).map_err(|error| error.to_string())?;
-    if start != MAGIC {
-        return Err("it is not a data file of pollstack; take another name".to_owned());
-    }
-    let glass = Glass::new(lock(Ok(file))?).map_err(|error| error.to_string())?;
-    let mut database = open(glass).map_err(|error| error.reason)?;
-    match quietly(|| check(&mut database)) {
-        Ok(result) => result,
-        Err(()) => Err(damaged("its parts do not fit")),
-    }
-}
-
 /// Checks that a database is one of pollstack's, and returns its items.
 fn check(database: &mut Database) -> Result<Kept, String> {
     match database.check_integrity() {
@@ -217,8 +202,11 @@ fn check(database: &mut Database) -> Result<Kept, String> {
     }
     let items = || -> Result<Result<Kept, String>, Box<dyn Error>> {
         let transaction = database.begin_read()?;
-        let is_ours = transaction.list_tables()?.any(|table| table.name() == FACTS.name());
-        if !is_ours {
+        let mut tables = transaction.list_tables()?.peekable();
+        if tables.peek().is_none() {
+            return Ok(Ok(Vec::new())); // a server was killed while it made the file
+        }
+        if !tables.any(|table| table.name() == FACTS.name()) {
             return Ok(Err("it belongs to another program; take another name".to_owned()));
         }
         let format = transaction.open_table(FACTS)?.get(FORMAT)?.map_or(0, |format| format.value());
@@ -259,7 +247,7 @@ mod tests {
         let path = folder.path().join("data");
         make(&Database::create(&path).unwrap());
         let before = std::fs::read(&path).unwrap();
-        let error = DataFile::open(&path, Sync::Always, 10).unwrap_err();
+        let error = DataFile::open(&path, SyncPolicy::Always, 10).unwrap_err();
         assert!(std::fs::read(&path).unwrap() == before, "the file is as it was");
         error
     }
@@ -280,6 +268,18 @@ mod tests {
             transaction.commit().unwrap();
         });
         assert!(newer.contains("format 7") && newer.contains("up to 1"), "{newer}");
+    }
+
+    /// Lost otherwise: a start, behind a server that was killed while it made the file.
+    #[test]
+    fn a_database_without_tables_is_a_new_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("data");
+        drop(Database::create(&path).unwrap());
+        let (mut file, kept) = DataFile::open(&path, SyncPolicy::Always, 10).unwrap();
+        file.append(&kept, Item::new(b"first")).unwrap();
+        drop(file);
+        assert_eq!(DataFile::read(&path).unwrap(), [(1, Item::new(b"first").unwrap())]);
     }
 
     /// A disk in memory that notes what is done to it.

@@ -165,8 +165,7 @@ impl Store {
                 None => break,
             }
         }
-        let is_over = journaled.trouble.as_ref().is_some_and(|trouble| trouble.is_final);
-        if !journaled.is_committing && journaled.filling.is_empty() && !is_over {
+        if !journaled.is_committing && journaled.filling.is_empty() && !journaled.is_over() {
             return Ok(()); // all is on the disk, be there room for more or not
         }
         let reason = journaled.trouble.as_ref().map_or("it does not answer", |trouble| &trouble.reason);
@@ -260,9 +259,13 @@ impl Journaled {
         }
     }
 
+    /// Returns whether no other commit can succeed.
+    fn is_over(&self) -> bool {
+        self.trouble.as_ref().is_some_and(|trouble| trouble.is_final)
+    }
+
     fn begin(&mut self) {
-        let is_over = self.trouble.as_ref().is_some_and(|trouble| trouble.is_final);
-        if !self.is_committing && !is_over && !self.filling.is_empty() {
+        if !self.is_committing && !self.is_over() && !self.filling.is_empty() {
             self.is_committing = true;
             self.journal.commit(std::mem::take(&mut self.filling));
         }
