@@ -94,13 +94,14 @@ pub fn man<P: Parser>() -> io::Result<Vec<u8>> {
 
 fn generate(kind: Generated, mut command: Command) -> io::Result<Vec<u8>> {
     let (name, mut text) = (command.get_name().to_owned(), Vec::new());
-    match kind {
-        Generated::Man => clap_mangen::Man::new(command).render(&mut text)?,
-        Generated::Bash => clap_complete::generate(Shell::Bash, &mut command, name, &mut text),
-        Generated::Elvish => clap_complete::generate(Shell::Elvish, &mut command, name, &mut text),
-        Generated::Fish => clap_complete::generate(Shell::Fish, &mut command, name, &mut text),
-        Generated::Zsh => clap_complete::generate(Shell::Zsh, &mut command, name, &mut text),
-    }
+    let shell = match kind {
+        Generated::Man => return clap_mangen::Man::new(command).render(&mut text).map(|()| text),
+        Generated::Bash => Shell::Bash,
+        Generated::Elvish => Shell::Elvish,
+        Generated::Fish => Shell::Fish,
+        Generated::Zsh => Shell::Zsh,
+    };
+    clap_complete::generate(shell, &mut command, name, &mut text);
     Ok(text)
 }
 
