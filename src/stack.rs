@@ -19,9 +19,11 @@ mod histogram;
 mod journal;
 pub mod lifo;
 mod service;
+mod shared;
 mod store;
 pub mod wire;
 
 pub use histogram::Histogram;
 pub use journal::{Batch, Finished, Journal, Trouble};
 pub use service::{Answer, ClientId, ClientState, Counts, Guest, StackService};
+pub use shared::{Ask, Asks, HEARTBEAT, LEASE, Shares, Told};

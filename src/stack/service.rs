@@ -3,6 +3,7 @@
 use super::histogram::Histogram;
 use super::journal::{Journal, Trouble};
 use super::lifo::{Decision, Ticket};
+use super::shared::{Asks, Shared, Shares, Told};
 use super::store::Store;
 use super::wire::{self, Item, Parsed, Request};
 use crate::context::Context;
@@ -120,9 +121,9 @@ enum State {
     /// Its request is not complete.
     Reading,
     /// Its push of this item waits.
-    Pushing(usize, Ticket),
+    Pushing(Option<(usize, Ticket)>),
     /// Its pop waits.
-    Popping(Ticket),
+    Popping(Option<Ticket>),
     /// It gets this item, which goes back on the stack if it cannot be sent.
     Popped(usize),
     /// It has its answer, or will never get one.
@@ -172,6 +173,76 @@ impl StackService {
         self.store.close()
     }
 
+    // ---- an engine -----------------------------------------------------------------------------
+
+    /// Shares the stack of an engine with other edges, by the name `edge`, which is good for one life. Its capacity
+    /// is that of this stack, which is empty.
+    ///
+    /// The owner of the connection to the engine sends each [`next_batch`](Self::next_batch), and hands its
+    /// answer to [`hear`](Self::hear).
+    pub fn share(&mut self, edge: u64) {
+        self.store.share(edge);
+    }
+
+    /// Returns the batch that is to be sent to the engine now, if one is.
+    pub fn next_batch(&mut self, now: Instant) -> Option<&Asks> {
+        self.store.shared_mut()?.next_batch(now)
+    }
+
+    /// Returns the batch that has no answer, for a new connection to the engine.
+    pub fn unanswered_batch(&mut self, now: Instant) -> Option<&Asks> {
+        self.store.shared_mut()?.again(now)
+    }
+
+    /// Returns when a batch has to be sent at the latest.
+    pub fn batch_due(&self) -> Option<Instant> {
+        self.store.shared()?.due()
+    }
+
+    /// The engine has something to tell.
+    pub fn call(&mut self) {
+        if let Some(shared) = self.store.shared_mut() {
+            shared.call();
+        }
+    }
+
+    /// Takes what the engine says to a batch.
+    pub fn hear(&mut self, cx: &mut Context<'_>, told: Told) {
+        if let Some(shared) = self.store.shared_mut() {
+            shared.hear(cx.now(), told);
+        }
+        self.decide(cx);
+    }
+
+    /// The engine has taken this edge for dead. Closes the clients that wait or have an item, and begins anew,
+    /// by another name. Guests that have one are their host's to close.
+    pub fn expire(&mut self, cx: &mut Context<'_>, edge: u64) {
+        if let Some(shared) = self.store.shared_mut() {
+            shared.restart(edge);
+        }
+        let popped = self.clients.iter().filter(|(_, client)| matches!(client.state, State::Popped(_)));
+        popped.filter_map(|(_, client)| client.conn()).for_each(|id| cx.abort(id));
+        self.release_parked(cx);
+        self.decide(cx);
+    }
+
+    /// Tells the engine, after all else, that this edge ends. Call it when no client is left.
+    pub fn leave(&mut self) {
+        if let Some(shared) = self.store.shared_mut() {
+            shared.leave();
+        }
+    }
+
+    /// Returns whether the engine knows of the end of this edge.
+    pub fn has_left(&self) -> bool {
+        self.store.shared().is_some_and(Shared::has_left)
+    }
+
+    /// Returns totals of what was said to the engine; `None` if there is none.
+    pub fn shares(&self) -> Option<Shares> {
+        self.store.shared().map(Shared::shares)
+    }
+
     /// Returns why the journal does not take changes now; `None` if it does, or if there is none.
     pub fn trouble(&self) -> Option<&Trouble> {
         self.store.trouble()
@@ -211,15 +282,15 @@ impl StackService {
     pub fn push_for(&mut self, cx: &mut Context<'_>, payload: &[u8]) -> Option<Guest> {
         let item = Item::new(payload)?;
         let key = self.insert_guest(cx);
-        let (item, ticket) = self.store.push(key, item);
-        Some(self.line_up(cx, key, State::Pushing(item, ticket)))
+        let place = self.store.push(key, item);
+        Some(self.line_up(cx, key, State::Pushing(place)))
     }
 
     /// Lines up a pop for a guest.
     pub fn pop_for(&mut self, cx: &mut Context<'_>) -> Guest {
         let key = self.insert_guest(cx);
-        let ticket = self.store.pop(key);
-        self.line_up(cx, key, State::Popping(ticket))
+        let place = self.store.pop(key);
+        self.line_up(cx, key, State::Popping(place))
     }
 
     fn insert_guest(&mut self, cx: &Context<'_>) -> usize {
@@ -280,13 +351,13 @@ impl StackService {
     fn end(&mut self, cx: &mut Context<'_>, key: usize, delivered: bool) {
         match self.clients.remove(key).state {
             State::Reading => self.reading -= 1,
-            State::Pushing(item, ticket) => {
+            State::Pushing(place) => {
                 self.counts.cancelled += 1;
-                self.store.cancel_push(key, item, ticket);
+                self.store.cancel_push(key, place);
             }
-            State::Popping(ticket) => {
+            State::Popping(place) => {
                 self.counts.cancelled += 1;
-                self.store.cancel_pop(ticket);
+                self.store.cancel_pop(key, place);
             }
             State::Popped(item) if !delivered => {
                 self.counts.undelivered += 1;
@@ -376,8 +447,8 @@ impl StackService {
                 Who::Conn(id) => cx.abort(id),
                 Who::Guest => {
                     match mem::replace(&mut client.state, State::Stopped) {
-                        State::Pushing(item, ticket) => self.store.cancel_push(key, item, ticket),
-                        State::Popping(ticket) => self.store.cancel_pop(ticket),
+                        State::Pushing(place) => self.store.cancel_push(key, place),
+                        State::Popping(place) => self.store.cancel_pop(key, place),
                         _ => {}
                     }
                     self.answered.push_back(Guest(key));
@@ -389,7 +460,14 @@ impl StackService {
 
 impl Client {
     fn is_parked(&self) -> bool {
-        matches!(self.state, State::Pushing(..) | State::Popping(_))
+        matches!(self.state, State::Pushing(_) | State::Popping(_))
+    }
+
+    fn conn(&self) -> Option<ConnId> {
+        match self.who {
+            Who::Conn(id) => Some(id),
+            Who::Guest => None,
+        }
     }
 }
 
@@ -411,10 +489,7 @@ impl Service for StackService {
             Parsed::Request(request, len) => {
                 client.state = match request {
                     Request::Push(payload) => match Item::new(payload) {
-                        Some(item) => {
-                            let (item, ticket) = self.store.push(*key, item);
-                            State::Pushing(item, ticket)
-                        }
+                        Some(item) => State::Pushing(self.store.push(*key, item)),
                         None => State::Done, // the parser has no such request
                     },
                     Request::Pop => State::Popping(self.store.pop(*key)),

@@ -1,6 +1,7 @@
-//! Where the items are: in memory, and in a journal perhaps.
+//! Where the items are: in memory, in memory and a journal, or in an engine that other edges share.
 //!
-//! Memory decides, and the journal follows. A push that the stack has taken is put into a batch, and told to
+//! An [engine](super::shared) decides about requests itself. Without one,
+//! memory decides, and the journal follows. A push that the stack has taken is put into a batch, and told to
 //! its client when that batch is on the disk. A popped item leaves the journal when it has reached its
 //! client, so a crash loses none that was on its way: it is there again. While one batch is committed
 //! the next one fills; a batch that fails is joined with it. An item that comes and goes in one batch is
@@ -8,6 +9,7 @@
 
 use super::journal::{Batch, Finished, Journal, Trouble};
 use super::lifo::{Decision, Lifo, Ticket};
+use super::shared::Shared;
 use super::wire::Item;
 use slab::Slab;
 use std::collections::{HashMap, VecDeque};
@@ -19,7 +21,15 @@ pub(super) struct Store {
     lifo: Lifo<usize, usize>,
     /// Items on the stack, waiting to be pushed, or on their way out. They never move.
     items: Slab<Item>,
-    journal: Option<Box<Journaled>>,
+    beyond: Beyond,
+}
+
+/// The places of items beyond the memory.
+#[derive(Debug)]
+enum Beyond {
+    Nothing,
+    Journal(Box<Journaled>),
+    Engine(Box<Shared>),
 }
 
 /// A journal, and what it has not got yet.
@@ -41,7 +51,7 @@ struct Journaled {
 
 impl Store {
     pub(super) fn new(capacity: usize) -> Store {
-        Store { lifo: Lifo::new(capacity), items: Slab::new(), journal: None }
+        Store { lifo: Lifo::new(capacity), items: Slab::new(), beyond: Beyond::Nothing }
     }
 
     /// Begins with the items of a journal, from the bottom to the top, and writes down what changes.
@@ -55,7 +65,7 @@ impl Store {
         }
         let (filling, storing, stored) = Default::default();
         let (is_committing, is_woken, trouble) = (false, false, None);
-        self.journal = Some(Box::new(Journaled {
+        self.beyond = Beyond::Journal(Box::new(Journaled {
             journal,
             numbers,
             next_number,
@@ -68,44 +78,72 @@ impl Store {
         }));
     }
 
-    /// Lines up a push. The key is that of its item.
+    /// Shares the stack of an engine. This one is to be empty.
+    pub(super) fn share(&mut self, edge: u64) {
+        self.beyond = Beyond::Engine(Box::new(Shared::new(edge)));
+    }
+
+    /// Lines up a push. The key is that of its item. One in the engine has no line here.
     #[inline(always)]
-    pub(super) fn push(&mut self, client: usize, item: Item) -> (usize, Ticket) {
+    pub(super) fn push(&mut self, client: usize, item: Item) -> Option<(usize, Ticket)> {
+        if let Beyond::Engine(shared) = &mut self.beyond {
+            shared.push(client, item);
+            return None;
+        }
         let key = self.items.insert(item);
-        (key, self.lifo.push(client, key))
+        Some((key, self.lifo.push(client, key)))
     }
 
     #[inline(always)]
-    pub(super) fn pop(&mut self, client: usize) -> Ticket {
-        self.lifo.pop(client)
+    pub(super) fn pop(&mut self, client: usize) -> Option<Ticket> {
+        if let Beyond::Engine(shared) = &mut self.beyond {
+            shared.pop(client);
+            return None;
+        }
+        Some(self.lifo.pop(client))
     }
 
     /// Takes a push out of its line. One that is on the stack already stays there, and is told to no client.
-    pub(super) fn cancel_push(&mut self, client: usize, key: usize, ticket: Ticket) {
-        if self.lifo.cancel(ticket) {
-            self.items.remove(key);
-        } else if let Some(journaled) = &mut self.journal {
-            journaled.storing.retain(|_, other| *other != client);
-            journaled.stored.retain(|other| *other != client);
+    pub(super) fn cancel_push(&mut self, client: usize, place: Option<(usize, Ticket)>) {
+        match (place, &mut self.beyond) {
+            (Some((key, ticket)), _) if self.lifo.cancel(ticket) => drop(self.items.remove(key)),
+            (_, Beyond::Journal(journaled)) => {
+                journaled.storing.retain(|_, other| *other != client);
+                journaled.stored.retain(|other| *other != client);
+            }
+            (_, Beyond::Engine(shared)) => shared.cancel(client),
+            (_, Beyond::Nothing) => {}
         }
     }
 
-    pub(super) fn cancel_pop(&mut self, ticket: Ticket) {
-        self.lifo.cancel(ticket);
+    pub(super) fn cancel_pop(&mut self, client: usize, place: Option<Ticket>) {
+        match (place, &mut self.beyond) {
+            (Some(ticket), _) => drop(self.lifo.cancel(ticket)),
+            (None, Beyond::Engine(shared)) => shared.cancel(client),
+            (None, _) => {}
+        }
     }
 
     /// Returns the next client that can be told something. An item that it has popped is named by its key.
     #[inline(always)] // these are a request's
     pub(super) fn decide(&mut self) -> Option<Decision<usize, usize>> {
-        match &self.journal {
-            None => self.lifo.decide(),
-            Some(_) => self.decide_and_write(),
+        match &self.beyond {
+            Beyond::Nothing => self.lifo.decide(),
+            _ => self.decide_beyond(),
         }
     }
 
     #[cold]
+    fn decide_beyond(&mut self) -> Option<Decision<usize, usize>> {
+        match &mut self.beyond {
+            Beyond::Nothing => None,
+            Beyond::Journal(_) => self.decide_and_write(),
+            Beyond::Engine(shared) => shared.decide(&mut self.items),
+        }
+    }
+
     fn decide_and_write(&mut self) -> Option<Decision<usize, usize>> {
-        let journaled = self.journal.as_mut()?;
+        let Beyond::Journal(journaled) = &mut self.beyond else { return None };
         loop {
             if let Some(client) = journaled.stored.pop_front() {
                 return Some(Decision::Stored(client));
@@ -130,22 +168,55 @@ impl Store {
     pub(super) fn delivered(&mut self, key: usize) {
         self.lifo.delivered();
         self.items.remove(key);
-        if let Some(journaled) = &mut self.journal {
-            journaled.remove(key);
+        match &mut self.beyond {
+            Beyond::Nothing => {}
+            Beyond::Journal(journaled) => journaled.remove(key),
+            Beyond::Engine(shared) => shared.settle(key, true),
         }
     }
 
     /// A popped item has not reached its client, and goes back on top: above items that have come meanwhile.
     pub(super) fn undelivered(&mut self, key: usize) {
-        if let (Some(journaled), Some(top)) = (&mut self.journal, self.lifo.top()) {
-            journaled.put_above(key, *top, &self.items[key]);
+        match &mut self.beyond {
+            Beyond::Nothing => {}
+            Beyond::Journal(journaled) => {
+                if let Some(top) = self.lifo.top() {
+                    journaled.put_above(key, *top, &self.items[key]);
+                }
+            }
+            Beyond::Engine(shared) => {
+                self.items.remove(key);
+                return shared.settle(key, false);
+            }
         }
         self.lifo.undelivered(key);
     }
 
+    /// Returns what is said to the engine, and heard of it; `None` if there is none.
+    pub(super) fn shared(&self) -> Option<&Shared> {
+        match &self.beyond {
+            Beyond::Engine(shared) => Some(shared),
+            _ => None,
+        }
+    }
+
+    pub(super) fn shared_mut(&mut self) -> Option<&mut Shared> {
+        match &mut self.beyond {
+            Beyond::Engine(shared) => Some(shared),
+            _ => None,
+        }
+    }
+
+    fn journaled(&self) -> Option<&Journaled> {
+        match &self.beyond {
+            Beyond::Journal(journaled) => Some(journaled),
+            _ => None,
+        }
+    }
+
     /// Looks what has become of a batch, and begins the next one.
     pub(super) fn look(&mut self) {
-        if let Some(journaled) = &mut self.journal {
+        if let Beyond::Journal(journaled) = &mut self.beyond {
             journaled.is_woken = false;
             if let Some(finished) = journaled.journal.finished() {
                 journaled.hear(finished);
@@ -156,7 +227,7 @@ impl Store {
 
     /// Commits what is left, when the loop is over.
     pub(super) fn close(&mut self) -> Result<(), String> {
-        let Some(journaled) = &mut self.journal else { return Ok(()) };
+        let Beyond::Journal(journaled) = &mut self.beyond else { return Ok(()) };
         // A batch that fails is joined with the rest, and tried once more.
         for _ in 0..3 {
             journaled.begin();
@@ -174,17 +245,22 @@ impl Store {
 
     /// Returns why the journal does not take changes now; `None` if it does, or if there is none.
     pub(super) fn trouble(&self) -> Option<&Trouble> {
-        self.journal.as_ref()?.trouble.as_ref()
+        self.journaled()?.trouble.as_ref()
     }
 
     /// Returns whether the push of this client is on the stack, and not on the disk.
     pub(super) fn is_storing(&self, client: usize) -> bool {
-        self.journal.as_ref().is_some_and(|journaled| journaled.storing.values().any(|other| *other == client))
+        self.journaled().is_some_and(|journaled| journaled.storing.values().any(|other| *other == client))
     }
 
-    /// Returns how many pushes are on the stack, and not on the disk.
+    /// Returns how many pushes are on the stack, and not on the disk; or how many requests the engine has not
+    /// told of yet.
     pub(super) fn storing(&self) -> usize {
-        self.journal.as_ref().map_or(0, |journaled| journaled.storing.len() + journaled.stored.len())
+        match &self.beyond {
+            Beyond::Nothing => 0,
+            Beyond::Journal(journaled) => journaled.storing.len() + journaled.stored.len(),
+            Beyond::Engine(shared) => shared.unsure(),
+        }
     }
 
     /// Returns how many items there may be.
@@ -194,7 +270,7 @@ impl Store {
 
     /// Returns how many items are on the stack.
     pub(super) fn len(&self) -> usize {
-        self.lifo.len()
+        self.shared().map_or(self.lifo.len(), |shared| shared.told().items)
     }
 
     /// Returns how many items are held: on the stack, waiting to be pushed, or on their way out.
@@ -204,12 +280,12 @@ impl Store {
 
     /// Returns how many pushes and how many pops wait.
     pub(super) fn waiting(&self) -> (usize, usize) {
-        self.lifo.waiting()
+        self.shared().map_or(self.lifo.waiting(), |shared| shared.told().waiting)
     }
 
     /// Returns how many popped items are neither delivered nor back.
     pub(super) fn in_flight(&self) -> usize {
-        self.lifo.in_flight()
+        self.shared().map_or(self.lifo.in_flight(), Shared::in_flight)
     }
 }
 
