@@ -2,6 +2,7 @@
 
 use clap::{Args, Parser, Subcommand};
 use pollstack::durable::SyncPolicy;
+use pollstack::engine::Target;
 use pollstack::http::Host;
 use pollstack::net::Address;
 use pollstack::options::{AddressList, UnixFile, duration, patience, positive};
@@ -13,7 +14,7 @@ use std::time::Duration;
 ///
 /// Clients push items of 1 to 127 bytes and pop the one pushed last. A push to a full stack waits
 /// for room, a pop from an empty stack waits for an item. The items live in memory, and are lost
-/// when the server stops, unless --data names a file for them.
+/// when the server stops, unless --data names a file for them, or --engine a Redis.
 #[derive(Clone, Debug, Parser)]
 #[command(version, verbatim_doc_comment, after_long_help = AFTER, args_conflicts_with_subcommands = true)]
 pub(crate) struct Options {
@@ -78,6 +79,20 @@ pub(crate) struct Options {
     #[arg(long, value_name = "WHEN", env = "POLLSTACK_SYNC", default_value_t = SyncPolicy::Always)]
     #[arg(requires = "data", verbatim_doc_comment, help_heading = "Data")]
     pub(crate) sync: SyncPolicy,
+
+    /// Share the stack of a Redis 7 or Valkey with other servers: redis://[USER@]HOST[:PORT]/NAME
+    ///
+    /// More hosts may follow, with commas: those of one engine, of which one takes writes. Pushes
+    /// are as durable as it makes them (appendonly, appendfsync). The password is in a file, or
+    /// in the variable POLLSTACK_ENGINE_PASSWORD.
+    #[arg(long, value_name = "URL", env = "POLLSTACK_ENGINE", help_heading = "Data")]
+    #[arg(verbatim_doc_comment, conflicts_with = "data")]
+    pub(crate) engine: Option<Target>,
+
+    /// Read the password of the engine from this file, its first line
+    #[arg(long, value_name = "FILE", env = "POLLSTACK_ENGINE_PASSWORD_FILE")]
+    #[arg(requires = "engine", help_heading = "Data")]
+    pub(crate) engine_password_file: Option<PathBuf>,
 
     /// How many clients are served at once; the next one reads 0xFF (busy)
     #[arg(long, value_name = "CLIENTS", env = "POLLSTACK_MAX_CLIENTS", default_value_t = 100)]
@@ -194,6 +209,8 @@ Signals:
 
 Environment:
   RUST_LOG         what is logged to standard error: error, warn (the default), info, debug
+  POLLSTACK_ENGINE_PASSWORD
+                   the password of --engine
 
 The first lines on standard output say where the server listens, one address a line:
   listening on 127.0.0.1:8080

@@ -55,6 +55,7 @@
 #![cfg_attr(feature = "descriptors", doc = "| [`descriptors`] | the limit of open descriptors of the process |")]
 #![cfg_attr(feature = "server", doc = "| [`activation`] | sockets that a service manager keeps |")]
 #![cfg_attr(feature = "durable", doc = "| [`durable`] | the stack in a file |")]
+#![cfg_attr(feature = "engine", doc = "| [`engine`] | the stack in Redis or Valkey, shared with other edges |")]
 #![cfg_attr(feature = "operate", doc = "| [`operate`] | the stack with an HTTP face for operators |")]
 #![cfg_attr(feature = "server", doc = "| [`server`] | the common parts of the servers' main functions |")]
 #![cfg_attr(feature = "server", doc = "| [`options`] | the command lines of the servers |")]
@@ -93,6 +94,8 @@ mod context;
 pub mod descriptors;
 #[cfg(feature = "durable")]
 pub mod durable;
+#[cfg(feature = "engine")]
+pub mod engine;
 mod event_loop;
 #[cfg(feature = "http")]
 pub mod http;

@@ -7,12 +7,13 @@ mod data;
 use cli::Options;
 use pollstack::activation::Activated;
 use pollstack::durable::{DataFile, Durable, Kept};
+use pollstack::engine::{self, Edge, Link, Target};
 use pollstack::http::{BUSY, Guard};
 use pollstack::net::{Address, Handle};
 use pollstack::operate::{Operated, Places};
 use pollstack::signals::{StopSignals, terminating};
 use pollstack::stack::{StackService, wire};
-use pollstack::{EventLoop, ListenerConfig, ListenerId, Overload, descriptors, options, server};
+use pollstack::{EventLoop, Limits, ListenerConfig, ListenerId, Overload, Service, descriptors, options, server};
 use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -38,9 +39,10 @@ fn serve(options: &Options) -> Result<(), Box<dyn Error>> {
         .backlog(options.backlog)
         .max_conns(options.max_clients)
         .overload(overload);
-    match (face, options.http.is_empty()) {
-        (None, true) => serve_stack(options, stack),
-        (face, _) => serve_both(options, stack, face),
+    match (&options.engine, face, options.http.is_empty()) {
+        (None, None, true) => serve_stack(options, stack),
+        (None, face, _) => serve_both(options, stack, face),
+        (Some(engine), face, _) => serve_edge(options, engine, stack, face),
     }
 }
 
@@ -86,27 +88,97 @@ fn close(options: &Options, stack: &mut StackService) -> Result<(), Box<dyn Erro
 /// Serves the stack, and HTTP for operators.
 fn serve_both(options: &Options, stack: ListenerConfig, handed: Option<ListenerConfig>) -> Result<(), Box<dyn Error>> {
     let data = Data::open(options)?;
-    let places = Places { stack: options.max_clients, face: options.http_max_clients };
-    let conns = places.stack.saturating_add(places.face);
-    let limits = descriptors::reserve(conns, options.listen.len().saturating_add(options.http.len()))
-        .map_err(|error| format!("--max-clients {}, --http-max-clients {}: {error}", places.stack, places.face))?;
-    let addresses: Vec<_> = options.http.iter().flat_map(|list| list.0.clone()).collect();
-    let loopback = addresses.iter().any(|address| matches!(address, Address::Tcp(at) if at.ip().is_loopback()));
-    let (face, guard) = (ListenerId::new(), Guard::new(&[], &options.http_host, loopback));
-    let operated = Operated::new(StackService::new(options.capacity), face, guard, places, Instant::now());
-    let mut event_loop = EventLoop::with_limits(operated, limits)?;
+    let (face, limits) = (ListenerId::new(), reserve(options, 0)?);
+    let mut event_loop = EventLoop::with_limits(operated(options, face), limits)?;
     let listener = event_loop.listen(stack)?;
-    let http = handed.map_or_else(|| server::listen_on(&addresses), Ok)?;
-    event_loop.listen(
-        http.id(face).file(options.unix_file.rights()).max_conns(places.face).overload(Overload::Reject(BUSY.into())),
-    )?;
+    event_loop.listen(face_config(options, face, handed)?)?;
     let handle = event_loop.handle()?;
     event_loop.call(|service, _| data.keep(service.stack_mut(), handle));
-    let signals = StopSignals::new(&event_loop, &terminating())?;
-    let addresses = event_loop.addresses(listener)?;
-    server::print(event_loop.addresses(face)?.iter().map(|address| format!("http on {address}")));
-    server::announce(&addresses);
-    signals.run(&mut event_loop, options.grace)?;
+    run(&mut event_loop, options, listener, Some(face))?;
     log::info!("stopped; {:?}, {} items", event_loop.stats(), event_loop.service().stack().items());
     event_loop.call(|service, _| close(options, service.stack_mut()))
+}
+
+/// Serves the stack of an engine, and HTTP if it is asked for.
+fn serve_edge(
+    options: &Options,
+    engine: &Target,
+    stack: ListenerConfig,
+    handed: Option<ListenerConfig>,
+) -> Result<(), Box<dyn Error>> {
+    let named = |error: String| format!("--engine {engine}: {error}");
+    let engine = engine.clone().password(password(options)?);
+    let addresses = engine.addresses().map_err(named)?;
+    engine::check(&engine, &addresses, options.capacity).map_err(named)?;
+    let (face, limits) = (ListenerId::new(), reserve(options, LINKS)?);
+    let link = |listener, edge| Link::new(engine.clone(), addresses, listener, edge);
+    let mut event_loop = EventLoop::with_limits(Edge::new(operated(options, face), link), limits)?;
+    let outgoing = event_loop.service().listener();
+    event_loop.listen(ListenerConfig::unbound().id(outgoing).max_conns(LINKS))?;
+    let listener = event_loop.listen(stack)?;
+    let face = (handed.is_some() || !options.http.is_empty()).then_some(face);
+    if let Some(face) = face {
+        event_loop.listen(face_config(options, face, handed)?)?;
+    }
+    event_loop.call(|edge, cx| edge.start(cx));
+    run(&mut event_loop, options, listener, face)?;
+    log::info!("stopped; {:?}", event_loop.stats());
+    match event_loop.service().failure() {
+        Some(error) => Err(named(error.to_owned()).into()),
+        None => Ok(()),
+    }
+}
+
+/// Connections to an engine: one, and one that is being replaced.
+const LINKS: usize = 2;
+
+/// Returns the password of the engine, from the file or the variable.
+fn password(options: &Options) -> Result<Option<String>, String> {
+    match &options.engine_password_file {
+        None => Ok(std::env::var("POLLSTACK_ENGINE_PASSWORD").ok().filter(|password| !password.is_empty())),
+        Some(path) => {
+            let text = std::fs::read_to_string(path);
+            let text = text.map_err(|error| format!("--engine-password-file {}: {error}", path.display()))?;
+            Ok(text.lines().next().map(str::to_owned))
+        }
+    }
+}
+
+/// Raises the limit of descriptors to what the server may need, `others` beside clients.
+fn reserve(options: &Options, others: usize) -> Result<Limits, String> {
+    let conns = options.max_clients.saturating_add(options.http_max_clients);
+    descriptors::reserve(conns, (options.listen.len() + others).saturating_add(options.http.len())).map_err(|error| {
+        format!("--max-clients {}, --http-max-clients {}: {error}", options.max_clients, options.http_max_clients)
+    })
+}
+
+/// Returns an empty stack, with HTTP on the listener `face`.
+fn operated(options: &Options, face: ListenerId) -> Operated {
+    let places = Places { stack: options.max_clients, face: options.http_max_clients };
+    let mut addresses = options.http.iter().flat_map(|list| &list.0);
+    let loopback = addresses.any(|address| matches!(address, Address::Tcp(at) if at.ip().is_loopback()));
+    let guard = Guard::new(&[], &options.http_host, loopback);
+    Operated::new(StackService::new(options.capacity), face, guard, places, Instant::now())
+}
+
+fn face_config(options: &Options, id: ListenerId, handed: Option<ListenerConfig>) -> Result<ListenerConfig, String> {
+    let config = handed.map_or_else(|| server::listen_on(options.http.iter().flat_map(|list| &list.0)), Ok)?;
+    let config = config.id(id).file(options.unix_file.rights());
+    Ok(config.max_conns(options.http_max_clients).overload(Overload::Reject(BUSY.into())))
+}
+
+/// Says where the server listens, and runs it until a signal.
+fn run<S: Service>(
+    event_loop: &mut EventLoop<S>,
+    options: &Options,
+    listener: ListenerId,
+    face: Option<ListenerId>,
+) -> Result<(), Box<dyn Error>> {
+    let signals = StopSignals::new(event_loop, &terminating())?;
+    let addresses = event_loop.addresses(listener)?;
+    if let Some(face) = face {
+        server::print(event_loop.addresses(face)?.iter().map(|address| format!("http on {address}")));
+    }
+    server::announce(&addresses);
+    Ok(signals.run(event_loop, options.grace)?)
 }

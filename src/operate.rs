@@ -18,6 +18,6 @@ mod metrics;
 mod observed;
 mod service;
 
-pub use self::metrics::Text;
+pub use self::metrics::{EngineState, Text};
 pub use self::observed::{Metrics, Observed, ObservedConn};
 pub use self::service::{Operated, OperatedConn, Places};

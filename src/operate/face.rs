@@ -34,8 +34,6 @@ pub(super) enum News {
     /// Its time is over.
     Late(ExchangeId),
     Ended(ExchangeId),
-    /// The timer of the events.
-    Tick,
     Stopping,
 }
 
@@ -143,10 +141,6 @@ impl Handler for Face {
 
     fn on_close(&mut self, _: &mut Responder<'_>, id: ExchangeId, _: Outcome) {
         self.news.push_back(News::Ended(id));
-    }
-
-    fn on_timer(&mut self, _: &mut Responder<'_>) {
-        self.news.push_back(News::Tick);
     }
 
     fn on_shutdown(&mut self, _: &mut Responder<'_>) {

@@ -1,6 +1,6 @@
 //! Counts in the text format of Prometheus (version 0.0.4).
 
-use crate::stack::{Histogram, StackService};
+use crate::stack::{Histogram, Shares, StackService};
 use crate::stats::Stats;
 use std::fmt::{Display, Write};
 use std::time::Duration;
@@ -10,6 +10,18 @@ use std::time::Duration;
 pub struct Text {
     prefix: &'static str,
     text: String,
+}
+
+/// The connection to the engine of a [shared](StackService::share) stack, as its owner tells of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct EngineState {
+    /// How often it was ready.
+    pub connects: u64,
+    /// How often it failed.
+    pub failures: u64,
+    /// Why the engine does not answer now.
+    pub trouble: Option<String>,
 }
 
 /// Adds the counts of a stack.
@@ -34,6 +46,19 @@ pub(super) fn of_stack(text: &mut Text, stack: &StackService) {
     times.counts[0] += counts.at_once;
     text.histogram("service_seconds", served, &times);
     text.histogram("wait_seconds", "The same, of requests that had to wait.", &counts.waits);
+}
+
+/// Adds the counts of an edge and its engine.
+pub(super) fn of_engine(text: &mut Text, engine: &EngineState, shares: &Shares) {
+    text.one("engine_up", "gauge", "Whether the engine answers.", u8::from(engine.trouble.is_none()));
+    text.one("engine_connects_total", "counter", "Connections to the engine that were made.", engine.connects);
+    text.one("engine_failures_total", "counter", "Connections to the engine that failed.", engine.failures);
+    text.one("engine_batches_total", "counter", "Batches that the engine has answered.", shares.batches);
+    text.one("engine_requests_total", "counter", "Requests in them.", shares.asks);
+    text.one("engine_retries_total", "counter", "Batches that were sent again.", shares.retries);
+    let expired = "How often the engine has taken this edge for dead.";
+    text.one("engine_expired_total", "counter", expired, shares.expired);
+    text.histogram("engine_seconds", "From a batch to its answer.", &shares.latency);
 }
 
 impl Text {

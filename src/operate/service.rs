@@ -1,7 +1,7 @@
 //! Both halves as one service of one loop.
 
 use super::face::{Ask, Face, News};
-use super::metrics::{self, Text};
+use super::metrics::{self, EngineState, Text};
 use crate::context::Context;
 use crate::http::{Clock, Conn, ExchangeId, Guard, Http, Responder, Status};
 use crate::id::{ConnId, ListenerId};
@@ -38,6 +38,10 @@ pub struct Operated {
     conns: usize,
     /// The live pages.
     watchers: HashSet<ExchangeId>,
+    /// When they are told what has changed.
+    tick: Option<Instant>,
+    /// The engine that has the stack, if one has.
+    engine: Option<EngineState>,
 }
 
 /// How many clients there may be of each kind.
@@ -64,7 +68,20 @@ impl Operated {
     pub fn new(stack: StackService, face: ListenerId, guard: Guard, limits: Places, start: Instant) -> Operated {
         let http = Http::new(Face::new(guard), Clock::system()).server("pollstack");
         let (guests, exchanges, in_flight, watchers) = Default::default();
-        Operated { stack, http, face, limits, start, guests, exchanges, in_flight, conns: 0, watchers }
+        Operated {
+            stack,
+            http,
+            face,
+            limits,
+            start,
+            guests,
+            exchanges,
+            in_flight,
+            conns: 0,
+            watchers,
+            tick: None,
+            engine: None,
+        }
     }
 
     /// Returns the stack.
@@ -75,6 +92,48 @@ impl Operated {
     /// Returns the stack, to be changed.
     pub fn stack_mut(&mut self) -> &mut StackService {
         &mut self.stack
+    }
+
+    /// Calls the stack, and answers what it has decided.
+    pub fn on_stack<R>(
+        &mut self,
+        cx: &mut Context<'_>,
+        call: impl FnOnce(&mut StackService, &mut Context<'_>) -> R,
+    ) -> R {
+        let result = call(&mut self.stack, cx);
+        self.settle(cx);
+        result
+    }
+
+    /// The engine of the stack has taken this edge for dead ([`StackService::expire`]).
+    pub fn expire(&mut self, cx: &mut Context<'_>, edge: u64) {
+        self.in_flight.keys().for_each(|id| cx.abort(*id));
+        self.on_stack(cx, |stack, cx| stack.expire(cx, edge));
+    }
+
+    /// Tells how the engine of the stack does.
+    pub fn set_engine(&mut self, state: &EngineState) {
+        if self.engine.as_ref() != Some(state) {
+            self.engine = Some(state.clone());
+        }
+    }
+
+    /// Returns when the [timer](Service::on_timer) is due. There is one for the loop: a service around this
+    /// one sets it to the sooner of its own and this.
+    pub fn timer(&self) -> Option<Instant> {
+        self.tick
+    }
+
+    fn set_tick(&mut self, cx: &mut Context<'_>, at: Option<Instant>) {
+        self.tick = at;
+        cx.set_timer(at);
+    }
+
+    /// Returns why the service cannot do all it is for.
+    fn trouble(&self) -> Option<String> {
+        let disk = self.stack.trouble().map(|trouble| format!("the data cannot be written: {}", trouble.reason));
+        let engine = || self.engine.as_ref()?.trouble.as_ref().map(|why| format!("the engine does not answer: {why}"));
+        disk.or_else(engine)
     }
 
     /// Carries out what the face was asked for, and answers what the stack has decided.
@@ -99,7 +158,6 @@ impl Operated {
                 }
             }
             News::Late(id) => self.late(cx, id),
-            News::Tick => self.tick(cx),
             News::Stopping => {
                 for id in std::mem::take(&mut self.watchers) {
                     self.http.call(cx, |_, http| http.finish(id));
@@ -132,11 +190,13 @@ impl Operated {
                 text.of_loop(cx.stats(), cx.now() - self.start);
                 text.by_listener([("stack", self.stack_conns().count()), ("http", self.conns)]);
                 metrics::of_stack(&mut text, &self.stack);
+                if let (Some(engine), Some(shares)) = (&self.engine, self.stack.shares()) {
+                    metrics::of_engine(&mut text, engine, &shares);
+                }
                 self.reply(cx, id, Text::MEDIA, text.as_str());
             }
             Ask::Health => {
-                let trouble =
-                    self.stack.trouble().map(|trouble| format!("the data cannot be written: {}\n", trouble.reason));
+                let trouble = self.trouble().map(|trouble| format!("{trouble}\n"));
                 let status = if trouble.is_none() { Status::OK } else { Status::SERVICE_UNAVAILABLE };
                 let text = trouble.unwrap_or_else(|| "ok\n".to_owned());
                 self.http.call(cx, |_, http| {
@@ -156,9 +216,9 @@ impl Operated {
                 self.http.call(cx, |_, http| {
                     let reply = http.respond(id, Status::OK).header("Content-Type", "text/event-stream");
                     reply.header("Cache-Control", "no-store").stream(None);
-                    http.set_timer(Some(http.now()));
                 });
                 self.watchers.insert(id);
+                self.set_tick(cx, Some(cx.now()));
             }
         }
     }
@@ -239,8 +299,9 @@ impl Operated {
     /// Tells the live pages what has changed, and comes back in a second while there are any.
     fn tick(&mut self, cx: &mut Context<'_>) {
         if self.watchers.is_empty() {
-            return;
+            return self.set_tick(cx, None);
         }
+        self.set_tick(cx, cx.now().checked_add(TICK));
         let counts = self.stack.counts();
         let stats = cx.stats();
         let now = json!({
@@ -252,7 +313,6 @@ impl Operated {
             "evicted": stats.evicted,
         });
         let event = format!("data: {now}\n\n");
-        self.http.call(cx, |_, http| http.set_timer(http.now().checked_add(TICK)));
         for id in self.watchers.clone() {
             // One that does not read misses some.
             let _ = self.http.call(cx, |_, http| http.send(id, event.as_bytes()));
@@ -402,8 +462,10 @@ impl Service for Operated {
     }
 
     fn on_timer(&mut self, cx: &mut Context<'_>) {
-        self.http.on_timer(cx);
-        self.settle(cx);
+        if self.tick.is_some_and(|at| at <= cx.now()) {
+            self.tick(cx);
+            self.settle(cx);
+        }
     }
 
     fn on_shutdown(&mut self, cx: &mut Context<'_>) {

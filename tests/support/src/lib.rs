@@ -4,6 +4,7 @@
 
 #[cfg(unix)]
 pub mod browser;
+pub mod engine;
 #[cfg(target_os = "linux")]
 pub mod machine;
 pub mod replies;

@@ -32,6 +32,13 @@ pub struct Server {
     stdout: Mutex<Receiver<String>>,
 }
 
+/// Sends a signal, as `TERM`, to a process.
+pub fn signal(pid: u32, name: &str) {
+    let _guard = no_fork();
+    let status = Command::new("kill").args([&format!("-{name}"), &pid.to_string()]).status().unwrap();
+    assert!(status.success(), "SIG{name} is sent");
+}
+
 /// Returns the command of a server, with none of the variables that would configure it.
 pub fn command(program: impl AsRef<OsStr>, args: &[&str]) -> Command {
     let mut command = Command::new(program);
@@ -47,6 +54,9 @@ pub fn command(program: impl AsRef<OsStr>, args: &[&str]) -> Command {
         "HTTP_MAX_CLIENTS",
         "DATA",
         "SYNC",
+        "ENGINE",
+        "ENGINE_PASSWORD",
+        "ENGINE_PASSWORD_FILE",
     ] {
         command.env_remove(format!("POLLSTACK_{name}"));
     }
@@ -257,9 +267,7 @@ impl Server {
     }
 
     pub fn signal(&self, name: &str) {
-        let _guard = no_fork();
-        let status = Command::new("kill").args([&format!("-{name}"), &self.pid().to_string()]).status().unwrap();
-        assert!(status.success());
+        signal(self.pid(), name);
     }
 
     /// Stops it, until it is sent `CONT`, and waits until it has stopped.

@@ -1,0 +1,101 @@
+//! A redis-server, for tests of what is in an engine. They are left out where none is installed, and say so, unless
+//! `ENGINE=required` is in the environment.
+
+use crate::{TEST_TIMEOUT, no_fork};
+use std::env;
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+/// A redis-server with a folder of its own, in which it keeps what it has over a [restart](Redis::restart); killed
+/// when dropped.
+pub struct Redis {
+    child: Child,
+    address: SocketAddr,
+    args: Vec<String>,
+    folder: TempDir,
+}
+
+impl Redis {
+    /// Starts one that syncs each write, with these arguments besides.
+    pub fn start(args: &[&str]) -> Option<Redis> {
+        let folder = tempfile::tempdir().unwrap();
+        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let args: Vec<String> = args.iter().map(|arg| (*arg).to_owned()).collect();
+        match spawn(address, &args, &folder) {
+            Ok(child) => {
+                let redis = Redis { child, address, args, folder };
+                redis.wait();
+                Some(redis)
+            }
+            Err(error) => {
+                assert!(env::var_os("ENGINE").is_none(), "redis-server is required: {error}");
+                let test = thread::current().name().unwrap_or("a test").to_owned();
+                let _ = writeln!(io::stderr(), "left out: {test}: redis-server: {error}");
+                None
+            }
+        }
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Ends it with SIGKILL.
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// Starts it again, with what it had.
+    pub fn restart(&mut self) {
+        self.kill();
+        self.child = spawn(self.address, &self.args, &self.folder).unwrap();
+        self.wait();
+    }
+
+    /// Sends it a signal, as `STOP`.
+    pub fn signal(&self, name: &str) {
+        crate::signal(self.child.id(), name);
+    }
+
+    /// Runs a command, and returns what it says, as it says it.
+    pub fn ask(&self, words: &[&str]) -> String {
+        ask(self.address, words).unwrap()
+    }
+
+    fn wait(&self) {
+        let deadline = Instant::now() + TEST_TIMEOUT;
+        while !ask(self.address, &["PING"]).is_ok_and(|answer| !answer.starts_with("-LOADING")) {
+            assert!(Instant::now() < deadline, "redis-server is not ready");
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+fn spawn(address: SocketAddr, args: &[String], folder: &TempDir) -> io::Result<Child> {
+    let _guard = no_fork();
+    let mut redis = Command::new("redis-server");
+    redis.args(["--port", &address.port().to_string(), "--save", "", "--appendonly", "yes"]);
+    redis.args(["--appendfsync", "always", "--dir"]).arg(folder.path()).args(args);
+    redis.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()
+}
+
+fn ask(address: SocketAddr, words: &[&str]) -> io::Result<String> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(TEST_TIMEOUT))?;
+    let strings: String = words.iter().map(|word| format!("${}\r\n{word}\r\n", word.len())).collect();
+    write!(stream, "*{}\r\n{strings}*1\r\n$4\r\nQUIT\r\n", words.len())?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer)
+}
