@@ -1,5 +1,6 @@
 //! The servers in simulated worlds, and the oracles of the fuzz targets.
 
+pub mod engine;
 pub mod oracles;
 mod scenarios;
 

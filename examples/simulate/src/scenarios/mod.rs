@@ -9,6 +9,7 @@ mod model;
 mod operate;
 mod proxy;
 mod report;
+mod shared;
 mod stack;
 
 pub use report::Report;
@@ -27,10 +28,11 @@ pub struct Server {
 }
 
 /// All of them.
-pub const SERVERS: [Server; 8] = [
+pub const SERVERS: [Server; 9] = [
     Server { name: "stack", run: stack::run },
     Server { name: "operate", run: operate::run },
     Server { name: "durable", run: durable::run },
+    Server { name: "shared", run: shared::run },
     Server { name: "chat", run: chat::run },
     Server { name: "accio", run: accio::run },
     Server { name: "http", run: http::run },
