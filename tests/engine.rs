@@ -234,6 +234,49 @@ fn a_stopped_edge_leaves_the_engine() {
     assert_eq!(redis.ask(&["ZCARD", "{pollstack:jobs}:pops"]), ":0\r\n+OK\r\n");
 }
 
+/// Lost otherwise: the configurations that doc/scaling.md recommends: that of the engine allows all that an edge asks
+/// for, and behind haproxy the death of an edge is not seen.
+#[test]
+fn the_recommended_configurations_work() {
+    let config = include_str!("../packaging/redis.conf").replace("change-me", "hush");
+    let lines = config.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let words = lines.flat_map(|line| format!("--{line}").split(' ').map(str::to_owned).collect::<Vec<_>>());
+    let words: Vec<String> = words.map(|word| word.trim_matches('"').to_owned()).collect();
+    let Some(redis) = Redis::start(&words.iter().map(String::as_str).collect::<Vec<_>>()) else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let password = folder.path().join("password");
+    std::fs::write(&password, "hush").unwrap();
+    let url = format!("redis://pollstack@{}/jobs", redis.address());
+    let args = ["--engine", &url, "--engine-password-file", password.to_str().unwrap(), "--capacity", "3"];
+    let (one, two) = (start!(&args), start!(&args));
+    let mut parked = two.pop();
+    two.barrier();
+    one.stored(b"a");
+    assert_eq!(parked.item(), b"a");
+
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let config = include_str!("../packaging/haproxy.cfg").replace("0.0.0.0:8080", &port.to_string());
+    let config = config.replace("10.0.0.1:8080", &one.address().to_string());
+    let config = config.replace("10.0.0.2:8080", &two.address().to_string());
+    let file = folder.path().join("haproxy.cfg");
+    std::fs::write(&file, config).unwrap();
+    let mut haproxy = Command::new("haproxy");
+    haproxy.arg("-db").arg("-q").arg("-f").arg(file);
+    let Some(_haproxy) = test_support::engine::spawn("haproxy", haproxy) else { return };
+    let connect = || std::net::TcpStream::connect(port).ok();
+    let ask = |request: &[u8]| {
+        let mut client = Client::new(wait_until("haproxy listens", connect));
+        client.send(request);
+        client.answer()
+    };
+    assert_eq!(ask(&test_support::push(b"b")), [0]);
+    drop(one);
+    for _ in 0..4 {
+        assert_eq!(ask(&test_support::push(b"c")), [0]);
+        assert_eq!(ask(&[0x80]), b"\x01c");
+    }
+}
+
 /// How often each item was seen, and whether its push was answered.
 #[derive(Default)]
 struct History {

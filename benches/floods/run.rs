@@ -109,7 +109,7 @@ fn trace(scenario: &Scenario, field: &mut [Target], rows: &mut [Row], config: Ru
     let at_limit = scenario.placements.contains(&Placement::Limit);
     for (n, (one, row)) in field.iter_mut().zip(rows).enumerate() {
         if one.failed.is_none() && at_limit && (config.strace_all || n == 0) {
-            machine::place(&one.target.server, Placement::Limit);
+            one.target.place(Placement::Limit);
             match one.trace(clients, requests(scenario.load, config).min(2_000)) {
                 Ok(traced) => {
                     row.calls = traced.map(|(calls, units)| (calls.total() as f64 / units, calls.list(units)));
@@ -129,7 +129,7 @@ fn compare(
     clients: &mut Clients,
 ) -> Vec<Half> {
     let load = scenario.load;
-    field.iter().for_each(|one| machine::place(&one.target.server, placement));
+    field.iter().for_each(|one| one.target.place(placement));
     clients.place(placement);
     let mut all: Vec<Turns> = field.iter().map(|_| Turns::new()).collect();
     for one in field.iter_mut().filter(|one| one.failed.is_none()) {
@@ -191,9 +191,9 @@ impl Turns {
     /// One turn: what it cost, with all that came of it.
     fn take(&mut self, target: &mut Target, load: Load, clients: &mut Clients, requests: usize) -> Result<(), String> {
         let (void, own, start) = (Void::read(), machine::cpu(std::process::id()), Instant::now());
-        let before = machine::cpu(target.target.server.pid());
+        let before = target.target.cpu();
         let tally = target.serve(clients, requests)?;
-        let cpu = machine::cpu(target.target.server.pid()).saturating_sub(before);
+        let cpu = target.target.cpu().saturating_sub(before);
         self.elapsed += start.elapsed();
         self.clients_cpu += machine::cpu(std::process::id()).saturating_sub(own);
         self.void.add_since(void);

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
-use test_support::machine::{ordinary, there};
+use test_support::machine::{self, Placement, ordinary, there};
 use test_support::{Server, TEST_TIMEOUT, build, command, example, pollstack};
 
 /// A kind of server.
@@ -31,6 +31,8 @@ pub(crate) enum Kind {
     DurablePollstack,
     DurableRedis,
     DurableBeanstalkd,
+    /// Ours with `--engine`, and the engine beside it.
+    Edge,
     Echo,
     /// It takes a short read for the last, as ours does.
     MioEcho,
@@ -59,6 +61,8 @@ pub(crate) struct Instance {
     pub(crate) kind: Kind,
     pub(crate) server: Server,
     pub(crate) address: SocketAddr,
+    /// The engine of an edge.
+    engine: Option<Box<Instance>>,
     /// Its data.
     _folder: Option<TempDir>,
 }
@@ -78,6 +82,7 @@ impl Kind {
             Kind::Redis => "redis-server",
             Kind::Beanstalkd => "beanstalkd",
             Kind::DurablePollstack => "pollstack --data",
+            Kind::Edge => "pollstack --engine",
             Kind::DurableRedis => "redis-server appendfsync always",
             Kind::DurableBeanstalkd => "beanstalkd -b -f 0",
             Kind::Echo => "pollstack's echo",
@@ -89,10 +94,19 @@ impl Kind {
 
     /// Returns whether it is one of our servers, or a baseline, and not a peer.
     pub(crate) fn is_ours(self) -> bool {
-        use Kind::{Accio, Baseline, Chat, DurablePollstack, Echo, EventBaseline, OnePacketBaseline, Pollstack, Sink};
+        use Kind::*;
         matches!(
             self,
-            Pollstack | DurablePollstack | Echo | Chat | Accio | Baseline | OnePacketBaseline | EventBaseline | Sink
+            Pollstack
+                | DurablePollstack
+                | Edge
+                | Echo
+                | Chat
+                | Accio
+                | Baseline
+                | OnePacketBaseline
+                | EventBaseline
+                | Sink
         )
     }
 
@@ -116,6 +130,10 @@ impl Kind {
         if let Some(folder) = &folder {
             program.arg("--data").arg(folder.path().join("stack.data"));
         }
+        let engine = if self == Kind::Edge { Some(Box::new(Kind::Redis.start(setup)?)) } else { None };
+        if let Some(engine) = &engine {
+            program.arg("--engine").arg(format!("redis://{}/floods", engine.address));
+        }
         let server = match self {
             Kind::Accio => Server::try_spawn_on_stderr(ordinary(&program), 1),
             Kind::Chat => Server::try_spawn(ordinary(&program), 2),
@@ -124,7 +142,7 @@ impl Kind {
         let server = server.ok_or("it does not start")?;
         let address = server.address();
         let address = SocketAddr::from(([127, 0, 0, 1], address.port()));
-        Ok(Instance { kind: self, server, address, _folder: folder })
+        Ok(Instance { kind: self, server, address, engine, _folder: folder })
     }
 
     /// Returns a folder for its data, on the disk of the target folder.
@@ -138,7 +156,7 @@ impl Kind {
         let clients = setup.clients.unwrap_or(100).to_string();
         let age = if setup.evicts { "0" } else { "3600" };
         Ok(match self {
-            Kind::Pollstack | Kind::DurablePollstack => {
+            Kind::Pollstack | Kind::DurablePollstack | Kind::Edge => {
                 let evict_after = if setup.evicts { "1ns" } else { "1h" };
                 let listen = ["--listen", "127.0.0.1:0", "--max-clients", &clients, "--evict-after", evict_after];
                 let endless = setup.endless || self == Kind::DurablePollstack;
@@ -197,11 +215,22 @@ impl Kind {
             }
             std::thread::sleep(Duration::from_millis(5));
         }
-        Ok(Instance { kind: self, server, address, _folder: folder })
+        Ok(Instance { kind: self, server, address, engine: None, _folder: folder })
     }
 }
 
 impl Instance {
+    /// Has it, and its engine, run where `placement` says.
+    pub(crate) fn place(&self, placement: Placement) {
+        machine::place(&self.server, placement);
+        self.engine.iter().for_each(|engine| engine.place(placement));
+    }
+
+    /// Returns the processor time that it has used, with its engine.
+    pub(crate) fn cpu(&self) -> Duration {
+        machine::cpu(self.server.pid()) + self.engine.as_ref().map_or(Duration::ZERO, |engine| engine.cpu())
+    }
+
     /// Our server as an argument of another program.
     pub(crate) fn under(wrapper: &[&str]) -> Result<Instance, String> {
         let program = Kind::Pollstack.program(Setup::default())?;
@@ -209,7 +238,7 @@ impl Instance {
         command.args(&wrapper[1..]).arg(program.get_program()).args(program.get_args());
         let server = Server::try_spawn(ordinary(&command), 1).ok_or("it does not start")?;
         let address = server.address();
-        Ok(Instance { kind: Kind::Pollstack, server, address, _folder: None })
+        Ok(Instance { kind: Kind::Pollstack, server, address, engine: None, _folder: None })
     }
 }
 

@@ -25,19 +25,10 @@ impl Redis {
         let folder = tempfile::tempdir().unwrap();
         let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let args: Vec<String> = args.iter().map(|arg| (*arg).to_owned()).collect();
-        match spawn(address, &args, &folder) {
-            Ok(child) => {
-                let redis = Redis { child, address, args, folder };
-                redis.wait();
-                Some(redis)
-            }
-            Err(error) => {
-                assert!(env::var_os("ENGINE").is_none(), "redis-server is required: {error}");
-                let test = thread::current().name().unwrap_or("a test").to_owned();
-                let _ = writeln!(io::stderr(), "left out: {test}: redis-server: {error}");
-                None
-            }
-        }
+        let child = required("redis-server", start(address, &args, &folder))?;
+        let redis = Redis { child, address, args, folder };
+        redis.wait();
+        Some(redis)
     }
 
     pub fn address(&self) -> SocketAddr {
@@ -53,7 +44,7 @@ impl Redis {
     /// Starts it again, with what it had.
     pub fn restart(&mut self) {
         self.kill();
-        self.child = spawn(self.address, &self.args, &self.folder).unwrap();
+        self.child = start(self.address, &self.args, &self.folder).unwrap();
         self.wait();
     }
 
@@ -76,13 +67,40 @@ impl Redis {
     }
 }
 
+/// A program beside the engine; killed when dropped.
+pub struct Program(Child);
+
+/// Starts another program that such a test needs.
+pub fn spawn(name: &str, mut command: Command) -> Option<Program> {
+    let _guard = no_fork();
+    required(name, command.stdin(Stdio::null()).spawn()).map(Program)
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Says that a test is left out if a program is not there, or fails.
+fn required<T>(name: &str, started: io::Result<T>) -> Option<T> {
+    started
+        .map_err(|error| {
+            assert!(env::var_os("ENGINE").is_none(), "{name} is required: {error}");
+            let test = thread::current().name().unwrap_or("a test").to_owned();
+            let _ = writeln!(io::stderr(), "left out: {test}: {name}: {error}");
+        })
+        .ok()
+}
+
 impl Drop for Redis {
     fn drop(&mut self) {
         self.kill();
     }
 }
 
-fn spawn(address: SocketAddr, args: &[String], folder: &TempDir) -> io::Result<Child> {
+fn start(address: SocketAddr, args: &[String], folder: &TempDir) -> io::Result<Child> {
     let _guard = no_fork();
     let mut redis = Command::new("redis-server");
     redis.args(["--port", &address.port().to_string(), "--save", "", "--appendonly", "yes"]);
