@@ -1,19 +1,25 @@
-//! The stack in an engine, Redis 7 or Valkey, that many edges share.
+//! Servers that share what they have, in an engine: Redis 7 or Valkey.
 //!
-//! An edge is a server with clients of its own. It decides nothing about the stack: each batch of requests is one
-//! atomic script in the engine, and clients are answered when the engine has said what became of theirs. What
-//! the engine decides for the clients of another edge waits there for its next batch, which a message
+//! A server of such a group is an *edge*: its clients are its own, and the engine decides. For the stack, each batch of
+//! requests is one atomic script in the engine, and clients are answered when the engine has said what became of
+//! theirs. Answers for the clients of another edge wait in the engine for its next batch, which a message
 //! on a channel has it send at once.
 //!
 //! [`Target`] says where the engine is, [`check`] asks it before the server starts, [`Link`] is the connection
-//! to it, and [`Edge`] the service: an [`Operated`](crate::operate::Operated) stack and its link.
+//! to it, [`Linked`] a service with one, and [`edge`] makes that of the stack.
 
 mod edge;
 mod link;
+mod linked;
+mod resp;
 mod script;
+mod session;
 mod target;
 
-pub use self::edge::{Edge, EdgeConn};
+pub use self::edge::edge;
 pub use self::link::{Link, LinkEvent};
-pub use self::script::{SCRIPT, Said, Session, check};
+pub use self::linked::{Engaged, Linked, LinkedConn};
+pub use self::resp::Reply;
+pub use self::script::SCRIPT;
+pub use self::session::{Session, check, check_script};
 pub use self::target::Target;

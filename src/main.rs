@@ -7,7 +7,7 @@ mod data;
 use cli::Options;
 use pollstack::activation::Activated;
 use pollstack::durable::{DataFile, Durable, Kept};
-use pollstack::engine::{self, Edge, Link, Target};
+use pollstack::engine::{self, Linked, Target};
 use pollstack::http::{BUSY, Guard};
 use pollstack::net::{Address, Handle};
 use pollstack::operate::{Operated, Places};
@@ -110,11 +110,12 @@ fn serve_edge(
     let engine = engine.clone().password(password(options)?);
     let addresses = engine.addresses().map_err(named)?;
     engine::check(&engine, &addresses, options.capacity).map_err(named)?;
-    let (face, limits) = (ListenerId::new(), reserve(options, LINKS)?);
-    let link = |listener, edge| Link::new(engine.clone(), addresses, listener, edge);
-    let mut event_loop = EventLoop::with_limits(Edge::new(operated(options, face), link), limits)?;
+    let links = Linked::<Operated>::CONNS;
+    let (face, limits) = (ListenerId::new(), reserve(options, links)?);
+    let edge = engine::edge(operated(options, face), engine, addresses);
+    let mut event_loop = EventLoop::with_limits(edge, limits)?;
     let outgoing = event_loop.service().listener();
-    event_loop.listen(ListenerConfig::unbound().id(outgoing).max_conns(LINKS))?;
+    event_loop.listen(ListenerConfig::unbound().id(outgoing).max_conns(links))?;
     let listener = event_loop.listen(stack)?;
     let face = (handed.is_some() || !options.http.is_empty()).then_some(face);
     if let Some(face) = face {
@@ -123,14 +124,11 @@ fn serve_edge(
     event_loop.call(|edge, cx| edge.start(cx));
     run(&mut event_loop, options, listener, face)?;
     log::info!("stopped; {:?}", event_loop.stats());
-    match event_loop.service().failure() {
-        Some(error) => Err(named(error.to_owned()).into()),
+    match event_loop.service().service().failure() {
+        Some(error) => Err(error.to_owned().into()),
         None => Ok(()),
     }
 }
-
-/// Connections to an engine: one, and one that is being replaced.
-const LINKS: usize = 2;
 
 /// Returns the password of the engine, from the file or the variable.
 fn password(options: &Options) -> Result<Option<String>, String> {

@@ -15,6 +15,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod counts;
 mod histogram;
 mod journal;
 pub mod lifo;
@@ -23,7 +24,8 @@ mod shared;
 mod store;
 pub mod wire;
 
+pub use counts::Counts;
 pub use histogram::Histogram;
 pub use journal::{Batch, Finished, Journal, Trouble};
-pub use service::{Answer, ClientId, ClientState, Counts, Guest, StackService};
+pub use service::{Answer, ClientId, ClientState, Guest, StackService};
 pub use shared::{Ask, Asks, HEARTBEAT, LEASE, Shares, Told};

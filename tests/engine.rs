@@ -147,6 +147,11 @@ fn clients_wait_while_the_engine_is_away() {
     // An engine that is there, and says nothing: the connection is made anew in the end.
     redis.signal("STOP");
     let mut push = one.push(b"c");
+    one.barrier();
+    one.wait_until_asleep();
+    let before = one.sleeps();
+    thread::sleep(Duration::from_secs(2)); // the silence is under test
+    assert!(one.sleeps() <= before + 2, "it sleeps while it waits for the engine");
     wait_until("the edge gives up", || (get(&one, "/healthz").status == 503).then_some(()));
     redis.signal("CONT");
     assert_eq!(push.answer(), [0]);

@@ -1,22 +1,22 @@
 //! The connection to an engine: made, greeted, watched, and made again when it fails.
 
-use super::script::{self, Said, command, said};
+use super::resp::{Reply, command, reply};
 use super::target::Target;
 use crate::context::Context;
 use crate::id::{ConnId, ListenerId};
 use crate::net::Address;
 use crate::operate::EngineState;
-use crate::stack::Asks;
 use std::hash::{BuildHasher, RandomState};
 use std::time::{Duration, Instant};
 
-/// How long a connection may take, and an answer. Then it is made again, to the next address.
+/// How long a connection may take, and an answer. Then it is made again, to the next address. A link that is silent
+/// for so long asks whether the engine is there.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The pause before the second try, which doubles with each, and the longest.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
 
-/// A connection to an engine, for an edge.
+/// A connection to an engine, which has a script of ours. Commands are answered in order.
 #[derive(Debug)]
 pub struct Link {
     target: Target,
@@ -26,10 +26,17 @@ pub struct Link {
     /// Where a node of a cluster has sent us.
     moved: Option<Address>,
     listener: ListenerId,
-    channel: String,
+    script: &'static str,
     conn: Option<ConnId>,
     phase: Phase,
+    /// The name of the script in the engine.
     digest: Vec<u8>,
+    /// Commands that are still to be sent.
+    output: Vec<u8>,
+    /// How many of those before are not answered.
+    unanswered: usize,
+    /// The next answer is to a question of our own, whether the engine is there.
+    pinged: bool,
     /// Tries that have failed, since one that has not.
     failures: u32,
     /// When the next try is due.
@@ -39,72 +46,52 @@ pub struct Link {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
-    /// Greeted, with so many answers to come.
-    Greeting(u8),
+    /// It says hello.
+    Greeting,
+    /// It brings the script.
+    Loading,
     Ready,
 }
 
 /// An event of a link. There are no others.
 #[derive(Debug)]
 pub enum LinkEvent {
-    /// It can be [sent to](Link::run). A batch without an answer is to be sent again.
+    /// It can be [sent to](Link::send). Commands without an answer are to be sent again.
     Ready,
-    /// The engine has answered.
-    Said(Said),
+    /// The answer to the command that was sent first, of those that have none.
+    Answer(Reply),
+    /// A message on a channel: the channel, and the message.
+    Message(Vec<u8>, Vec<u8>),
+    /// It is down. No answer comes any more.
+    Down,
 }
 
 impl Link {
-    /// Makes a link that connects to the engine at `addresses` by way of `listener`, and listens to the channel of
-    /// `edge`. It begins with the first [`tend`](Self::tend).
-    pub fn new(target: Target, addresses: Vec<Address>, listener: ListenerId, edge: u64) -> Link {
-        let channel = script::channel(&target, edge);
+    /// Makes a link that connects to the engine at `addresses` by way of `listener`. It begins with the first
+    /// [`tend`](Self::tend).
+    pub fn new(target: Target, addresses: Vec<Address>, script: &'static str) -> Link {
         Link {
             target,
             addresses,
             at: 0,
             moved: None,
-            listener,
-            channel,
+            listener: ListenerId::new(),
+            script,
             conn: None,
-            phase: Phase::Greeting(0),
+            phase: Phase::Greeting,
             digest: Vec::new(),
+            output: Vec::new(),
+            unanswered: 0,
+            pinged: false,
             failures: 0,
             retry: None,
             state: EngineState::default(),
         }
     }
 
-    /// Connects, if there is no connection and it is time.
-    pub fn tend(&mut self, cx: &mut Context<'_>) {
-        if self.conn.is_some() || self.retry.is_some_and(|retry| cx.now() < retry) {
-            return;
-        }
-        let address = self.moved.take().unwrap_or_else(|| self.addresses[self.at].clone());
-        let id = cx.connect(self.listener, address);
-        let greeting = [
-            command(&self.target.hello()),
-            command(&["SCRIPT", "LOAD", script::SCRIPT]),
-            command(&["SSUBSCRIBE", &self.channel]),
-        ];
-        let _ = cx.send(id, &greeting.concat()); // it is told if that is lost
-        self.phase = Phase::Greeting(greeting.len() as u8);
-        self.conn = Some(id);
-        self.expect(cx);
-    }
-
-    /// Returns when [`tend`](Self::tend) has something to do.
-    pub fn due(&self) -> Option<Instant> {
-        self.retry.filter(|_| self.conn.is_none())
-    }
-
-    /// Returns whether requests can be sent.
-    pub fn is_ready(&self) -> bool {
-        self.conn.is_some() && self.phase == Phase::Ready
-    }
-
-    /// Returns how the engine does, and has done.
-    pub fn state(&self) -> &EngineState {
-        &self.state
+    /// Returns the id for the listener that its connections count with.
+    pub fn listener(&self) -> ListenerId {
+        self.listener
     }
 
     /// Returns the target.
@@ -112,74 +99,113 @@ impl Link {
         &self.target
     }
 
-    /// Runs the script.
-    pub fn run(&mut self, cx: &mut Context<'_>, capacity: usize, batch: &Asks) {
-        if let Some(id) = self.conn.filter(|_| self.phase == Phase::Ready) {
-            let _ = cx.send(id, &script::run(&self.digest, &self.target, capacity, batch));
-            self.expect(cx);
+    /// Returns how the engine does, and has done.
+    pub fn state(&self) -> &EngineState {
+        &self.state
+    }
+
+    /// Returns whether commands can be sent.
+    pub fn is_ready(&self) -> bool {
+        self.conn.is_some() && self.phase == Phase::Ready
+    }
+
+    /// Sends a command that is answered. While the link is not ready, it is lost.
+    pub fn send<W: AsRef<[u8]>>(&mut self, words: &[W]) {
+        if self.is_ready() {
+            self.output.extend(command(words));
+            self.unanswered += 1;
         }
     }
 
-    /// Waits for an answer.
-    fn expect(&self, cx: &mut Context<'_>) {
+    /// Sends a command that is answered on no other way than with messages, as SSUBSCRIBE.
+    pub fn send_unanswered<W: AsRef<[u8]>>(&mut self, words: &[W]) {
+        if self.is_ready() {
+            self.output.extend(command(words));
+        }
+    }
+
+    /// Runs the script, with keys and arguments.
+    pub fn run<K: AsRef<[u8]>, A: AsRef<[u8]>>(&mut self, keys: &[K], args: &[A]) {
+        let count = keys.len().to_string();
+        let digest = std::mem::take(&mut self.digest);
+        let mut words = vec![&b"EVALSHA"[..], &digest, count.as_bytes()];
+        words.extend(keys.iter().map(AsRef::as_ref));
+        words.extend(args.iter().map(AsRef::as_ref));
+        self.send(&words);
+        self.digest = digest;
+    }
+
+    /// Connects, if there is no connection and it is time; sends what is to be sent.
+    pub(super) fn tend(&mut self, cx: &mut Context<'_>) {
+        if self.conn.is_none() && self.retry.is_none_or(|retry| retry <= cx.now()) {
+            self.connect(cx);
+        }
+        let Some(id) = self.conn.filter(|_| !self.output.is_empty()) else { return };
+        let fits = self.output.len().min(cx.send_capacity(id));
+        if cx.send(id, &self.output[..fits]).is_ok() {
+            self.output.drain(..fits);
+        }
+        self.wait(cx);
+    }
+
+    fn connect(&mut self, cx: &mut Context<'_>) {
+        let address = self.moved.take().unwrap_or_else(|| self.addresses[self.at].clone());
+        self.conn = Some(cx.connect(self.listener, address));
+        self.phase = Phase::Greeting;
+        self.output = [command(&self.target.hello()), command(&["SCRIPT", "LOAD", self.script])].concat();
+        (self.unanswered, self.pinged) = (2, false);
+    }
+
+    /// Returns when there is something to do.
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.retry.filter(|_| self.conn.is_none())
+    }
+
+    fn wait(&self, cx: &mut Context<'_>) {
         if let Some(id) = self.conn {
             cx.set_deadline(id, cx.now().checked_add(TIMEOUT));
         }
     }
 
-    /// Reads what has come. Returns how many bytes it took, and what they say; a link that cannot go on says
-    /// nothing more.
-    pub fn on_data(&mut self, cx: &mut Context<'_>, id: ConnId, input: &[u8]) -> (usize, Option<LinkEvent>) {
+    /// Reads what has come. Returns how many bytes it took, and what they say.
+    pub(super) fn on_data(&mut self, cx: &mut Context<'_>, id: ConnId, input: &[u8]) -> (usize, Option<LinkEvent>) {
         if self.conn != Some(id) {
             return (input.len(), None); // an answer on a connection that was given up is to nothing
         }
-        let (what, len) = match said(input) {
-            Ok(Some(read)) => read,
-            Ok(None) => return (0, None),
-            Err(error) => {
-                self.give_up(cx, error);
-                return (input.len(), None);
+        match reply(input) {
+            Ok(Some((reply, len))) => (len, self.hear(cx, reply)),
+            Ok(None) => (0, None),
+            Err(error) => (input.len(), self.give_up(cx, error)),
+        }
+    }
+
+    fn hear(&mut self, cx: &mut Context<'_>, reply: Reply) -> Option<LinkEvent> {
+        self.wait(cx);
+        let reply = match reply {
+            Reply::Push(mut words) if words.len() == 3 && words[0] == b"smessage" => {
+                let message = words.pop()?;
+                return Some(LinkEvent::Message(words.pop()?, message));
             }
+            Reply::Push(_) => return None, // a channel is listened to, or no more
+            Reply::Error(text) if !is_for_service(&text) => return self.refused(cx, text),
+            reply => reply,
         };
-        (len, self.hear(cx, what))
-    }
-
-    fn hear(&mut self, cx: &mut Context<'_>, what: Said) -> Option<LinkEvent> {
-        match what {
-            Said::Refused(reason) => {
-                self.give_up(cx, reason);
-                None
+        self.unanswered = self.unanswered.saturating_sub(1);
+        match (self.phase, reply) {
+            (Phase::Greeting, _) => self.phase = Phase::Loading,
+            (Phase::Loading, reply) => {
+                self.digest = if let Reply::Text(digest) = reply { digest } else { Vec::new() };
+                self.phase = Phase::Ready;
+                self.state.connects += 1;
+                return Some(LinkEvent::Ready);
             }
-            Said::Moved(address) => {
-                self.give_up(cx, format!("the keys are at {address}"));
-                self.moved = Some(address);
-                None
+            (Phase::Ready, _) if self.pinged => self.pinged = false,
+            (Phase::Ready, reply) => {
+                self.succeed();
+                return Some(LinkEvent::Answer(reply));
             }
-            what => match self.phase {
-                Phase::Greeting(left) => {
-                    if let Said::Digest(digest) = what {
-                        self.digest = digest;
-                    }
-                    self.phase = if left == 1 { Phase::Ready } else { Phase::Greeting(left - 1) };
-                    self.is_ready().then(|| self.begin(cx))
-                }
-                Phase::Ready => {
-                    if let (Said::Told(_), Some(id)) = (&what, self.conn) {
-                        cx.set_deadline(id, None);
-                        self.succeed();
-                    }
-                    Some(LinkEvent::Said(what))
-                }
-            },
         }
-    }
-
-    fn begin(&mut self, cx: &mut Context<'_>) -> LinkEvent {
-        self.state.connects += 1;
-        if let Some(id) = self.conn {
-            cx.set_deadline(id, None);
-        }
-        LinkEvent::Ready
+        None
     }
 
     /// The engine does what it was asked for.
@@ -190,30 +216,26 @@ impl Link {
         }
     }
 
-    fn give_up(&mut self, cx: &mut Context<'_>, reason: String) {
-        if let Some(id) = self.conn.take() {
-            cx.abort(id);
-            self.fail(cx, reason);
-        }
+    fn refused(&mut self, cx: &mut Context<'_>, text: String) -> Option<LinkEvent> {
+        let moved = text.strip_prefix("MOVED ").and_then(|rest| rest.split(' ').nth(1)?.parse().ok());
+        let event = self.give_up(cx, text);
+        self.moved = moved.map(Address::Tcp);
+        event
     }
 
-    /// A connection has closed. Returns whether it was this link's.
-    pub fn on_close(&mut self, cx: &mut Context<'_>, id: ConnId, reason: String) {
-        if self.conn == Some(id) {
-            self.conn = None;
-            self.fail(cx, reason);
-        }
+    /// The connection is given up: the engine does not do what it was asked for.
+    pub fn give_up(&mut self, cx: &mut Context<'_>, reason: String) -> Option<LinkEvent> {
+        let id = self.conn?;
+        cx.abort(id);
+        self.on_close(cx, id, reason)
     }
 
-    /// The engine has not answered in time.
-    pub fn on_deadline(&mut self, cx: &mut Context<'_>, id: ConnId) {
-        if self.conn == Some(id) {
-            self.give_up(cx, format!("no answer within {TIMEOUT:?}"));
+    /// A connection has closed. The next one is made after a pause, to the next address.
+    pub(super) fn on_close(&mut self, cx: &mut Context<'_>, id: ConnId, reason: String) -> Option<LinkEvent> {
+        if self.conn != Some(id) {
+            return None;
         }
-    }
-
-    /// Has the next connection be made after a pause, to the next address.
-    fn fail(&mut self, cx: &mut Context<'_>, reason: String) {
+        self.conn = None;
         if self.state.trouble.is_none() {
             log::error!("--engine {}: {reason}; requests wait", self.target);
         }
@@ -225,21 +247,37 @@ impl Link {
         // Between a half and the whole: edges that have lost the engine together do not come back together.
         let part = RandomState::new().hash_one(self.failures) % 512;
         self.retry = cx.now().checked_add(pause.mul_f64(0.5 + part as f64 / 1024.0));
+        self.output.clear();
+        Some(LinkEvent::Down)
     }
 
-    /// Makes a new connection, for another edge.
-    pub fn restart(&mut self, cx: &mut Context<'_>, edge: u64) {
-        self.channel = script::channel(&self.target, edge);
-        if let Some(id) = self.conn.take() {
-            cx.abort(id);
+    /// The engine has not answered in time; or there was nothing to answer.
+    pub(super) fn on_deadline(&mut self, cx: &mut Context<'_>, id: ConnId) -> Option<LinkEvent> {
+        if self.conn == Some(id) && self.is_ready() && self.unanswered == 0 {
+            self.pinged = true;
+            self.send(&["PING"]);
+            return None;
         }
+        let is_late = self.conn == Some(id);
+        is_late.then(|| self.give_up(cx, format!("no answer within {TIMEOUT:?}"))).flatten()
+    }
+
+    /// Makes a new connection at once: this one is another's from now on.
+    pub fn restart(&mut self, cx: &mut Context<'_>) {
+        self.close(cx);
         self.retry = None;
     }
 
-    /// Ends the connection, for good if [`tend`](Self::tend) is not called again.
-    pub fn close(&mut self, cx: &mut Context<'_>) {
+    /// Ends the connection.
+    pub(super) fn close(&mut self, cx: &mut Context<'_>) {
+        self.output.clear();
         if let Some(id) = self.conn.take() {
             cx.abort(id);
         }
     }
+}
+
+/// Returns whether an error is one of a script of ours.
+fn is_for_service(error: &str) -> bool {
+    error.starts_with("EXPIRED ") || error.starts_with("CAPACITY ")
 }

@@ -42,6 +42,8 @@ pub struct Operated {
     tick: Option<Instant>,
     /// The engine that has the stack, if one has.
     engine: Option<EngineState>,
+    /// Why it cannot go on.
+    failure: Option<String>,
 }
 
 /// How many clients there may be of each kind.
@@ -81,6 +83,7 @@ impl Operated {
             watchers,
             tick: None,
             engine: None,
+            failure: None,
         }
     }
 
@@ -116,6 +119,16 @@ impl Operated {
         if self.engine.as_ref() != Some(state) {
             self.engine = Some(state.clone());
         }
+    }
+
+    /// Notes why the stack cannot go on.
+    pub fn fail(&mut self, why: String) {
+        self.failure = Some(why);
+    }
+
+    /// Returns why the stack cannot go on; `None` if it can.
+    pub fn failure(&self) -> Option<&str> {
+        self.failure.as_deref()
     }
 
     /// Returns when the [timer](Service::on_timer) is due. There is one for the loop: a service around this

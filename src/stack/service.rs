@@ -1,6 +1,6 @@
 //! The stack on the loop: one request per connection.
 
-use super::histogram::Histogram;
+use super::counts::Counts;
 use super::journal::{Journal, Trouble};
 use super::lifo::{Decision, Ticket};
 use super::shared::{Asks, Shared, Shares, Told};
@@ -24,6 +24,8 @@ pub struct StackService {
     reading: usize,
     /// The loop is stopping: parked clients are closed as soon as no other client can serve them.
     draining: bool,
+    /// The loop is stopping.
+    stopping: bool,
     /// Guests that have been decided about, and whose host has not been told.
     answered: VecDeque<Guest>,
     counts: Counts,
@@ -61,38 +63,6 @@ pub enum Answer<'a> {
     Popped(&'a [u8]),
     /// The loop is stopping, and no client can serve it any more.
     Stopping,
-}
-
-/// Totals since the start.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Counts {
-    /// Requests to push that came whole.
-    pub pushes: u64,
-    /// Requests to pop.
-    pub pops: u64,
-    /// Requests that had to wait.
-    pub parked: u64,
-    /// Requests that waited when their client left.
-    pub cancelled: u64,
-    /// Popped items that did not reach their client, and went back on top.
-    pub undelivered: u64,
-    /// Requests that were answered in the turn in which their clients came.
-    pub at_once: u64,
-    /// From the coming of a client to its answer, of those that were answered later.
-    pub service_times: Histogram,
-    /// The same, of the requests that had to wait.
-    pub waits: Histogram,
-}
-
-impl Counts {
-    #[cold]
-    fn late(&mut self, parked: bool, time: Duration) {
-        self.service_times.add(time);
-        if parked {
-            self.waits.add(time);
-        }
-    }
 }
 
 /// A client's name. There are no others.
@@ -152,6 +122,7 @@ impl StackService {
             clients: Slab::new(),
             reading: 0,
             draining: false,
+            stopping: false,
             answered: VecDeque::new(),
             counts: Counts::default(),
         }
@@ -182,6 +153,11 @@ impl StackService {
     /// answer to [`hear`](Self::hear).
     pub fn share(&mut self, edge: u64) {
         self.store.share(edge);
+    }
+
+    /// Returns the name of this edge; `None` if there is no engine.
+    pub fn edge(&self) -> Option<u64> {
+        self.store.shared().map(Shared::edge)
     }
 
     /// Returns the batch that is to be sent to the engine now, if one is.
@@ -231,6 +207,11 @@ impl StackService {
         if let Some(shared) = self.store.shared_mut() {
             shared.leave();
         }
+    }
+
+    /// Returns whether the loop is stopping.
+    pub fn is_stopping(&self) -> bool {
+        self.stopping
     }
 
     /// Returns whether the engine knows of the end of this edge.
@@ -537,7 +518,7 @@ impl Service for StackService {
     }
 
     fn on_shutdown(&mut self, cx: &mut Context<'_>) {
-        self.draining = true;
+        (self.draining, self.stopping) = (true, true);
         self.decide(cx);
     }
 }

@@ -215,9 +215,9 @@ impl Shared {
         !self.filling.is_empty() || self.leaves || self.is_called || self.due().is_none_or(|due| due <= now)
     }
 
-    /// Returns when a batch has to be sent at the latest; `None` if none ever was.
+    /// Returns when a batch has to be sent at the latest; `None` if none ever was, or one is on its way.
     pub(super) fn due(&self) -> Option<Instant> {
-        self.spoke?.checked_add(HEARTBEAT)
+        self.spoke.filter(|_| self.sent.is_none())?.checked_add(HEARTBEAT)
     }
 
     /// Returns the batch that is to be sent again, as the connection to the engine is a new one.
@@ -263,6 +263,11 @@ impl Shared {
     /// Leaves when all has been said.
     pub(super) fn leave(&mut self) {
         self.leaves = true;
+    }
+
+    /// Returns its name.
+    pub(super) fn edge(&self) -> u64 {
+        self.edge
     }
 
     /// Returns whether the engine knows of the end of this edge.

@@ -1,0 +1,114 @@
+//! A connection to an engine that waits for each answer: for a server that is about to start, for tools and tests.
+
+use super::resp::{Reply, command, reply};
+use super::script::{self, SCRIPT};
+use super::target::Target;
+use crate::net::Address;
+use crate::stack::{Asks, Told};
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+
+/// How long it waits for each answer.
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A connection with a script.
+#[derive(Debug)]
+pub struct Session {
+    target: Target,
+    stream: TcpStream,
+    input: Vec<u8>,
+    digest: Vec<u8>,
+}
+
+impl Session {
+    /// Connects, and brings a script: [`SCRIPT`], for the stack.
+    ///
+    /// # Errors
+    /// A text: it cannot be reached, or refuses.
+    pub fn open(target: &Target, address: &Address, script: &str) -> Result<Session, String> {
+        let Address::Tcp(address) = address else { return Err("it is not on TCP".to_owned()) };
+        let stream = TcpStream::connect_timeout(address, TIMEOUT).map_err(|error| error.to_string())?;
+        stream.set_read_timeout(Some(TIMEOUT)).map_err(|error| error.to_string())?;
+        let (input, digest) = Default::default();
+        let mut session = Session { target: target.clone(), stream, input, digest };
+        session.ask(&target.hello())?;
+        match session.ask(&["SCRIPT", "LOAD", script])? {
+            Reply::Text(digest) => Ok(Session { digest, ..session }),
+            _ => Err("it does not take scripts".to_owned()),
+        }
+    }
+
+    /// Has the engine apply a batch.
+    ///
+    /// # Errors
+    /// A text: the engine has gone, or refuses: with `EXPIRED`, for an edge that it does not know.
+    pub fn apply(&mut self, capacity: usize, batch: &Asks) -> Result<Told, String> {
+        let reply = self.run(&script::args(capacity, batch))?;
+        script::told(&reply).ok_or_else(|| format!("{reply:?} is no answer to a batch"))
+    }
+
+    fn run(&mut self, args: &[Vec<u8>]) -> Result<Reply, String> {
+        let keys = script::keys(&self.target);
+        let mut words = vec![b"EVALSHA".to_vec(), self.digest.clone(), keys.len().to_string().into()];
+        words.extend(keys.map(String::into_bytes));
+        words.extend_from_slice(args);
+        self.ask(&words)
+    }
+
+    /// Runs any other command.
+    ///
+    /// # Errors
+    /// As [`apply`](Self::apply).
+    pub fn ask<W: AsRef<[u8]>>(&mut self, words: &[W]) -> Result<Reply, String> {
+        self.stream.write_all(&command(words)).map_err(|error| error.to_string())?;
+        loop {
+            if let Some((answer, len)) = reply(&self.input)? {
+                self.input.drain(..len);
+                return match answer {
+                    Reply::Error(text) => Err(text),
+                    answer => Ok(answer),
+                };
+            }
+            let mut buffer = [0; 4096];
+            match self.stream.read(&mut buffer).map_err(|error| format!("no answer: {error}"))? {
+                0 => return Err("it has closed the connection".to_owned()),
+                len => self.input.extend(&buffer[..len]),
+            }
+        }
+    }
+}
+
+/// Asks the engine whether it can share a stack of `capacity` items: before the server starts.
+///
+/// # Errors
+/// A text: it cannot be reached, refuses, or has a stack of another capacity.
+pub fn check(target: &Target, addresses: &[Address], capacity: usize) -> Result<(), String> {
+    first(addresses, |address| {
+        let asked = Session::open(target, address, SCRIPT)?.run(&script::question(capacity));
+        asked.map(drop).map_err(|error| match error.starts_with("CAPACITY ") {
+            true => script::other_capacity(&error, capacity),
+            false => error,
+        })
+    })
+}
+
+/// Asks the engine whether it is there, and takes `script`.
+///
+/// # Errors
+/// A text: it cannot be reached, or refuses.
+pub fn check_script(target: &Target, addresses: &[Address], script: &str) -> Result<(), String> {
+    first(addresses, |address| Session::open(target, address, script).map(drop))
+}
+
+/// Tries one address after the other. Returns the last error, with its address.
+fn first(addresses: &[Address], check: impl Fn(&Address) -> Result<(), String>) -> Result<(), String> {
+    let mut result = Err("it has no address".to_owned());
+    for address in addresses {
+        result = check(address).map_err(|error| format!("{address}: {error}"));
+        if result.is_ok() {
+            break;
+        }
+    }
+    result
+}
