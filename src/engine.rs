@@ -18,7 +18,7 @@ mod target;
 
 pub use self::edge::edge;
 pub use self::link::{Link, LinkEvent};
-pub use self::linked::{Engaged, Linked, LinkedConn};
+pub use self::linked::{Engaged, EngagedHandler, Linked, LinkedConn};
 pub use self::resp::Reply;
 pub use self::script::SCRIPT;
 pub use self::session::{Session, check, check_script};

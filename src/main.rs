@@ -107,7 +107,7 @@ fn serve_edge(
     handed: Option<ListenerConfig>,
 ) -> Result<(), Box<dyn Error>> {
     let named = |error: String| format!("--engine {engine}: {error}");
-    let engine = engine.clone().password(password(options)?);
+    let engine = engine.clone().with_password(options.engine_password_file.as_deref())?;
     let addresses = engine.addresses().map_err(named)?;
     engine::check(&engine, &addresses, options.capacity).map_err(named)?;
     let links = Linked::<Operated>::CONNS;
@@ -127,18 +127,6 @@ fn serve_edge(
     match event_loop.service().service().failure() {
         Some(error) => Err(error.to_owned().into()),
         None => Ok(()),
-    }
-}
-
-/// Returns the password of the engine, from the file or the variable.
-fn password(options: &Options) -> Result<Option<String>, String> {
-    match &options.engine_password_file {
-        None => Ok(std::env::var("POLLSTACK_ENGINE_PASSWORD").ok().filter(|password| !password.is_empty())),
-        Some(path) => {
-            let text = std::fs::read_to_string(path);
-            let text = text.map_err(|error| format!("--engine-password-file {}: {error}", path.display()))?;
-            Ok(text.lines().next().map(str::to_owned))
-        }
     }
 }
 

@@ -10,8 +10,6 @@ use crate::listener::ListenerConfig;
 #[cfg(feature = "operate")]
 use crate::listener::Overload;
 use crate::net::{Address, OnMio};
-#[cfg(feature = "operate")]
-use crate::operate::{Metrics, Observed};
 use crate::service::Service;
 use crate::writer::Writer;
 use env_logger::WriteStyle;
@@ -51,19 +49,20 @@ pub fn activated_or<'a>(addresses: impl IntoIterator<Item = &'a Address>) -> Res
     sockets.listener(|_| true).map_or_else(|| listen_on(addresses), Ok)
 }
 
-/// Listens for `GET /metrics` on `addresses`, if there are any, and returns the lines that say where.
+/// Listens for `GET /metrics` on `addresses`, if there are any, with the id of [`Observed::listener`](crate::operate::Observed::listener), and returns the
+/// lines that say where.
 ///
 /// # Errors
 /// The system's, if it cannot listen there, or that an address is given twice.
 #[cfg(feature = "operate")]
-pub fn listen_for_metrics<S: Service + Metrics, N: OnMio>(
-    event_loop: &mut EventLoop<Observed<S>, N>,
+pub fn listen_for_metrics<S: Service, N: OnMio>(
+    event_loop: &mut EventLoop<S, N>,
+    id: ListenerId,
     addresses: &[Address],
 ) -> Result<Vec<String>, Box<dyn Error>> {
     if addresses.is_empty() {
         return Ok(Vec::new());
     }
-    let id = event_loop.service().listener();
     let config = listen_on(addresses)?.id(id).max_conns(SCRAPERS).overload(Overload::Reject(BUSY.into()));
     let listener = event_loop.listen(config)?;
     Ok(event_loop.addresses(listener)?.iter().map(|address| format!("metrics on {address}")).collect())

@@ -47,7 +47,7 @@ impl Engaged for Operated {
             }
             LinkEvent::Answer(reply) => match script::told(&reply) {
                 Some(told) => self.on_stack(cx, |stack, cx| stack.hear(cx, told)),
-                None => drop(link.give_up(cx, "its answer is not that of our script".to_owned())),
+                None => link.give_up("its answer is not that of our script"),
             },
             LinkEvent::Down => {}
         }

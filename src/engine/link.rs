@@ -41,6 +41,8 @@ pub struct Link {
     failures: u32,
     /// When the next try is due.
     retry: Option<Instant>,
+    /// The connection is to be given up, for this reason.
+    given_up: Option<String>,
     state: EngineState,
 }
 
@@ -85,6 +87,7 @@ impl Link {
             pinged: false,
             failures: 0,
             retry: None,
+            given_up: None,
             state: EngineState::default(),
         }
     }
@@ -135,17 +138,27 @@ impl Link {
         self.digest = digest;
     }
 
+    /// Has the connection be given up: the engine does not do what it was asked for. A new one is made after a
+    /// pause.
+    pub fn give_up(&mut self, reason: &str) {
+        self.given_up = Some(reason.to_owned());
+    }
+
     /// Connects, if there is no connection and it is time; sends what is to be sent.
-    pub(super) fn tend(&mut self, cx: &mut Context<'_>) {
+    pub(super) fn tend(&mut self, cx: &mut Context<'_>) -> Option<LinkEvent> {
+        if let Some(reason) = self.given_up.take() {
+            return self.fail(cx, reason);
+        }
         if self.conn.is_none() && self.retry.is_none_or(|retry| retry <= cx.now()) {
             self.connect(cx);
         }
-        let Some(id) = self.conn.filter(|_| !self.output.is_empty()) else { return };
+        let id = self.conn.filter(|_| !self.output.is_empty())?;
         let fits = self.output.len().min(cx.send_capacity(id));
         if cx.send(id, &self.output[..fits]).is_ok() {
             self.output.drain(..fits);
         }
         self.wait(cx);
+        None
     }
 
     fn connect(&mut self, cx: &mut Context<'_>) {
@@ -175,7 +188,7 @@ impl Link {
         match reply(input) {
             Ok(Some((reply, len))) => (len, self.hear(cx, reply)),
             Ok(None) => (0, None),
-            Err(error) => (input.len(), self.give_up(cx, error)),
+            Err(error) => (input.len(), self.fail(cx, error)),
         }
     }
 
@@ -218,13 +231,12 @@ impl Link {
 
     fn refused(&mut self, cx: &mut Context<'_>, text: String) -> Option<LinkEvent> {
         let moved = text.strip_prefix("MOVED ").and_then(|rest| rest.split(' ').nth(1)?.parse().ok());
-        let event = self.give_up(cx, text);
+        let event = self.fail(cx, text);
         self.moved = moved.map(Address::Tcp);
         event
     }
 
-    /// The connection is given up: the engine does not do what it was asked for.
-    pub fn give_up(&mut self, cx: &mut Context<'_>, reason: String) -> Option<LinkEvent> {
+    fn fail(&mut self, cx: &mut Context<'_>, reason: String) -> Option<LinkEvent> {
         let id = self.conn?;
         cx.abort(id);
         self.on_close(cx, id, reason)
@@ -259,7 +271,7 @@ impl Link {
             return None;
         }
         let is_late = self.conn == Some(id);
-        is_late.then(|| self.give_up(cx, format!("no answer within {TIMEOUT:?}"))).flatten()
+        is_late.then(|| self.fail(cx, format!("no answer within {TIMEOUT:?}"))).flatten()
     }
 
     /// Makes a new connection at once: this one is another's from now on.

@@ -2,8 +2,10 @@
 
 use super::link::{Link, LinkEvent};
 use crate::context::Context;
+use crate::http::{Handler, Http, Responder};
 use crate::id::{ConnId, ListenerId};
 use crate::net::Peer;
+use crate::operate::{Metrics, Observed};
 use crate::service::{CloseReason, Closed, EofAction, Service};
 use std::time::Instant;
 
@@ -19,6 +21,46 @@ pub trait Engaged: Service {
     /// Returns when its [timer](Service::on_timer) is due, or something is to be said: the loop has one timer, which is
     /// set to the sooner of this and the link's.
     fn timer(&self, link: &Link) -> Option<Instant>;
+}
+
+/// A handler of HTTP that talks to an engine: as [`Engaged`].
+pub trait EngagedHandler: Handler {
+    /// The link has something to tell.
+    fn on_link(&mut self, http: &mut Responder<'_>, link: &mut Link, event: LinkEvent);
+
+    /// Says to the engine what there is to say. Returns whether the link is to be kept.
+    fn settle(&mut self, http: &mut Responder<'_>, link: &mut Link) -> bool;
+
+    /// Returns when its timer is due.
+    fn timer(&self) -> Option<Instant>;
+}
+
+impl<H: EngagedHandler> Engaged for Http<H> {
+    fn on_link(&mut self, cx: &mut Context<'_>, link: &mut Link, event: LinkEvent) {
+        self.call(cx, |handler, http| handler.on_link(http, link, event));
+    }
+
+    fn settle(&mut self, cx: &mut Context<'_>, link: &mut Link) -> bool {
+        self.call(cx, |handler, http| handler.settle(http, link))
+    }
+
+    fn timer(&self, _: &Link) -> Option<Instant> {
+        self.handler().timer()
+    }
+}
+
+impl<S: Engaged + Metrics> Engaged for Observed<S> {
+    fn on_link(&mut self, cx: &mut Context<'_>, link: &mut Link, event: LinkEvent) {
+        self.service_mut().on_link(cx, link, event);
+    }
+
+    fn settle(&mut self, cx: &mut Context<'_>, link: &mut Link) -> bool {
+        self.service_mut().settle(cx, link)
+    }
+
+    fn timer(&self, link: &Link) -> Option<Instant> {
+        self.service().timer(link)
+    }
 }
 
 /// A service and its link. The listener for the connections to the engine is [`listener`](Linked::listener).
@@ -72,7 +114,11 @@ impl<S: Engaged> Linked<S> {
 
     fn settle(&mut self, cx: &mut Context<'_>) {
         match self.service.settle(cx, &mut self.link) {
-            true => self.link.tend(cx),
+            true => {
+                if let Some(event) = self.link.tend(cx) {
+                    self.service.on_link(cx, &mut self.link, event);
+                }
+            }
             false => self.link.close(cx),
         }
         cx.set_timer([self.service.timer(&self.link), self.link.due()].into_iter().flatten().min());

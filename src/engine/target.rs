@@ -3,6 +3,7 @@
 use crate::net::Address;
 use std::fmt;
 use std::net::ToSocketAddrs;
+use std::path::Path;
 use std::str::FromStr;
 
 /// The port of Redis.
@@ -70,9 +71,20 @@ fn host(text: &str) -> Result<(String, u16), &'static str> {
 }
 
 impl Target {
-    /// Sets the password.
-    pub fn password(self, password: Option<String>) -> Target {
-        Target { password, ..self }
+    /// Reads the password: the first line of a file, or the variable `POLLSTACK_ENGINE_PASSWORD` if there is none.
+    ///
+    /// # Errors
+    /// A text: the file cannot be read.
+    pub fn with_password(self, file: Option<&Path>) -> Result<Target, String> {
+        let password = match file {
+            None => std::env::var("POLLSTACK_ENGINE_PASSWORD").ok().filter(|password| !password.is_empty()),
+            Some(path) => {
+                let text = std::fs::read_to_string(path);
+                let text = text.map_err(|error| format!("--engine-password-file {}: {error}", path.display()))?;
+                text.lines().next().map(str::to_owned)
+            }
+        };
+        Ok(Target { password, ..self })
     }
 
     /// Looks up the addresses, in order. This may take seconds.
@@ -89,7 +101,7 @@ impl Target {
     }
 
     /// Returns the beginning of all keys and channels: they share a hash tag, and so a node of a cluster.
-    pub(super) fn prefix(&self) -> String {
+    pub fn prefix(&self) -> String {
         format!("{{pollstack:{}}}:", self.name)
     }
 
@@ -114,7 +126,7 @@ mod tests {
         assert_eq!(target.hosts, [("a".to_owned(), 1), ("::1".to_owned(), 2), ("b".to_owned(), PORT)]);
         assert_eq!((target.user.as_deref(), target.prefix().as_str()), (Some("ann"), "{pollstack:jobs.1}:"));
         assert_eq!(target.to_string(), "redis://ann@a:1,[::1]:2,b/jobs.1");
-        let secret = target.password(Some("hush".to_owned()));
+        let secret = Target { password: Some("hush".to_owned()), ..target };
         assert!(!format!("{secret:?} {secret}").contains("hush"));
         for wrong in [
             "redis://a",

@@ -24,6 +24,15 @@ pub struct EngineState {
     pub trouble: Option<String>,
 }
 
+impl EngineState {
+    /// Adds its counts.
+    pub fn metrics(&self, text: &mut Text) {
+        text.one("engine_up", "gauge", "Whether the engine answers.", u8::from(self.trouble.is_none()));
+        text.one("engine_connects_total", "counter", "Connections to the engine that were made.", self.connects);
+        text.one("engine_failures_total", "counter", "Connections to the engine that failed.", self.failures);
+    }
+}
+
 /// Adds the counts of a stack.
 pub(super) fn of_stack(text: &mut Text, stack: &StackService) {
     let (counts, (pushes, pops)) = (stack.counts(), stack.parked());
@@ -50,9 +59,7 @@ pub(super) fn of_stack(text: &mut Text, stack: &StackService) {
 
 /// Adds the counts of an edge and its engine.
 pub(super) fn of_engine(text: &mut Text, engine: &EngineState, shares: &Shares) {
-    text.one("engine_up", "gauge", "Whether the engine answers.", u8::from(engine.trouble.is_none()));
-    text.one("engine_connects_total", "counter", "Connections to the engine that were made.", engine.connects);
-    text.one("engine_failures_total", "counter", "Connections to the engine that failed.", engine.failures);
+    engine.metrics(text);
     text.one("engine_batches_total", "counter", "Batches that the engine has answered.", shares.batches);
     text.one("engine_requests_total", "counter", "Requests in them.", shares.asks);
     text.one("engine_retries_total", "counter", "Batches that were sent again.", shares.retries);

@@ -116,7 +116,8 @@ fn serve(options: &Options) -> Result<(), Box<dyn Error>> {
     let listen = server::activated_or([&all_interfaces].into_iter().chain(&options.listen))?;
     let listener = event_loop.listen(listen.max_conns(clients).overload(Overload::Defer))?;
     let signals = StopSignals::new(&event_loop, &[&terminating()[..], &[SIGQUIT]].concat())?;
-    let metrics = server::listen_for_metrics(&mut event_loop, &options.metrics)?;
+    let counts = event_loop.service().listener();
+    let metrics = server::listen_for_metrics(&mut event_loop, counts, &options.metrics)?;
     server::report(event_loop.addresses(listener)?.iter().map(server::listening).chain(metrics));
     Ok(signals.run(&mut event_loop, options.grace)?)
 }

@@ -77,7 +77,8 @@ fn serve(options: &Options) -> Result<(), Box<dyn Error>> {
     let listen = server::activated_or([&address])?.max_conns(conns).overload(Overload::Reject(protocol::BUSY.into()));
     let listener = event_loop.listen(listen)?;
     let signals = StopSignals::new(&event_loop, &terminating())?;
-    let metrics = server::listen_for_metrics(&mut event_loop, &options.metrics)?;
+    let counts = event_loop.service().listener();
+    let metrics = server::listen_for_metrics(&mut event_loop, counts, &options.metrics)?;
     server::print(["Server is on".to_owned()].into_iter().chain(metrics));
     announce(&event_loop.addresses(listener)?);
     Ok(signals.run(&mut event_loop, options.grace)?)

@@ -53,6 +53,20 @@ impl<S> Channel<S> {
         Channel { members: Arena::new(), ring: VecDeque::new(), bytes: 0, first, next: first, used: 0, sweep: None }
     }
 
+    /// Goes on at `next`, in a life that began at `first`: what is before is not held.
+    pub(crate) fn jump(&mut self, first: u64, next: u64) {
+        self.ring.clear();
+        if next < self.next {
+            // Ids are given again: all who are there are behind what is held, and told of a gap when they come back.
+            self.members.retain(|member| {
+                member.next = 0;
+                true
+            });
+        }
+        (self.bytes, self.first, self.next) = (0, first, next);
+        self.sweep = (!self.members.is_empty()).then_some(Sweep { at: 0, from: next, goal: next });
+    }
+
     pub(crate) fn first(&self) -> u64 {
         self.first
     }

@@ -31,6 +31,10 @@ pub(crate) struct Hub<S> {
     /// How often something has been used.
     uses: u64,
     counts: Counts,
+    /// Its channels are copies of those of an engine, which gives the ids.
+    is_copy: bool,
+    /// Channels that were forgotten, if it is a copy.
+    forgotten: Vec<Rc<str>>,
 }
 
 /// Messages of a channel that are not given to all who have room: its publishers wait at so many.
@@ -129,7 +133,56 @@ pub(crate) struct Published {
 impl<S: Copy> Hub<S> {
     pub(crate) fn new(limits: Limits, base: u64) -> Self {
         let (names, channels) = (HashMap::new(), Arena::new());
-        Hub { limits, base, began: base, names, channels, busy: VecDeque::new(), uses: 0, counts: Counts::default() }
+        let (busy, counts, forgotten) = Default::default();
+        Hub { limits, base, began: base, names, channels, busy, uses: 0, counts, is_copy: false, forgotten }
+    }
+
+    /// Makes a hub with copies of an engine's channels.
+    pub(crate) fn copy(limits: Limits) -> Self {
+        Hub { is_copy: true, ..Hub::new(limits, 0) }
+    }
+
+    /// Returns whether a channel is kept.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.names.contains_key(name)
+    }
+
+    /// Returns the id of the next message of a channel; `None` if it is not kept.
+    pub(crate) fn next(&self, name: &str) -> Option<u64> {
+        self.find(name).map(Channel::next)
+    }
+
+    /// Keeps a channel whose life began at `first`, with messages from `begin` on; one that is kept goes on, if there
+    /// is no hole before that. Returns false if there are too many.
+    pub(crate) fn open(&mut self, name: &str, first: u64, begin: u64) -> bool {
+        let Ok(key) = self.channel(name) else { return false };
+        if let Some((_, channel)) = self.channels.get_mut(key) {
+            if channel.next() != begin || channel.first() != first {
+                channel.jump(first, begin);
+                if !channel.is_swept() {
+                    self.busy.push_back(key);
+                }
+            }
+        }
+        true
+    }
+
+    /// Adds the next message of a channel that is kept.
+    pub(crate) fn append(&mut self, name: &str, id: u64, text: &str) {
+        let Some(&key) = self.names.get(name) else { return };
+        let Some((_, channel)) = self.channels.get_mut(key) else { return };
+        if channel.next() == id {
+            if channel.push(text) {
+                self.busy.push_back(key);
+            }
+            channel.trim(self.limits.history);
+            self.counts.published += 1;
+        }
+    }
+
+    /// Returns the names of channels that have been forgotten since the last time.
+    pub(crate) fn take_forgotten(&mut self) -> Vec<Rc<str>> {
+        std::mem::take(&mut self.forgotten)
     }
 
     /// Counts a connection that was cut because it did not read.
@@ -227,7 +280,7 @@ impl<S: Copy> Hub<S> {
     pub(crate) fn start(&self, name: &str, after: Option<u64>) -> Start {
         let new = Channel::new(self.base);
         let channel = self.find(name).unwrap_or(&new);
-        channel.start(after, channel.first() == self.began)
+        channel.start(after, self.is_copy || channel.first() == self.began)
     }
 
     /// Returns the messages of a channel from an id on.
@@ -347,6 +400,9 @@ impl<S: Copy> Hub<S> {
     fn forget(&mut self, key: Index) {
         if let Some((name, channel)) = self.channels.remove(key) {
             self.names.remove(&name);
+            if self.is_copy {
+                self.forgotten.push(Rc::clone(&name));
+            }
             self.base = self.base.max(channel.next());
         }
     }

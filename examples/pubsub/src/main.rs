@@ -14,6 +14,7 @@
 //! ```
 
 use clap::Parser;
+use pollstack::engine::{self, Link, Linked, Target};
 use pollstack::http::{BUSY, Clock, Http};
 use pollstack::net::{Address, Mio};
 use pollstack::operate::Observed;
@@ -21,7 +22,7 @@ use pollstack::options::{self, duration};
 use pollstack::server;
 use pollstack::signals::{SIGHUP, SIGINT, SIGTERM, StopSignals};
 use pollstack::tls::{Identity, Tls};
-use pollstack::{EventLoop, Overload, descriptors};
+use pollstack::{EventLoop, ListenerConfig, ListenerId, Overload, Service, descriptors};
 use pubsub::{Config, Guard, History, Host, HubLimits, Origin, Pubsub, limits};
 use std::error::Error;
 use std::num::NonZeroUsize;
@@ -62,6 +63,17 @@ struct Options {
     /// Serve GET /metrics, for Prometheus, on IP:PORT, [IPV6]:PORT or unix:PATH; may be repeated
     #[arg(long, value_name = "ADDR")]
     metrics: Vec<Address>,
+
+    /// Share the channels of a Redis 7 or Valkey with other servers: redis://[USER@]HOST[:PORT]/NAME
+    ///
+    /// More hosts may follow, with commas: those of one engine, of which one takes writes. The password is in a file,
+    /// or in the variable POLLSTACK_ENGINE_PASSWORD.
+    #[arg(long, value_name = "URL")]
+    engine: Option<Target>,
+
+    /// Read the password of the engine from this file, its first line
+    #[arg(long, value_name = "FILE", requires = "engine")]
+    engine_password_file: Option<PathBuf>,
 
     /// Let pages of this origin publish and subscribe, https://example.org for example; may be repeated
     #[arg(long, value_name = "ORIGIN", value_parser = Origin::parse)]
@@ -119,20 +131,51 @@ fn main() -> ExitCode {
 fn serve(options: &Options) -> Result<(), Box<dyn Error>> {
     let config = configure(options)?;
     let conns = config.hub.subscribers.saturating_add(limits::OTHERS);
-    let reserved = descriptors::reserve(conns, server::SCRAPERS)
+    let reserved = descriptors::reserve(conns, server::SCRAPERS + LINKS)
         .map_err(|error| format!("--max-subscribers {}: {error}", options.max_subscribers))?;
     let loopback = options.listen.iter().any(|address| matches!(address, Address::Tcp(at) if at.ip().is_loopback()));
     let guard = Guard::new(&options.allow_origin, &options.allow_host, loopback);
     let (now, time) = (Instant::now(), SystemTime::now());
     let base = time.duration_since(UNIX_EPOCH).map_or(1, |age| u64::try_from(age.as_micros()).unwrap_or(1).max(1));
-    let pubsub = Http::new(Pubsub::new(config, guard, now, base)?, Clock::system()).server("pollstack");
+    let mut pubsub = Pubsub::new(config, guard, now, base)?;
+    if options.engine.is_some() {
+        pubsub.share();
+    }
+    let pubsub = Http::new(pubsub, Clock::system()).server("pollstack");
     let pubsub = match options.max_per_address {
         Some(most) => pubsub.max_per_address(most.get()),
         None => pubsub,
     };
     let pubsub = Observed::new("pubsub", pubsub, now);
-    let mut event_loop = EventLoop::with_net(Tls::new(Mio::new()?), pubsub, reserved.output(config.backlog));
-    let metrics = server::listen_for_metrics(&mut event_loop, &options.metrics)?;
+    let (counts, limits) = (pubsub.listener(), reserved.output(config.backlog));
+    let net = Tls::new(Mio::new()?);
+    let Some(engine) = &options.engine else {
+        return run(EventLoop::with_net(net, pubsub, limits), options, counts, conns);
+    };
+    let named = |error: String| format!("--engine {engine}: {error}");
+    let target = engine.clone().with_password(options.engine_password_file.as_deref())?;
+    let addresses = target.addresses().map_err(named)?;
+    engine::check_script(&target, &addresses, pubsub::SCRIPT).map_err(named)?;
+    let linked = Linked::new(pubsub, Link::new(target, addresses, pubsub::SCRIPT));
+    let outgoing = linked.listener();
+    let input = limits.input.max(config.message.saturating_add(pubsub::AROUND));
+    let mut event_loop = EventLoop::with_net(net, linked, limits.input(input));
+    event_loop.listen(ListenerConfig::unbound().id(outgoing).max_conns(LINKS))?;
+    event_loop.call(|linked, cx| linked.start(cx));
+    run(event_loop, options, counts, conns)
+}
+
+/// Connections to an engine.
+const LINKS: usize = Linked::<Observed<Http<Pubsub>>>::CONNS;
+
+/// Listens, and runs the loop until a signal.
+fn run<S: Service>(
+    mut event_loop: EventLoop<S, Tls<Mio>>,
+    options: &Options,
+    counts: ListenerId,
+    conns: usize,
+) -> Result<(), Box<dyn Error>> {
+    let metrics = server::listen_for_metrics(&mut event_loop, counts, &options.metrics)?;
     let files = options.tls_cert.as_ref().zip(options.tls_key.as_ref());
     let identity = files.map(|(cert, key)| Identity::load(cert, key)).transpose()?;
     event_loop.net_mut().set_identity(identity.clone());

@@ -1,15 +1,17 @@
 //! The table of handlers, and the handlers.
 
+use super::config::Config;
 use super::limits;
 use super::name::Name;
 use super::poll;
 use super::publish;
+use super::reader::{How, Poll, Reader};
 use super::router::{Failure, Parameters, Query, Router, busy};
-use super::service::{Config, Pubsub, Route, Transport};
+use super::service::{Pubsub, Route, Transport};
 use super::sse;
 use super::start::{Gap, Start};
 use super::websocket::{self, Socket, text_frame};
-use pollstack::http::{ExchangeId, Guard, Request, Responder, Status};
+use pollstack::http::{Allowed, ExchangeId, Guard, Request, Responder, Status};
 use std::time::{Duration, Instant};
 
 impl Pubsub {
@@ -18,7 +20,7 @@ impl Pubsub {
     /// # Errors
     /// The router's, if two routes clash.
     pub fn new(config: Config, guard: Guard, start: Instant, base: u64) -> Result<Self, matchit::InsertError> {
-        Ok(Pubsub::with_router(router()?, config, guard, start, base))
+        Ok(Pubsub::with_router(router()?, read, config, guard, start, base))
     }
 }
 
@@ -64,6 +66,7 @@ fn stats(server: &mut Pubsub, http: &mut Responder<'_>, id: ExchangeId, _: &Requ
         "published": counts.published,
         "delivered": counts.delivered,
         "disconnected_slow": counts.disconnected_slow,
+        "of": if server.is_shared() { "this node" } else { "this server" },
     });
     let reply = http.respond(id, Status::OK).header("Content-Type", "application/json");
     reply.header("Cache-Control", "no-store").body(text.to_string().as_bytes());
@@ -78,15 +81,23 @@ fn channel(
     request: &Request<'_>,
     parameters: &Parameters<'_>,
 ) -> Done {
-    let name: Name = parameters.get("name")?;
+    let name = parameters.get("name")?;
+    let origin = server.guard.origin(request);
+    match server.must_wait(&name) {
+        true => server.wait(http, id, Reader { name, after: None, how: How::Summary(origin) }),
+        false => summary(server, http, id, &name, origin),
+    }
+    Ok(())
+}
+
+fn summary(server: &mut Pubsub, http: &mut Responder<'_>, id: ExchangeId, name: &Name, origin: Option<Allowed>) {
     let last = server.hub.start(name.as_str(), None).next.saturating_sub(1);
     let text = format!(r#"{{"subscribers":{},"last":{last}}}"#, server.hub.subscribers(name.as_str()));
     let mut reply = http.respond(id, Status::OK).header("Content-Type", "application/json");
-    if let Some(headers) = server.guard.headers(server.guard.origin(request)) {
+    if let Some(headers) = server.guard.headers(origin) {
         reply = reply.headers(headers);
     }
     reply.header("Cache-Control", "no-store").body(text.as_bytes());
-    Ok(())
 }
 
 /// Publishes a message to a channel.
@@ -133,9 +144,10 @@ fn events(
     request: &Request<'_>,
     parameters: &Parameters<'_>,
 ) -> Done {
-    let (name, start) = begin(server, request, parameters)?;
-    let is_head = request.method() == "HEAD";
-    if !is_head {
+    let (name, after) = begin(server, request, parameters)?;
+    let (is_head, waits) = (request.method() == "HEAD", server.must_wait(&name));
+    let start = start(server, &name, after.as_deref());
+    if !is_head && !waits {
         server.subscribe(id, &name, start.next, Transport::Events)?;
     }
     let mut reply = http
@@ -146,13 +158,14 @@ fn events(
     if let Some(headers) = server.guard.headers(server.guard.origin(request)) {
         reply = reply.headers(headers);
     }
-    if is_head {
-        reply.stream(None);
-        http.finish(id);
-        return Ok(());
-    }
     reply.stream(None);
-    server.open(http, id, sse::opening(start, limits::RETRY).as_bytes());
+    if is_head {
+        http.finish(id);
+    } else if waits {
+        server.wait(http, id, Reader { name, after, how: How::Events });
+    } else {
+        server.open(http, id, sse::opening(start, limits::RETRY).as_bytes());
+    }
     Ok(())
 }
 
@@ -165,19 +178,36 @@ fn long_poll(
     parameters: &Parameters<'_>,
 ) -> Done {
     let seconds = Query(request.query()).get("timeout")?.unwrap_or(limits::POLL_TIME).min(limits::LONGEST_POLL);
-    let (name, start) = begin(server, request, parameters)?;
-    let origin = server.guard.origin(request);
+    let (name, after) = begin(server, request, parameters)?;
+    let poll = Poll { origin: server.guard.origin(request), seconds, is_head: request.method() == "HEAD" };
+    if server.must_wait(&name) {
+        server.wait(http, id, Reader { name, after, how: How::Poll(poll) });
+        return Ok(());
+    }
+    poll_now(server, http, id, &name, after.as_deref(), poll)
+}
+
+/// Answers a long poll with what there is, or has it wait for more.
+fn poll_now(
+    server: &mut Pubsub,
+    http: &mut Responder<'_>,
+    id: ExchangeId,
+    name: &Name,
+    after: Option<&str>,
+    Poll { origin, seconds, is_head }: Poll,
+) -> Done {
+    let start = start(server, name, after);
     let held = server.hub.messages(name.as_str(), start.next);
     if let Some((array, last)) = poll::arrays(start.gap, held, server.config.backlog) {
         poll::reply(http, id, Status::OK, server.guard.headers(origin), last).body(&array);
         return Ok(());
     }
-    if request.method() == "HEAD" {
+    if is_head {
         let last = start.next.saturating_sub(1);
         poll::reply(http, id, Status::NO_CONTENT, server.guard.headers(origin), last).empty();
         return Ok(());
     }
-    server.subscribe(id, &name, start.next, Transport::Poll(origin))?;
+    server.subscribe(id, name, start.next, Transport::Poll(origin))?;
     http.set_deadline(id, http.now().checked_add(Duration::from_secs(seconds)));
     Ok(())
 }
@@ -191,21 +221,57 @@ fn socket(
     parameters: &Parameters<'_>,
 ) -> Done {
     server.check_origin(request)?;
-    let (name, start) = begin(server, request, parameters)?;
-    let accept = websocket::accept(request)?;
+    let (name, after) = begin(server, request, parameters)?;
+    let (accept, waits) = (websocket::accept(request)?, server.must_wait(&name));
     let socket = Socket::new(server.config.message);
-    server.subscribe(id, &name, start.next, Transport::Socket)?;
-    server.attach(id, name, socket);
+    let start = start(server, &name, after.as_deref());
+    if !waits {
+        server.subscribe(id, &name, start.next, Transport::Socket)?;
+    }
     http.respond(id, Status::OK).header("Sec-WebSocket-Accept", accept).upgrade("websocket");
-    let gap = start.gap.map(|gap| text_frame(poll::gap(gap).as_bytes()));
-    server.open(http, id, &gap.unwrap_or_default());
+    if waits {
+        server.wait(http, id, Reader { name, after, how: How::Socket(Box::new(socket)) });
+    } else {
+        server.attach(id, name, socket);
+        server.open(http, id, &told(start));
+    }
     Ok(())
 }
 
-/// Returns the channel that a client wants to read, and where it begins. A browser that comes back says so
+/// Returns what a WebSocket is told first: nothing, or that there is a gap.
+fn told(start: Start) -> Vec<u8> {
+    start.gap.map(|gap| text_frame(poll::gap(gap).as_bytes())).unwrap_or_default()
+}
+
+/// Begins to read a channel for a client that has waited for it.
+fn read(server: &mut Pubsub, http: &mut Responder<'_>, id: ExchangeId, reader: Reader) -> Done {
+    let Reader { name, after, how } = reader;
+    let start = start(server, &name, after.as_deref());
+    match how {
+        How::Summary(origin) => summary(server, http, id, &name, origin),
+        How::Poll(poll) => poll_now(server, http, id, &name, after.as_deref(), poll)?,
+        How::Events => {
+            server.subscribe(id, &name, start.next, Transport::Events)?;
+            server.open(http, id, sse::opening(start, limits::RETRY).as_bytes());
+        }
+        How::Socket(socket) => {
+            server.subscribe(id, &name, start.next, Transport::Socket)?;
+            server.attach(id, name, *socket);
+            server.open(http, id, &told(start));
+            http.resume(id);
+        }
+    }
+    Ok(())
+}
+
+/// Returns the channel that a client wants to read, and the message that it has. A browser that comes back says so
 /// in `Last-Event-ID`, with the address that it began with: so that wins over `after`. Libraries that stand in for
 /// `EventSource` say it in the address.
-fn begin(server: &Pubsub, request: &Request<'_>, parameters: &Parameters<'_>) -> Result<(Name, Start), Failure> {
+fn begin(
+    server: &Pubsub,
+    request: &Request<'_>,
+    parameters: &Parameters<'_>,
+) -> Result<(Name, Option<String>), Failure> {
     let name: Name = parameters.get("name")?;
     let query = Query(request.query());
     let last = request.header("Last-Event-ID").map(|last| String::from_utf8_lossy(last).into_owned());
@@ -214,7 +280,7 @@ fn begin(server: &Pubsub, request: &Request<'_>, parameters: &Parameters<'_>) ->
     if server.stopping {
         return Err(busy("The server is stopping."));
     }
-    Ok((name.clone(), start(server, &name, after.as_deref())))
+    Ok((name, after))
 }
 
 /// Returns where a client begins that has the message `after`. An id that no server of this kind has given is one

@@ -3,6 +3,8 @@
 //! A subscriber that ends its half of the connection is taken for gone: browsers do not do so
 //! before, and the count of subscribers is right then, not a heartbeat later.
 
+use super::config::Config;
+use super::hub;
 use super::hub::{Counts, Delivery, Hub, Progress, Seat};
 use super::limits::{
     HEARTBEAT_STEP, LOOK_AGAIN, MISSED_PONGS, PUBLISH_TIME, RETRY_AFTER_STOP, STALLED, TRIES, TURN_COST,
@@ -12,14 +14,15 @@ use super::name::Name;
 use super::page::Page;
 use super::poll;
 use super::publish;
+use super::reader::{Author, Reader};
+use super::remote::Remote;
 use super::router::{Failure, Parameters, Router, busy};
 use super::sse;
 use super::websocket::{Heard, Next, Socket, close_frame, text_frame};
-use super::{channel::History, hub};
 use pollstack::http::{
     Allowed, Body, ExchangeId, Guard, Handler, Headers, Outcome, Refusal, Request, Responder, Status,
 };
-use pollstack::operate::{Metrics, Text};
+use pollstack::operate::{EngineState, Metrics, Text};
 use pollstack::{EofAction, SendError};
 use std::collections::{HashMap, VecDeque};
 use std::mem;
@@ -32,6 +35,9 @@ use tungstenite::protocol::frame::coding::CloseCode;
 pub(crate) type Route =
     fn(&mut Pubsub, &mut Responder<'_>, ExchangeId, &Request<'_>, &Parameters<'_>) -> Result<(), Failure>;
 
+/// The function that begins to read a channel for a client that has waited for it.
+pub(crate) type Read = fn(&mut Pubsub, &mut Responder<'_>, ExchangeId, Reader) -> Result<(), Failure>;
+
 /// The application: its channels, and who is subscribed to them.
 pub struct Pubsub {
     pub(crate) hub: Hub<Subscriber>,
@@ -40,9 +46,19 @@ pub struct Pubsub {
     pub(crate) config: Config,
     pub(crate) stopping: bool,
     router: Rc<Router<Route>>,
+    /// Begins to read a channel.
+    pub(crate) read: Read,
     sessions: HashMap<ExchangeId, Session>,
     /// Publishers that wait, see [`Hub::may_publish`].
     waiting: VecDeque<Publisher>,
+    /// The engine that has the channels, if one has.
+    pub(crate) remote: Option<Remote<Option<Author>>>,
+    /// Readers of channels that are being read from it.
+    pub(crate) readers: HashMap<ExchangeId, Reader>,
+    /// How it does.
+    pub(crate) engine: Option<EngineState>,
+    /// When there is more to do.
+    pub(crate) timer: Option<Instant>,
     /// The turn of the loop, and what is left of its [budget](TURN_COST).
     turn: Instant,
     budget: usize,
@@ -56,19 +72,6 @@ enum Publisher {
     Socket(ExchangeId),
     /// A request.
     Post { id: ExchangeId, name: Name, text: String, origin: Option<Allowed> },
-}
-
-/// How the application is set up.
-#[derive(Clone, Copy, Debug)]
-pub struct Config {
-    /// Bytes of a message.
-    pub message: usize,
-    /// Bytes that may wait for a subscriber.
-    pub backlog: usize,
-    /// How often silent connections are kept alive; never if it is zero.
-    pub heartbeat: Duration,
-    /// The bounds of the hub.
-    pub hub: hub::Limits,
 }
 
 /// A subscriber, as the hub knows it.
@@ -104,7 +107,14 @@ struct Speaker {
 
 impl Pubsub {
     /// Returns a server with these routes.
-    pub(crate) fn with_router(router: Router<Route>, config: Config, guard: Guard, start: Instant, base: u64) -> Self {
+    pub(crate) fn with_router(
+        router: Router<Route>,
+        read: Read,
+        config: Config,
+        guard: Guard,
+        start: Instant,
+        base: u64,
+    ) -> Self {
         Pubsub {
             hub: Hub::new(config.hub, base),
             guard,
@@ -112,8 +122,13 @@ impl Pubsub {
             config,
             stopping: false,
             router: Rc::new(router),
+            read,
             sessions: HashMap::new(),
             waiting: VecDeque::new(),
+            remote: None,
+            readers: HashMap::new(),
+            engine: None,
+            timer: None,
             turn: start,
             budget: TURN_COST,
             start,
@@ -155,7 +170,8 @@ impl Pubsub {
     fn may_publish(&self, http: &Responder<'_>, name: &Name, text: &str) -> bool {
         let since = http.now().checked_sub(STALLED);
         let reads = |who: Subscriber| http.last_write(who.id) >= since;
-        self.hub.may_publish(name.as_str(), text.len(), reads)
+        self.remote.as_ref().is_none_or(Remote::takes_messages)
+            && self.hub.may_publish(name.as_str(), text.len(), reads)
     }
 
     /// Publishes a message for a request, now or when it may, and answers then.
@@ -173,15 +189,19 @@ impl Pubsub {
             self.work(http);
             return Ok(());
         }
-        let published = self.hub.publish(name.as_str(), text)?;
-        self.work(http);
-        publish::reply(http, id, published, self.guard.headers(origin));
+        match self.put(&name, text, Some(Author { id, origin }))? {
+            Some(published) => {
+                self.work(http);
+                publish::reply(http, id, published, self.guard.headers(origin));
+            }
+            None => http.set_deadline(id, http.now().checked_add(PUBLISH_TIME)),
+        }
         Ok(())
     }
 
     /// Gives subscribers what has been published, as far as the turn's budget goes, and sees to it that it
     /// goes on.
-    fn work(&mut self, http: &mut Responder<'_>) {
+    pub(crate) fn work(&mut self, http: &mut Responder<'_>) {
         if http.now() != self.turn {
             (self.turn, self.budget) = (http.now(), TURN_COST);
         }
@@ -198,11 +218,12 @@ impl Pubsub {
             false if more || self.budget < before => Some(Duration::ZERO), // one of them may go on
             false => Some(LOOK_AGAIN),
         };
-        http.set_timer(again.and_then(|time| http.now().checked_add(time)));
+        self.timer = again.and_then(|time| http.now().checked_add(time));
+        http.set_timer(self.timer);
     }
 
     /// Has publishers that wait try again, in their order, a bounded number of them.
-    fn publish_waiting(&mut self, http: &mut Responder<'_>) {
+    pub(crate) fn publish_waiting(&mut self, http: &mut Responder<'_>) {
         for _ in 0..self.waiting.len().min(TRIES) {
             match self.waiting.pop_front() {
                 Some(Publisher::Socket(id)) => self.hear_again(http, id),
@@ -211,8 +232,9 @@ impl Pubsub {
                         self.waiting.push_back(Publisher::Post { id, name, text, origin });
                         continue;
                     }
-                    match self.hub.publish(name.as_str(), &text) {
-                        Ok(published) => publish::reply(http, id, published, self.guard.headers(origin)),
+                    match self.put(&name, &text, Some(Author { id, origin })) {
+                        Ok(Some(published)) => publish::reply(http, id, published, self.guard.headers(origin)),
+                        Ok(None) => {}
                         Err(busy) => self.refuse(http, id, origin, busy.into()),
                     }
                 }
@@ -272,7 +294,7 @@ impl Pubsub {
                 self.waiting.push_back(Publisher::Socket(id));
                 return false;
             }
-            if let Err(why) = publish::check(&text).and_then(|()| Ok(self.hub.publish(name.as_str(), &text)?)) {
+            if let Err(why) = publish::check(&text).and_then(|()| Ok(self.put(&name, &text, None)?)) {
                 let _ = http.send(id, &text_frame(poll::error(&why).as_bytes()));
             }
             self.work(http);
@@ -315,12 +337,13 @@ impl Pubsub {
         let at = self.waiting.iter().position(|publisher| publisher.id() == id);
         match at.and_then(|at| self.waiting.remove(at)) {
             Some(Publisher::Post { origin, .. }) => self.refuse(http, id, origin, busy("The channel is behind.")),
+            _ if self.is_shared() => self.refuse(http, id, None, busy("The engine does not answer.")),
             _ => http.abort(id),
         }
     }
 
     /// Rounded up, so that many are due at once.
-    fn next_heartbeat(&self, now: Instant) -> Option<Instant> {
+    pub(crate) fn next_heartbeat(&self, now: Instant) -> Option<Instant> {
         if self.config.heartbeat.is_zero() {
             return None;
         }
@@ -330,7 +353,7 @@ impl Pubsub {
     }
 
     /// Answers a request that is not served.
-    fn refuse(&self, http: &mut Responder<'_>, id: ExchangeId, origin: Option<Allowed>, failure: Failure) {
+    pub(crate) fn refuse(&self, http: &mut Responder<'_>, id: ExchangeId, origin: Option<Allowed>, failure: Failure) {
         let (status, why, field) = match failure {
             Failure::Refused(status, why, field) => (status, why, field),
             Failure::Broken(error) => {
@@ -399,6 +422,9 @@ impl Handler for Pubsub {
 
     /// A WebSocket speaks.
     fn on_data(&mut self, http: &mut Responder<'_>, id: ExchangeId, data: &[u8]) -> usize {
+        if self.readers.contains_key(&id) {
+            return 0; // it is heard when it can read
+        }
         let speaker = self.sessions.get(&id).and_then(|session| session.socket.as_deref());
         if speaker.is_some_and(|speaker| speaker.waiting.is_some()) {
             return 0;
@@ -426,6 +452,9 @@ impl Handler for Pubsub {
 
     fn on_deadline(&mut self, http: &mut Responder<'_>, id: ExchangeId) {
         let next = self.next_heartbeat(http.now());
+        if self.readers.contains_key(&id) {
+            return self.has_waited(http, id, next);
+        }
         let Some(session) = self.sessions.get_mut(&id) else { return self.give_up_publishing(http, id) };
         let beat = match (session.transport, session.socket.as_deref_mut()) {
             (Transport::Poll(origin), _) => {
@@ -450,11 +479,16 @@ impl Handler for Pubsub {
     }
 
     fn on_eof(&mut self, _: &mut Responder<'_>, id: ExchangeId) -> EofAction {
-        if self.sessions.contains_key(&id) { EofAction::Finish } else { EofAction::Keep }
+        if self.sessions.contains_key(&id) || self.readers.contains_key(&id) {
+            EofAction::Finish
+        } else {
+            EofAction::Keep
+        }
     }
 
     fn on_close(&mut self, _: &mut Responder<'_>, id: ExchangeId, _: Outcome) {
         self.leave(id);
+        self.readers.remove(&id);
         self.waiting.retain(|publisher| publisher.id() != id);
     }
 
@@ -465,6 +499,9 @@ impl Handler for Pubsub {
             if let Publisher::Post { id, origin, .. } = publisher {
                 self.refuse(http, id, origin, busy("The server is stopping."));
             }
+        }
+        for (id, reader) in mem::take(&mut self.readers) {
+            self.turn_away(http, id, &reader, busy("The server is stopping."));
         }
         for (id, session) in mem::take(&mut self.sessions) {
             self.hub.leave(session.seat);
@@ -495,6 +532,9 @@ impl Metrics for Pubsub {
         text.one("delivered_total", "counter", "Messages that were sent, once for each subscriber.", counts.delivered);
         let slow = "Connections that were cut because they did not read.";
         text.one("disconnected_slow_total", "counter", slow, counts.disconnected_slow);
+        if let Some(engine) = &self.engine {
+            engine.metrics(text);
+        }
         text.one("waiting_publishers", "gauge", "Publishers that wait for subscribers.", self.waiting.len());
     }
 }
@@ -504,15 +544,6 @@ impl Publisher {
         match self {
             Publisher::Socket(id) | Publisher::Post { id, .. } => *id,
         }
-    }
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        use super::limits;
-        let history = History { messages: limits::HISTORY_MESSAGES, bytes: limits::HISTORY_BYTES };
-        let hub = hub::Limits { channels: limits::CHANNELS, subscribers: limits::SUBSCRIBERS, history };
-        Config { message: limits::MESSAGE_BYTES, backlog: limits::BACKLOG_BYTES, heartbeat: limits::HEARTBEAT, hub }
     }
 }
 

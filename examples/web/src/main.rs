@@ -261,7 +261,8 @@ fn lead(
     let signals = StopSignals::new(first, &[SIGINT, SIGTERM])?.others(&[SIGHUP])?.stopping(others.clone());
     // Each worker has counts of its own; these are the first one's.
     first.net_mut().set_identity(None);
-    server::print(server::listen_for_metrics(first, &options.metrics)?);
+    let counts = first.service().listener();
+    server::print(server::listen_for_metrics(first, counts, &options.metrics)?);
     announce(&addresses.plain);
     announce(&addresses.secure);
     let on_signal = |event_loop: &mut Server, _| match load(options, source) {

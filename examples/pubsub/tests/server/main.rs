@@ -1,5 +1,5 @@
 //! The publish and subscribe server: its rules over real sockets (`rules`), what subscribers read
-//! (`streams`), WebSockets byte by byte and with a client that others have written (`sockets`), many
+//! (`streams`), nodes that share their channels in an engine (`shared`), WebSockets byte by byte and with a client that others have written (`sockets`), many
 //! of them, and slow ones (`crowds`), and what needs a clock that jumps or a network that fails
 //! (`simulated`).
 
@@ -7,6 +7,7 @@ mod crowds;
 mod events;
 mod rules;
 mod secure;
+mod shared;
 #[allow(dead_code, reason = "a part is for its own main file only")]
 mod simulated;
 mod sockets;

@@ -1,0 +1,143 @@
+//! The application as a node of several, which share their channels in an engine.
+
+use super::hub::{self, Hub, Published};
+use super::limits::PUBLISH_TIME;
+use super::name::Name;
+use super::publish;
+use super::reader::{Author, How, Poll, Reader};
+use super::remote::{News, Remote};
+use super::router::{Failure, busy};
+use super::service::Pubsub;
+use super::sse;
+use pollstack::engine::{EngagedHandler, Link, LinkEvent};
+use pollstack::http::{ExchangeId, Responder};
+use std::time::Instant;
+
+impl Pubsub {
+    /// Shares the channels of an engine, with other nodes.
+    pub fn share(&mut self) {
+        self.hub = Hub::copy(self.config.hub);
+        self.remote = Some(Remote::new(self.config.hub.history.messages));
+    }
+
+    /// Returns whether the channels are those of an engine.
+    pub(crate) fn is_shared(&self) -> bool {
+        self.remote.is_some()
+    }
+
+    /// Has a reader wait until its channel can be read, and returns true; false if it can be.
+    pub(crate) fn must_wait(&self, name: &Name) -> bool {
+        self.remote.as_ref().is_some_and(|remote| !(remote.is_live(name) && self.hub.has(name.as_str())))
+    }
+
+    pub(crate) fn wait(&mut self, http: &mut Responder<'_>, id: ExchangeId, reader: Reader) {
+        if let Some(remote) = &mut self.remote {
+            remote.want(&reader.name);
+        }
+        let deadline = match &reader.how {
+            How::Events | How::Socket(_) => self.next_heartbeat(http.now()),
+            How::Summary(_) | How::Poll(_) => http.now().checked_add(PUBLISH_TIME),
+        };
+        http.set_deadline(id, deadline);
+        self.readers.insert(id, reader);
+    }
+
+    /// Goes on with the readers of a channel; `None` if there is no room for it here.
+    fn go_on(&mut self, http: &mut Responder<'_>, name: &Name, is_live: bool) {
+        let here = self.readers.iter().filter(|(_, reader)| reader.name == *name).map(|(id, _)| *id);
+        for id in here.collect::<Vec<_>>() {
+            let Some(reader) = self.readers.remove(&id) else { continue };
+            let (origin, is_open) = match &reader.how {
+                How::Summary(origin) | How::Poll(Poll { origin, .. }) => (*origin, false),
+                How::Events | How::Socket(_) => (None, true),
+            };
+            http.set_deadline(id, None);
+            let done = if is_live { (self.read)(self, http, id, reader) } else { Err(hub::Busy::Channels.into()) };
+            match done {
+                Ok(()) => {}
+                Err(_) if is_open => http.finish(id), // it comes back
+                Err(why) => self.refuse(http, id, origin, why),
+            }
+        }
+    }
+
+    /// Ends a reader that cannot be served.
+    pub(crate) fn turn_away(&self, http: &mut Responder<'_>, id: ExchangeId, reader: &Reader, why: Failure) {
+        match reader.how {
+            How::Summary(origin) | How::Poll(Poll { origin, .. }) => self.refuse(http, id, origin, why),
+            How::Events | How::Socket(_) => http.finish(id), // it comes back
+        }
+    }
+
+    /// Publishes a message: here, or in the engine, which says later what has become of it.
+    pub(crate) fn put(
+        &mut self,
+        name: &Name,
+        text: &str,
+        author: Option<Author>,
+    ) -> Result<Option<Published>, hub::Busy> {
+        match &mut self.remote {
+            None => self.hub.publish(name.as_str(), text).map(Some),
+            Some(remote) => {
+                remote.publish(name, text, author);
+                Ok(None)
+            }
+        }
+    }
+
+    /// The deadline of a reader that waits for the engine has passed. Streams go on waiting.
+    pub(crate) fn has_waited(&mut self, http: &mut Responder<'_>, id: ExchangeId, next: Option<Instant>) {
+        match self.readers.get(&id).map(|reader| &reader.how) {
+            Some(How::Events) if http.send(id, sse::HEARTBEAT).is_ok() => http.set_deadline(id, next),
+            Some(How::Socket(_)) => http.set_deadline(id, next),
+            _ => {
+                if let Some(reader) = self.readers.remove(&id) {
+                    self.turn_away(http, id, &reader, busy("The engine does not answer."));
+                }
+            }
+        }
+    }
+
+    /// Answers a request whose message the engine has published, or not.
+    fn published(&self, http: &mut Responder<'_>, name: &Name, Author { id, origin }: Author, message: u64) {
+        match message {
+            0 => self.refuse(http, id, origin, busy("The engine has no room for messages.")),
+            message => {
+                let published = Published { id: message, subscribers: self.hub.subscribers(name.as_str()) };
+                publish::reply(http, id, published, self.guard.headers(origin));
+            }
+        }
+    }
+}
+
+impl EngagedHandler for Pubsub {
+    fn on_link(&mut self, http: &mut Responder<'_>, link: &mut Link, event: LinkEvent) {
+        let Some(remote) = &mut self.remote else { return };
+        for news in remote.hear(link, &mut self.hub, event) {
+            match news {
+                News::Published(name, Some(author), id) => self.published(http, &name, author, id),
+                News::Unknown(Some(Author { id, origin })) => {
+                    self.refuse(http, id, origin, busy("The engine went away; the message may be published."));
+                }
+                News::Live(name) => self.go_on(http, &name, true),
+                News::Full(name) => self.go_on(http, &name, false),
+                News::Wrong => link.give_up("its answer is not that of our script"),
+                News::Published(_, None, _) | News::Unknown(None) | News::Message => {}
+            }
+        }
+        self.publish_waiting(http);
+        self.work(http);
+    }
+
+    fn settle(&mut self, _: &mut Responder<'_>, link: &mut Link) -> bool {
+        if let Some(remote) = &mut self.remote {
+            remote.settle(link, &mut self.hub);
+        }
+        self.engine = Some(link.state().clone());
+        !self.stopping
+    }
+
+    fn timer(&self) -> Option<Instant> {
+        self.timer
+    }
+}

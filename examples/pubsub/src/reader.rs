@@ -1,0 +1,40 @@
+//! Clients that wait for the engine: to read a channel, or to learn what has become of their message.
+
+use super::name::Name;
+use super::websocket::Socket;
+use pollstack::http::{Allowed, ExchangeId};
+
+/// A publisher of a request whose message is on its way to the engine. A WebSocket is not waited for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Author {
+    pub(crate) id: ExchangeId,
+    pub(crate) origin: Option<Allowed>,
+}
+
+/// A client that is to read a channel: it has the message `after`.
+pub(crate) struct Reader {
+    pub(crate) name: Name,
+    pub(crate) after: Option<String>,
+    pub(crate) how: How,
+}
+
+pub(crate) enum How {
+    /// To learn how many are there.
+    Summary(Option<Allowed>),
+    /// A stream that is open.
+    Events,
+    /// Once.
+    Poll(Poll),
+    /// A WebSocket that is open.
+    Socket(Box<Socket>),
+}
+
+/// A long poll.
+#[derive(Clone, Copy)]
+pub(crate) struct Poll {
+    pub(crate) origin: Option<Allowed>,
+    /// How long it waits.
+    pub(crate) seconds: u64,
+    /// It waits for nothing.
+    pub(crate) is_head: bool,
+}

@@ -1,0 +1,228 @@
+//! The channels of an engine that several nodes share. A node listens to those that it has readers for, and keeps
+//! their messages in its hub.
+//!
+//! A channel is read from the engine once; then its messages come as they are published. A hole in their ids, or a new
+//! connection, has it read again from there.
+
+use super::hub::Hub;
+use super::name::Name;
+use pollstack::engine::{Link, LinkEvent, Reply};
+use std::collections::{HashMap, VecDeque};
+
+/// The script in the engine.
+pub const SCRIPT: &str = include_str!("channel.lua");
+
+/// Bytes of messages in one answer, and the one that goes beyond.
+const PAGE: usize = 32 * 1024;
+
+/// How many commands there may be without an answer before publishers wait.
+const UNANSWERED: usize = 64;
+
+/// Bytes of a message's answer around it.
+pub const AROUND: usize = PAGE + 16 * 1024;
+
+/// The state of an engine, as it is known here. `P` names a publisher.
+#[derive(Debug)]
+pub(crate) struct Remote<P> {
+    /// How many messages of a channel are kept.
+    history: usize,
+    channels: HashMap<Name, State>,
+    /// Commands without an answer, in order.
+    sent: VecDeque<Sent<P>>,
+    /// Channels that are still to be listened to.
+    wanted: VecDeque<Name>,
+    /// Messages that are still to be sent.
+    messages: VecDeque<(Name, String, P)>,
+    is_up: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// Messages are being read. Those that are published meanwhile are among them, or come behind.
+    Reading,
+    Live,
+}
+
+#[derive(Debug)]
+enum Sent<P> {
+    Publish(Name, P),
+    Read(Name),
+}
+
+/// The result of what the engine has said.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum News<P> {
+    /// A message is published, by this id: 0 if the engine has no room.
+    Published(Name, P, u64),
+    /// It may be published, or not: the link is down.
+    Unknown(P),
+    /// A channel can be read.
+    Live(Name),
+    /// It cannot: there are too many channels here.
+    Full(Name),
+    /// A message has come.
+    Message,
+    /// The engine's answer is not that of our script.
+    Wrong,
+}
+
+impl<P> Remote<P> {
+    pub(crate) fn new(history: usize) -> Remote<P> {
+        let (channels, sent, wanted, messages) = Default::default();
+        Remote { history, channels, sent, wanted, messages, is_up: false }
+    }
+
+    /// Returns whether a channel can be read.
+    pub(crate) fn is_live(&self, name: &Name) -> bool {
+        self.channels.get(name) == Some(&State::Live)
+    }
+
+    /// Has a channel be listened to.
+    pub(crate) fn want(&mut self, name: &Name) {
+        if !self.channels.contains_key(name) {
+            self.channels.insert(name.clone(), State::Reading);
+            self.wanted.push_back(name.clone());
+        }
+    }
+
+    /// Returns whether a message may be published now.
+    pub(crate) fn takes_messages(&self) -> bool {
+        self.is_up && self.sent.len() + self.messages.len() < UNANSWERED
+    }
+
+    pub(crate) fn publish(&mut self, name: &Name, text: &str, who: P) {
+        self.messages.push_back((name.clone(), text.to_owned(), who));
+    }
+
+    fn send(&mut self, link: &mut Link, name: Name, text: &str, who: P) {
+        let channel = key(link, &name, "");
+        link.run(&keys(link, &name), &["publish", text, &self.history.to_string(), &channel]);
+        self.sent.push_back(Sent::Publish(name, who));
+    }
+
+    fn read(&mut self, link: &mut Link, name: &Name, from: u64) {
+        self.channels.insert(name.clone(), State::Reading);
+        link.run(&keys(link, name), &["read", &from.to_string(), &PAGE.to_string()]);
+        self.sent.push_back(Sent::Read(name.clone()));
+    }
+
+    /// Sends messages; listens to the channels that are wanted, and no more to those that the hub has forgotten.
+    pub(crate) fn settle<S: Copy>(&mut self, link: &mut Link, hub: &mut Hub<S>) {
+        for name in hub.take_forgotten() {
+            let name: Result<Name, _> = name.parse();
+            if let Some(name) = name.ok().filter(|name| self.is_live(name) && !hub.has(name.as_str())) {
+                self.channels.remove(&name);
+                link.send_unanswered(&["SUNSUBSCRIBE", &key(link, &name, "")]);
+            }
+        }
+        while let Some((name, text, who)) = if self.is_up { self.messages.pop_front() } else { None } {
+            self.send(link, name, &text, who);
+        }
+        while let Some(name) = if self.is_up { self.wanted.pop_front() } else { None } {
+            link.send_unanswered(&["SSUBSCRIBE", &key(link, &name, "")]);
+            self.read(link, &name, hub.next(name.as_str()).unwrap_or(0));
+        }
+    }
+
+    /// Takes what the engine says.
+    pub(crate) fn hear<S: Copy>(&mut self, link: &mut Link, hub: &mut Hub<S>, event: LinkEvent) -> Vec<News<P>> {
+        match event {
+            LinkEvent::Ready => {
+                self.is_up = true;
+                self.wanted = self.channels.keys().cloned().collect();
+                self.channels.values_mut().for_each(|state| *state = State::Reading);
+                Vec::new()
+            }
+            LinkEvent::Down => {
+                self.is_up = false;
+                let publisher = |sent| if let Sent::Publish(_, who) = sent { Some(News::Unknown(who)) } else { None };
+                self.sent.drain(..).filter_map(publisher).collect()
+            }
+            LinkEvent::Message(channel, message) => self.message(link, hub, &channel, &message).into_iter().collect(),
+            LinkEvent::Answer(reply) => match self.sent.pop_front() {
+                Some(Sent::Publish(name, who)) => match reply.number() {
+                    Some(id) => vec![News::Published(name, who, id)],
+                    None => vec![News::Unknown(who), News::Wrong],
+                },
+                Some(Sent::Read(name)) => vec![self.page(link, hub, name, &reply)],
+                None => vec![News::Wrong],
+            },
+        }
+    }
+
+    fn message<S: Copy>(
+        &mut self,
+        link: &mut Link,
+        hub: &mut Hub<S>,
+        channel: &[u8],
+        message: &[u8],
+    ) -> Option<News<P>> {
+        let channel = std::str::from_utf8(channel).ok()?;
+        let name: Name = channel.strip_prefix(&prefix(link))?.parse().ok()?;
+        let (id, text) = std::str::from_utf8(message).ok()?.split_once(' ')?;
+        let (id, next) = (id.parse::<u64>().ok()?, hub.next(name.as_str())?);
+        if !self.is_live(&name) || id < next {
+            return None; // it is among what is being read, or has been
+        }
+        if id > next {
+            self.read(link, &name, next);
+            return None;
+        }
+        hub.append(name.as_str(), id, text);
+        Some(News::Message)
+    }
+
+    /// Takes messages of a channel that is being read, and asks for more if there are.
+    fn page<S: Copy>(&mut self, link: &mut Link, hub: &mut Hub<S>, name: Name, reply: &Reply) -> News<P> {
+        let Some(Page { first, end, messages }) = page(reply) else { return News::Wrong };
+        let begins = messages.first().map_or(end, |(id, _)| *id);
+        if !hub.open(name.as_str(), first, begins) {
+            self.channels.remove(&name);
+            link.send_unanswered(&["SUNSUBSCRIBE", &key(link, &name, "")]);
+            return News::Full(name);
+        }
+        for (id, text) in messages {
+            hub.append(name.as_str(), id, text);
+        }
+        match hub.next(name.as_str()) {
+            Some(next) if next < end => {
+                self.read(link, &name, next);
+                News::Message
+            }
+            _ => {
+                self.channels.insert(name.clone(), State::Live);
+                News::Live(name)
+            }
+        }
+    }
+}
+
+/// A part of a channel: the first id of its life, the next one, and messages.
+struct Page<'a> {
+    first: u64,
+    end: u64,
+    messages: Vec<(u64, &'a str)>,
+}
+
+fn page(reply: &Reply) -> Option<Page<'_>> {
+    let Reply::List(parts) = reply else { return None };
+    let (head, rest) = parts.split_at_checked(2)?;
+    let mut messages = Vec::with_capacity(rest.len() / 2);
+    for pair in rest.chunks(2) {
+        let [id, Reply::Text(text)] = pair else { return None };
+        messages.push((id.number()?, std::str::from_utf8(text).ok()?));
+    }
+    Some(Page { first: head[0].number()?, end: head[1].number()?, messages })
+}
+
+fn prefix(link: &Link) -> String {
+    link.target().prefix() + "channel:"
+}
+
+fn key(link: &Link, name: &Name, kind: &str) -> String {
+    format!("{}{}{kind}", prefix(link), name.as_str())
+}
+
+fn keys(link: &Link, name: &Name) -> [String; 2] {
+    [key(link, name, ":numbers"), key(link, name, ":stream")]
+}

@@ -1,0 +1,160 @@
+//! Nodes that share their channels in a real engine: every subscriber has every message, in order, once, whichever node
+//! it reads at, while nodes and the engine die. They run where there is a `redis-server`; with `ENGINE=required` they
+//! fail where there is none.
+
+use super::*;
+use test_support::engine::Redis;
+
+fn node(redis: &Redis, args: &[&str]) -> Server {
+    let url = format!("redis://{}/rooms", redis.address());
+    start(&[&["--engine", &url], args].concat())
+}
+
+/// The ids and the texts of an answer to a long poll.
+fn messages(reply: &Response) -> Vec<(u64, String)> {
+    assert_eq!(reply.status, 200, "{}", reply.text());
+    let array: Vec<Value> = serde_json::from_slice(&reply.body).unwrap();
+    array.iter().map(|one| (one["id"].as_u64().unwrap(), one["data"].as_str().unwrap_or("gap").to_owned())).collect()
+}
+
+/// A message as a WebSocket brings it.
+fn framed(id: u64, text: &str) -> String {
+    format!(r#"{{"id":{id},"data":"{text}"}}"#)
+}
+
+/// The next event of a stream.
+fn event(stream: &mut Stream) -> (u64, String) {
+    let event = stream.next().expect("an event");
+    (event.id, event.data)
+}
+
+fn texts(server: &Server, after: u64) -> Vec<String> {
+    let found = messages(&get(server, &format!("/channels/c/poll?after={after}")));
+    assert!(found.windows(2).all(|pair| pair[0].0 + 1 == pair[1].0), "ids have no holes: {found:?}");
+    found.into_iter().map(|(_, text)| text).collect()
+}
+
+/// Lost otherwise: the messages of another node, in any form of reading, or their order.
+#[test]
+fn nodes_share_their_channels() {
+    let Some(redis) = Redis::start(&[]) else { return };
+    let (one, two) = (node(&redis, &[]), node(&redis, &[]));
+    let (first, readers) = publish(&one, "a");
+    assert_eq!(readers, 0);
+    let mut stream = subscribe(&two, &format!("?after={}", first - 1));
+    let mut socket = sockets::connect(&two, &format!("?after={first}"));
+    wait_for_subscribers(&two, 2);
+    assert_eq!(publish(&two, "b"), (first + 1, 2), "those of this node are counted");
+    assert_eq!(publish(&one, "c"), (first + 2, 0));
+    for (n, text) in ["a", "b", "c"].into_iter().enumerate() {
+        assert_eq!(event(&mut stream), (first + n as u64, text.to_owned()));
+    }
+    for (n, text) in ["b", "c"].into_iter().enumerate() {
+        assert_eq!(sockets::text(&mut socket), framed(first + 1 + n as u64, text));
+    }
+    socket.send(tungstenite::Message::text("d")).unwrap();
+    assert_eq!(event(&mut stream), (first + 3, "d".to_owned()));
+    for node in [&one, &two] {
+        assert_eq!(texts(node, first), ["b", "c", "d"]);
+    }
+    assert_eq!(stats(&two)["of"], "this node");
+    let last: Value = serde_json::from_slice(&get(&one, "/channels/c").body).unwrap();
+    assert_eq!(last, json!({ "subscribers": 0, "last": first + 3 }));
+}
+
+/// Lost otherwise: messages, or their being read once, of a client whose node dies: it goes on at another.
+#[test]
+fn a_client_goes_on_at_another_node() {
+    let Some(redis) = Redis::start(&[]) else { return };
+    let (one, two) = (node(&redis, &[]), node(&redis, &[]));
+    let mut stream = subscribe(&one, "");
+    let mut socket = sockets::connect(&one, "");
+    wait_for_subscribers(&one, 2);
+    let (first, _) = publish(&two, "a");
+    assert_eq!(event(&mut stream), (first, "a".to_owned()));
+    assert_eq!(sockets::text(&mut socket), framed(first, "a"));
+    drop(one); // SIGKILL
+    publish(&two, "b");
+    let three = node(&redis, &[]);
+    publish(&three, "c");
+    let mut stream = subscribe(&three, &format!("?after={first}"));
+    let mut socket = sockets::connect(&two, &format!("?after={first}"));
+    publish(&two, "d");
+    for (n, text) in ["b", "c", "d"].into_iter().enumerate() {
+        assert_eq!(event(&mut stream), (first + 1 + n as u64, text.to_owned()));
+        assert_eq!(sockets::text(&mut socket), framed(first + 1 + n as u64, text));
+    }
+    assert_eq!(texts(&three, first), ["b", "c", "d"]);
+}
+
+/// Lost otherwise: what was published while a node had no engine, or the clients that wait for it.
+#[test]
+fn a_node_reads_on_when_the_engine_is_back() {
+    let Some(mut redis) = Redis::start(&[]) else { return };
+    let (one, two) = (node(&redis, &[]), node(&redis, &[]));
+    let mut stream = subscribe(&one, "");
+    wait_for_subscribers(&one, 1);
+    let (first, _) = publish(&two, "a");
+    assert_eq!(event(&mut stream), (first, "a".to_owned()));
+    for n in 1..6 {
+        redis.ask(&["CLIENT", "KILL", "TYPE", "normal"]);
+        // At once, while that node's subscription may be gone.
+        assert_eq!(retried(&two, &format!("m{n}")), first + n);
+        assert_eq!(event(&mut stream), (first + n, format!("m{n}")));
+    }
+    redis.restart();
+    redis.kill();
+    let late = one.send(&request("GET", "/channels/other/events", &[], b""));
+    let mut late = Stream::new(late);
+    let refused = ask(&two, "POST", "/channels/c", &[], b"lost");
+    assert_eq!(refused.status, 503, "{}", refused.text());
+    redis.restart();
+    late.open();
+    assert_eq!(retried(&two, "back"), first + 6);
+    assert_eq!(event(&mut stream), (first + 6, "back".to_owned()));
+}
+
+/// Publishes a message, again while the engine is away. Returns its id.
+fn retried(server: &Server, text: &str) -> u64 {
+    wait_until("it is published", || {
+        let reply = ask(server, "POST", "/channels/c", &[("Content-Type", "text/plain")], text.as_bytes());
+        let value: Value = serde_json::from_slice(&reply.body).ok().filter(|_| reply.status == 200)?;
+        value["id"].as_u64()
+    })
+}
+
+/// Lost otherwise: the word that messages are missing, when the engine no longer holds them.
+#[test]
+fn a_gap_is_told_of() {
+    let Some(redis) = Redis::start(&[]) else { return };
+    let one = node(&redis, &["--history", "3"]);
+    let ids: Vec<u64> = (0..6).map(|n| publish(&one, &n.to_string()).0).collect();
+    let two = node(&redis, &["--history", "3"]);
+    let found = messages(&get(&two, &format!("/channels/c/poll?after={}", ids[0])));
+    let expected = [(ids[2], "gap"), (ids[3], "3"), (ids[4], "4"), (ids[5], "5")];
+    assert_eq!(found, expected.map(|(id, text)| (id, text.to_owned())));
+    // An engine without memory takes no message, and goes on giving those that it has.
+    redis.ask(&["CONFIG", "SET", "maxmemory", "1"]);
+    assert_eq!(ask(&one, "POST", "/channels/c", &[], b"big").status, 503);
+    assert_eq!(texts(&two, ids[3]), ["4", "5"]);
+    redis.ask(&["CONFIG", "SET", "maxmemory", "0"]);
+    assert_eq!(publish(&one, "6").0, ids[5] + 1);
+}
+
+/// Lost otherwise: a long history, which comes in parts, or one of long messages.
+#[test]
+fn a_long_history_is_read_in_parts() {
+    let Some(redis) = Redis::start(&["--appendfsync", "no"]) else { return };
+    let (one, two) = (node(&redis, &[]), node(&redis, &[]));
+    let long = "x".repeat(40_000);
+    let ids: Vec<u64> =
+        (0..200).map(|n| publish(&one, &if n % 50 == 0 { long.clone() } else { n.to_string() }).0).collect();
+    let mut after = ids[0] - 1;
+    let mut found = Vec::new();
+    while after < ids[199] {
+        let part = messages(&get(&two, &format!("/channels/c/poll?after={after}")));
+        after = part.last().unwrap().0;
+        found.extend(part.into_iter().map(|(id, _)| id));
+    }
+    assert_eq!(found, ids);
+}
