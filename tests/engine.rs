@@ -239,6 +239,24 @@ fn a_stopped_edge_leaves_the_engine() {
     assert_eq!(redis.ask(&["ZCARD", "{pollstack:jobs}:pops"]), ":0\r\n+OK\r\n");
 }
 
+/// Lost otherwise: a stack on a cluster: its keys are on one node, to which the others send us.
+#[test]
+fn an_edge_follows_a_cluster() {
+    let Some(owner) = Redis::start(&["--cluster-enabled", "yes"]) else { return };
+    let Some(other) = Redis::start(&["--cluster-enabled", "yes"]) else { return };
+    owner.ask(&["CLUSTER", "ADDSLOTSRANGE", "0", "16383"]);
+    other.ask(&["CLUSTER", "MEET", "127.0.0.1", &owner.address().port().to_string()]);
+    wait_until("they know each other", || {
+        let knows = other.ask(&["CLUSTER", "INFO"]).contains("cluster_state:ok");
+        (knows && other.ask(&["GET", "{pollstack:jobs}:x"]).starts_with("-MOVED")).then_some(())
+    });
+    let one = edge(&other);
+    one.stored(b"a");
+    let mut parked = one.pop();
+    assert_eq!(parked.item(), b"a");
+    assert_eq!(owner.ask(&["ZCARD", "{pollstack:jobs}:edges"]), ":1\r\n+OK\r\n");
+}
+
 /// Lost otherwise: the configurations that doc/scaling.md recommends: that of the engine allows all that an edge asks
 /// for, and behind haproxy the death of an edge is not seen.
 #[test]

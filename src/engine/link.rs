@@ -1,6 +1,6 @@
 //! The connection to an engine: made, greeted, watched, and made again when it fails.
 
-use super::resp::{Reply, command, reply};
+use super::resp::{Reply, command, moved, reply};
 use super::target::Target;
 use crate::context::Context;
 use crate::id::{ConnId, ListenerId};
@@ -230,9 +230,9 @@ impl Link {
     }
 
     fn refused(&mut self, cx: &mut Context<'_>, text: String) -> Option<LinkEvent> {
-        let moved = text.strip_prefix("MOVED ").and_then(|rest| rest.split(' ').nth(1)?.parse().ok());
+        let moved = moved(&text);
         let event = self.fail(cx, text);
-        self.moved = moved.map(Address::Tcp);
+        self.moved = moved;
         event
     }
 

@@ -1,6 +1,7 @@
 //! Commands to an engine, and what it says, in
 //! [RESP](https://redis.io/docs/latest/develop/reference/protocol-spec/).
 
+use crate::net::Address;
 use redis_protocol::resp3::decode::complete::decode;
 use redis_protocol::resp3::types::OwnedFrame;
 
@@ -42,6 +43,12 @@ pub(super) fn command<W: AsRef<[u8]>>(words: &[W]) -> Vec<u8> {
 pub(super) fn reply(input: &[u8]) -> Result<Option<(Reply, usize)>, String> {
     let frame = decode(input).map_err(|error| format!("it does not speak RESP: {error}"))?;
     Ok(frame.map(|(frame, len)| (Reply::from(frame), len)))
+}
+
+/// Returns the address in an error that says where the keys are: `MOVED SLOT ADDRESS`.
+pub(super) fn moved(error: &str) -> Option<Address> {
+    let address = error.strip_prefix("MOVED ")?.split(' ').nth(1)?;
+    address.parse().ok().map(Address::Tcp)
 }
 
 impl From<OwnedFrame> for Reply {
@@ -99,6 +106,8 @@ mod tests {
         }
         assert!(rest.is_empty());
         assert!(reply(b"hello\r\n").is_err());
+        assert_eq!(moved("MOVED 3999 127.0.0.1:6381"), Some(Address::Tcp(([127, 0, 0, 1], 6381).into())));
+        assert_eq!(moved("READONLY 1 127.0.0.1:6381"), None);
         assert_eq!(command(&["A", "bc"]), b"*2\r\n$1\r\nA\r\n$2\r\nbc\r\n");
     }
 }

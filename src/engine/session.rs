@@ -1,6 +1,6 @@
 //! A connection to an engine that waits for each answer: for a server that is about to start, for tools and tests.
 
-use super::resp::{Reply, command, reply};
+use super::resp::{Reply, command, moved, reply};
 use super::script::{self, SCRIPT};
 use super::target::Target;
 use crate::net::Address;
@@ -84,8 +84,9 @@ impl Session {
 /// # Errors
 /// A text: it cannot be reached, refuses, or has a stack of another capacity.
 pub fn check(target: &Target, addresses: &[Address], capacity: usize) -> Result<(), String> {
+    let ask = |address: &Address| Session::open(target, address, SCRIPT)?.run(&script::question(capacity));
     first(addresses, |address| {
-        let asked = Session::open(target, address, SCRIPT)?.run(&script::question(capacity));
+        let asked = ask(address).or_else(|error| moved(&error).map_or(Err(error), |address| ask(&address)));
         asked.map(drop).map_err(|error| match error.starts_with("CAPACITY ") {
             true => script::other_capacity(&error, capacity),
             false => error,
