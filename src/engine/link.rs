@@ -212,7 +212,10 @@ impl Link {
                 self.state.connects += 1;
                 return Some(LinkEvent::Ready);
             }
-            (Phase::Ready, _) if self.pinged => self.pinged = false,
+            (Phase::Ready, _) if self.pinged => {
+                self.pinged = false;
+                self.succeed();
+            }
             (Phase::Ready, reply) => {
                 self.succeed();
                 return Some(LinkEvent::Answer(reply));
