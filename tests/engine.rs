@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 use test_support::engine::Redis;
+use test_support::history::{is_linearizable, observe};
 use test_support::{Client, Server, TEST_TIMEOUT, replies, run, start, wait_until};
 
 const CAPACITY: usize = 3;
@@ -90,6 +91,17 @@ fn edges_share_one_stack_and_one_order() {
     for (push, top) in pushes.iter_mut().zip([&b"full"[..], b"0", b"1"]) {
         assert_eq!(one.popped(), top);
         assert_eq!(push.answer(), [0], "the room goes to the push that came first");
+    }
+}
+
+/// Lost otherwise: the one order in which all that clients of two edges see can be explained.
+#[test]
+fn what_clients_of_two_edges_see_is_a_stack() {
+    let Some(redis) = Redis::start(&["--appendfsync", "no"]) else { return };
+    let (one, two) = (edge(&redis), edge(&redis));
+    for _ in 0..50 {
+        let history = observe(&[&one, &two]);
+        assert!(is_linearizable(&history, CAPACITY), "a stack of {CAPACITY} could not: {history:?}");
     }
 }
 

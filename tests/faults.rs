@@ -10,6 +10,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
+use test_support::history::{Done, What, is_linearizable, observe};
 use test_support::{Client, Server, TEST_TIMEOUT, start, wait_until};
 
 // ---- system calls that fail ---------------------------------------------------------------------
@@ -168,60 +169,6 @@ fn top(server: &Server) -> Option<Vec<u8>> {
 
 // ---- linearizability ----------------------------------------------------------------------------
 
-/// A request that has been answered, and when, on a clock that only counts.
-#[derive(Clone, Debug)]
-struct Done {
-    began: u64,
-    ended: u64,
-    what: What,
-}
-
-#[derive(Clone, Debug)]
-enum What {
-    Push(Vec<u8>),
-    Pop(Vec<u8>),
-}
-
-/// Whether there is an order of `history` in which a stack of `capacity` items would have answered
-/// so: one in which each request takes effect at some point between its beginning and its end.
-fn is_linearizable(history: &[Done], capacity: usize) -> bool {
-    fn search(
-        left: u32,
-        stack: &mut Vec<Vec<u8>>,
-        seen: &mut HashSet<(u32, Vec<Vec<u8>>)>,
-        of: (&[Done], usize),
-    ) -> bool {
-        let (history, capacity) = of;
-        if left == 0 {
-            return true;
-        }
-        if !seen.insert((left, stack.clone())) {
-            return false;
-        }
-        let is_left = |n: &usize| left & (1 << n) != 0;
-        let soonest_end = (0..history.len()).filter(is_left).map(|n| history[n].ended).min().unwrap();
-        (0..history.len()).filter(is_left).filter(|n| history[*n].began < soonest_end).any(|n| {
-            let rest = left & !(1 << n);
-            match &history[n].what {
-                What::Push(item) if stack.len() < capacity => {
-                    stack.push(item.clone());
-                    let found = search(rest, stack, seen, of);
-                    stack.pop();
-                    found
-                }
-                What::Pop(item) if stack.last() == Some(item) => {
-                    let item = stack.pop().unwrap();
-                    let found = search(rest, stack, seen, of);
-                    stack.push(item);
-                    found
-                }
-                _ => false,
-            }
-        })
-    }
-    search(u32::MAX >> (32 - history.len()), &mut Vec::new(), &mut HashSet::new(), (history, capacity))
-}
-
 /// Lost otherwise: the meaning of every test above, to a checker that says yes to everything.
 #[test]
 fn the_checker_can_say_no() {
@@ -242,29 +189,10 @@ fn the_checker_can_say_no() {
 /// small enough to try every order, and says nothing about histories that span windows.
 #[test]
 fn what_concurrent_clients_see_is_a_stack() {
-    const EACH: usize = 3;
     for capacity in 1..=4 {
         let server = start!(&["--capacity", &capacity.to_string()]);
         for _ in 0..50 {
-            let clock = AtomicU64::new(1);
-            let tick = || clock.fetch_add(1, Ordering::SeqCst);
-            let request = |worker: usize, n: usize| {
-                let began = tick();
-                let what = if worker % 2 == 0 {
-                    let item = format!("{worker}.{n}").into_bytes();
-                    server.stored(&item);
-                    What::Push(item)
-                } else {
-                    What::Pop(server.popped())
-                };
-                Done { began, ended: tick(), what }
-            };
-            let request = &request;
-            let history: Vec<Done> = thread::scope(|scope| {
-                let one = |worker| scope.spawn(move || (0..EACH).map(|n| request(worker, n)).collect::<Vec<_>>());
-                let workers: Vec<_> = (0..8).map(one).collect();
-                workers.into_iter().flat_map(|worker| worker.join().unwrap()).collect()
-            });
+            let history = observe(&[&server]);
             assert!(is_linearizable(&history, capacity), "a stack of {capacity} could not: {history:?}");
         }
     }

@@ -158,6 +158,15 @@ pub(crate) fn all() -> Vec<Scenario> {
             quick: false,
         });
     }
+    all.push(Scenario {
+        name: "beside a scraper, 64 clients".to_owned(),
+        what: "push and pop in turn, while its metrics are asked for",
+        load: Load::Flood { order: Order::Alternating, payload: 1, pace: Pace::Closed(64) },
+        placements: BOTH,
+        entries: entries(&[Kind::Scraped, Kind::Pollstack]),
+        base: Some(Kind::Pollstack),
+        quick: false,
+    });
     all.extend(parked());
     all.extend(overload());
     all.extend(idle());

@@ -3,6 +3,7 @@
 use crate::baseline;
 use crate::protocol::Protocol;
 use std::env;
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -33,6 +34,8 @@ pub(crate) enum Kind {
     DurableBeanstalkd,
     /// Ours with `--engine`, and the engine beside it.
     Edge,
+    /// Ours with `--http`, and a scraper that asks for its metrics ten times a second.
+    Scraped,
     Echo,
     /// It takes a short read for the last, as ours does.
     MioEcho,
@@ -83,6 +86,7 @@ impl Kind {
             Kind::Beanstalkd => "beanstalkd",
             Kind::DurablePollstack => "pollstack --data",
             Kind::Edge => "pollstack --engine",
+            Kind::Scraped => "pollstack --http, scraped",
             Kind::DurableRedis => "redis-server appendfsync always",
             Kind::DurableBeanstalkd => "beanstalkd -b -f 0",
             Kind::Echo => "pollstack's echo",
@@ -100,6 +104,7 @@ impl Kind {
             Pollstack
                 | DurablePollstack
                 | Edge
+                | Scraped
                 | Echo
                 | Chat
                 | Accio
@@ -136,10 +141,14 @@ impl Kind {
         }
         let server = match self {
             Kind::Accio => Server::try_spawn_on_stderr(ordinary(&program), 1),
+            Kind::Scraped => Server::try_spawn(ordinary(program.args(["--http", "127.0.0.1:0"])), 2),
             Kind::Chat => Server::try_spawn(ordinary(&program), 2),
             _ => Server::try_spawn(ordinary(&program), 1),
         };
         let server = server.ok_or("it does not start")?;
+        if self == Kind::Scraped {
+            scrape(server.address_behind("http on "));
+        }
         let address = server.address();
         let address = SocketAddr::from(([127, 0, 0, 1], address.port()));
         Ok(Instance { kind: self, server, address, engine, _folder: folder })
@@ -156,7 +165,7 @@ impl Kind {
         let clients = setup.clients.unwrap_or(100).to_string();
         let age = if setup.evicts { "0" } else { "3600" };
         Ok(match self {
-            Kind::Pollstack | Kind::DurablePollstack | Kind::Edge => {
+            Kind::Pollstack | Kind::DurablePollstack | Kind::Edge | Kind::Scraped => {
                 let evict_after = if setup.evicts { "1ns" } else { "1h" };
                 let listen = ["--listen", "127.0.0.1:0", "--max-clients", &clients, "--evict-after", evict_after];
                 let endless = setup.endless || self == Kind::DurablePollstack;
@@ -240,6 +249,17 @@ impl Instance {
         let address = server.address();
         Ok(Instance { kind: Kind::Pollstack, server, address, engine: None, _folder: None })
     }
+}
+
+/// Asks for the metrics of a server until it has gone.
+fn scrape(address: SocketAddr) {
+    std::thread::spawn(move || {
+        while let Ok(mut stream) = TcpStream::connect(address) {
+            let _ = stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+            let _ = stream.read_to_end(&mut Vec::new());
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    });
 }
 
 fn peers() -> PathBuf {

@@ -5,6 +5,7 @@
 #[cfg(unix)]
 pub mod browser;
 pub mod engine;
+pub mod history;
 #[cfg(target_os = "linux")]
 pub mod machine;
 pub mod replies;
