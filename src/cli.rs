@@ -89,6 +89,11 @@ pub(crate) struct Options {
     #[arg(verbatim_doc_comment, conflicts_with = "data")]
     pub(crate) engine: Option<Target>,
 
+    /// Answer when so many replicas of the engine have it, too; until then, requests wait
+    #[arg(long, value_name = "N", env = "POLLSTACK_WAIT_REPLICAS", default_value_t = 0)]
+    #[arg(requires = "engine", help_heading = "Data")]
+    pub(crate) wait_replicas: usize,
+
     /// Read the password of the engine from this file, its first line
     #[arg(long, value_name = "FILE", env = "POLLSTACK_ENGINE_PASSWORD_FILE")]
     #[arg(requires = "engine", help_heading = "Data")]

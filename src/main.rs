@@ -112,7 +112,7 @@ fn serve_edge(
     engine::check(&engine, &addresses, options.capacity).map_err(named)?;
     let links = Linked::<Operated>::CONNS;
     let (face, limits) = (ListenerId::new(), reserve(options, links)?);
-    let edge = engine::edge(operated(options, face), engine, addresses);
+    let edge = engine::edge(operated(options, face), engine, addresses, options.wait_replicas);
     let mut event_loop = EventLoop::with_limits(edge, limits)?;
     let outgoing = event_loop.service().listener();
     event_loop.listen(ListenerConfig::unbound().id(outgoing).max_conns(links))?;

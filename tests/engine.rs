@@ -251,6 +251,27 @@ fn a_stopped_edge_leaves_the_engine() {
     assert_eq!(redis.ask(&["ZCARD", "{pollstack:jobs}:pops"]), ":0\r\n+OK\r\n");
 }
 
+/// Lost otherwise: pushes that were answered, when the engine's machine is gone and a replica takes over.
+#[test]
+fn answers_wait_for_replicas() {
+    let Some(redis) = Redis::start(&[]) else { return };
+    let port = redis.address().port().to_string();
+    let Some(replica) = Redis::start(&["--replicaof", "127.0.0.1", &port]) else { return };
+    let one = edge_with(&redis, &["--wait-replicas", "1"]);
+    one.stored(b"a");
+    replica.signal("STOP");
+    let mut push = one.push(b"b");
+    wait_until("it is in the engine", || {
+        redis.ask(&["LLEN", "{pollstack:jobs}:items"]).starts_with(":2").then_some(())
+    });
+    push.stream().set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+    assert!(push.read(&mut [0]).is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock), "it waits");
+    push.stream().set_read_timeout(Some(TEST_TIMEOUT)).unwrap();
+    replica.signal("CONT");
+    assert_eq!(push.answer(), [0]);
+    assert_eq!([one.popped(), one.popped()], [b"b", b"a"]);
+}
+
 /// Lost otherwise: a stack on a cluster: its keys are on one node, to which the others send us.
 #[test]
 fn an_edge_follows_a_cluster() {

@@ -11,10 +11,11 @@ use crate::operate::Operated;
 use std::hash::{BuildHasher, RandomState};
 use std::time::{Duration, Instant};
 
-/// Shares the stack of an engine at `addresses`: that of `operated` is empty.
-pub fn edge(mut operated: Operated, target: Target, addresses: Vec<Address>) -> Linked<Operated> {
+/// Shares the stack of an engine at `addresses`: that of `operated` is empty. Clients are answered when so many
+/// `replicas` have it, too.
+pub fn edge(mut operated: Operated, target: Target, addresses: Vec<Address>, replicas: usize) -> Linked<Operated> {
     operated.stack_mut().share(new_name());
-    Linked::new(operated, Link::new(target, addresses, SCRIPT))
+    Linked::new(operated, Link::new(target, addresses, SCRIPT).replicas(replicas))
 }
 
 /// Returns a name that no edge has had: they are random.

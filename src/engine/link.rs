@@ -13,6 +13,9 @@ use std::time::{Duration, Instant};
 /// for so long asks whether the engine is there.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How long replicas may take.
+const REPLICATION: Duration = Duration::from_secs(1);
+
 /// The pause before the second try, which doubles with each, and the longest.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
 
@@ -37,6 +40,10 @@ pub struct Link {
     unanswered: usize,
     /// The next answer is to a question of our own, whether the engine is there.
     pinged: bool,
+    /// How many replicas have what an answer tells of, before it is told.
+    replicas: usize,
+    /// An answer that is not known to be theirs yet.
+    unconfirmed: Option<Reply>,
     /// Tries that have failed, since one that has not.
     failures: u32,
     /// When the next try is due.
@@ -85,11 +92,19 @@ impl Link {
             output: Vec::new(),
             unanswered: 0,
             pinged: false,
+            replicas: 0,
+            unconfirmed: None,
             failures: 0,
             retry: None,
             given_up: None,
             state: EngineState::default(),
         }
+    }
+
+    /// Has so many replicas take what a script has written before its answer is told
+    /// ([WAIT](https://redis.io/docs/latest/commands/wait/)).
+    pub fn replicas(self, replicas: usize) -> Link {
+        Link { replicas, ..self }
     }
 
     /// Returns the id for the listener that its connections count with.
@@ -127,7 +142,7 @@ impl Link {
         }
     }
 
-    /// Runs the script, with keys and arguments.
+    /// Runs the script, with keys and arguments. It is answered.
     pub fn run<K: AsRef<[u8]>, A: AsRef<[u8]>>(&mut self, keys: &[K], args: &[A]) {
         let count = keys.len().to_string();
         let digest = std::mem::take(&mut self.digest);
@@ -136,6 +151,9 @@ impl Link {
         words.extend(args.iter().map(AsRef::as_ref));
         self.send(&words);
         self.digest = digest;
+        if self.replicas > 0 {
+            self.send(&["WAIT", &self.replicas.to_string(), &REPLICATION.as_millis().to_string()]);
+        }
     }
 
     /// Has the connection be given up: the engine does not do what it was asked for. A new one is made after a
@@ -166,7 +184,7 @@ impl Link {
         self.conn = Some(cx.connect(self.listener, address));
         self.phase = Phase::Greeting;
         self.output = [command(&self.target.hello()), command(&["SCRIPT", "LOAD", self.script])].concat();
-        (self.unanswered, self.pinged) = (2, false);
+        (self.unanswered, self.pinged, self.unconfirmed) = (2, false, None);
     }
 
     /// Returns when there is something to do.
@@ -216,12 +234,22 @@ impl Link {
                 self.pinged = false;
                 self.succeed();
             }
-            (Phase::Ready, reply) => {
-                self.succeed();
-                return Some(LinkEvent::Answer(reply));
-            }
+            (Phase::Ready, reply) if self.replicas == 0 => return Some(self.answered(reply)),
+            (Phase::Ready, reply) => match self.unconfirmed.take() {
+                None => self.unconfirmed = Some(reply),
+                Some(answer) if reply.number() >= Some(self.replicas as u64) => return Some(self.answered(answer)),
+                Some(_) => {
+                    let (found, wanted) = (reply.number().unwrap_or(0), self.replicas);
+                    return self.fail(cx, format!("{found} replicas have what was written, not {wanted}"));
+                }
+            },
         }
         None
+    }
+
+    fn answered(&mut self, answer: Reply) -> LinkEvent {
+        self.succeed();
+        LinkEvent::Answer(answer)
     }
 
     /// The engine does what it was asked for.

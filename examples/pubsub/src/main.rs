@@ -71,6 +71,10 @@ struct Options {
     #[arg(long, value_name = "URL")]
     engine: Option<Target>,
 
+    /// Answer publishers when so many replicas of the engine have their message, too
+    #[arg(long, value_name = "N", default_value_t = 0, requires = "engine")]
+    wait_replicas: usize,
+
     /// Read the password of the engine from this file, its first line
     #[arg(long, value_name = "FILE", requires = "engine")]
     engine_password_file: Option<PathBuf>,
@@ -156,7 +160,7 @@ fn serve(options: &Options) -> Result<(), Box<dyn Error>> {
     let target = engine.clone().with_password(options.engine_password_file.as_deref())?;
     let addresses = target.addresses().map_err(named)?;
     engine::check_script(&target, &addresses, pubsub::SCRIPT).map_err(named)?;
-    let linked = Linked::new(pubsub, Link::new(target, addresses, pubsub::SCRIPT));
+    let linked = Linked::new(pubsub, Link::new(target, addresses, pubsub::SCRIPT).replicas(options.wait_replicas));
     let outgoing = linked.listener();
     let input = limits.input.max(config.message.saturating_add(pubsub::AROUND));
     let mut event_loop = EventLoop::with_net(net, linked, limits.input(input));

@@ -55,6 +55,7 @@ pub fn command(program: impl AsRef<OsStr>, args: &[&str]) -> Command {
         "DATA",
         "SYNC",
         "ENGINE",
+        "WAIT_REPLICAS",
         "ENGINE_PASSWORD",
         "ENGINE_PASSWORD_FILE",
     ] {
