@@ -228,10 +228,8 @@ fn a_restart_refuses_no_client() {
     manager.set_read_timeout(Some(test_support::TEST_TIMEOUT)).unwrap();
     let start = || {
         let program = pollstack!(&["--capacity", "1000000", "--grace", "30s"]);
-        let mut command = std::process::Command::new("sh");
-        command.args(["-c", "exec 3<&0 </dev/null; LISTEN_FDS=1 LISTEN_PID=$$ exec \"$0\" \"$@\""]);
-        command.arg(program.get_program()).args(program.get_args()).env("NOTIFY_SOCKET", folder.path().join("notify"));
-        command.stdin(std::os::fd::OwnedFd::from(socket.try_clone().unwrap()));
+        let mut command = test_support::handed(&program, &socket);
+        command.env("NOTIFY_SOCKET", folder.path().join("notify"));
         let server = Server::spawn(command, 1);
         let mut word = [0; 100];
         let len = manager.recv(&mut word).unwrap();

@@ -13,6 +13,7 @@
 //! ```
 
 use clap::Parser;
+use pollstack::activation::Activated;
 use pollstack::http::{BUSY, Clock, Http};
 use pollstack::net::{Address, Handle, Mio};
 use pollstack::operate::Observed;
@@ -125,7 +126,8 @@ fn serve(options: &Options) -> Result<(), Box<dyn Error>> {
         return Ok(());
     }
     let workers = options.workers;
-    let asked = Addresses { plain: plain(options), secure: options.tls_listen.clone() };
+    let asked = handed(options)?
+        .map_or_else(|| Addresses { plain: plain(options), secure: options.tls_listen.clone() }.listeners(), Ok)?;
     let (mut first, addresses) = worker(options, &source, Loaded { config, limits, files }, asked)?;
     let shared = addresses.shared();
     let (sender, handles) = mpsc::channel();
@@ -186,10 +188,42 @@ impl Addresses {
         Addresses { plain: tcp(&self.plain), secure: tcp(&self.secure) }
     }
 
+    fn listeners(&self) -> Result<Listeners, String> {
+        let config = |addresses: &[Address]| match addresses {
+            [] => Ok(ListenerConfig::unbound()),
+            addresses => server::listen_on(addresses),
+        };
+        Ok(Listeners { plain: config(&self.plain)?, secure: config(&self.secure)? })
+    }
+
     /// Returns the port of https.
     fn port(&self) -> Option<u16> {
         self.secure.iter().find_map(|at| if let Address::Tcp(at) = at { Some(at.port()) } else { None })
     }
+}
+
+/// The listeners of a worker.
+struct Listeners {
+    plain: ListenerConfig,
+    secure: ListenerConfig,
+}
+
+/// Returns listeners of the sockets that a service manager has handed over, if it has: those called `https` are for
+/// that.
+fn handed(options: &Options) -> Result<Option<Listeners>, String> {
+    let mut sockets = Activated::from_env().map_err(|error| format!("LISTEN_FDS: {error}"))?;
+    let (secure, plain) = (sockets.listener(|name| name == "https"), sockets.listener(|_| true));
+    if secure.is_none() && plain.is_none() {
+        return Ok(None);
+    }
+    if options.workers > 1 {
+        return Err(format!("--workers {}: sockets that are handed over are for one worker", options.workers));
+    }
+    if secure.is_some() && options.tls_cert.is_none() {
+        return Err("LISTEN_FDS: a socket is for https, and there is no --tls-cert".to_owned());
+    }
+    let or_none = |config: Option<ListenerConfig>| config.unwrap_or_else(ListenerConfig::unbound);
+    Ok(Some(Listeners { plain: or_none(plain), secure: or_none(secure) }))
 }
 
 /// Makes a loop of the server. It stays on the thread that has made it.
@@ -197,7 +231,7 @@ fn worker(
     options: &Options,
     source: &Source,
     Loaded { config, limits, files }: Loaded,
-    asked: Addresses,
+    asked: Listeners,
 ) -> Result<(Server, Addresses), Box<dyn Error>> {
     let identity = match (&options.tls_cert, &options.tls_key) {
         (Some(cert), Some(key)) => Some((Identity::load(cert, key)?, cert.clone(), key.clone())),
@@ -219,8 +253,7 @@ fn worker(
     };
     let http = Observed::new("web", http, Instant::now());
     let mut event_loop = EventLoop::with_net(Tls::new(Mio::new()?), http, limits);
-    let mut listen = |addresses: Vec<Address>, identity| {
-        let config = if addresses.is_empty() { ListenerConfig::unbound() } else { server::listen_on(&addresses)? };
+    let mut listen = |config: ListenerConfig, identity| {
         let config = config.max_conns(options.max_clients.get()).overload(Overload::Reject(BUSY.into()));
         event_loop.net_mut().set_identity(identity);
         let listener = event_loop.listen(config.reuse_port(options.workers > 1))?;
@@ -244,7 +277,7 @@ fn work(
     shared: &Addresses,
     handles: &Sender<Option<Handle>>,
 ) -> Result<(), Box<dyn Error>> {
-    let made = load(options, source).and_then(|loaded| worker(options, source, loaded, shared.shared()));
+    let made = load(options, source).and_then(|loaded| worker(options, source, loaded, shared.listeners()?));
     let handle = made.as_ref().ok().and_then(|(event_loop, _)| event_loop.handle().ok());
     let _ = handles.send(handle);
     Ok(made?.0.run()?)

@@ -65,6 +65,16 @@ pub fn command(program: impl AsRef<OsStr>, args: &[&str]) -> Command {
     command
 }
 
+/// Returns the command of `program` with a listening socket handed over, as a service manager does.
+#[cfg(unix)]
+pub fn handed(program: &Command, socket: &std::net::TcpListener) -> Command {
+    let mut command = Command::new("sh");
+    command.args(["-c", "exec 3<&0 </dev/null; LISTEN_FDS=1 LISTEN_PID=$$ exec \"$0\" \"$@\""]);
+    command.arg(program.get_program()).args(program.get_args());
+    command.stdin(std::os::fd::OwnedFd::from(socket.try_clone().unwrap()));
+    command
+}
+
 /// The command of the stack server. A macro, for cargo tells the path only to the package's own tests.
 #[macro_export]
 macro_rules! pollstack {

@@ -2,6 +2,20 @@
 
 use super::*;
 
+/// Lost otherwise: clients, at a restart by a service manager, which keeps the socket.
+#[test]
+fn a_socket_that_is_handed_over_is_used() {
+    let folder = layout("host default www\n", &[("a.txt", b"handed over")]);
+    let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let server = Server::spawn(test_support::handed(&in_folder(&folder, &[]), &socket), 1);
+    assert_eq!(server.address(), socket.local_addr().unwrap());
+    let site = Site { folder, server };
+    assert_eq!(site.get("/a.txt").text(), "handed over");
+    let output = run(test_support::handed(&in_folder(&site.folder, &["--workers", "2"]), &socket));
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(text, "web: --workers 2: sockets that are handed over are for one worker\n");
+}
+
 /// Lost otherwise: one site's visitors, to another.
 #[test]
 fn hosts_are_told_apart_by_name() {
