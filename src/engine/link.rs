@@ -182,6 +182,7 @@ impl Link {
     fn connect(&mut self, cx: &mut Context<'_>) {
         let address = self.moved.take().unwrap_or_else(|| self.addresses[self.at].clone());
         self.conn = Some(cx.connect(self.listener, address));
+        self.retry = None;
         self.phase = Phase::Greeting;
         self.output = [command(&self.target.hello()), command(&["SCRIPT", "LOAD", self.script])].concat();
         (self.unanswered, self.pinged, self.unconfirmed) = (2, false, None);
@@ -308,12 +309,12 @@ impl Link {
     /// Makes a new connection at once: this one is another's from now on.
     pub fn restart(&mut self, cx: &mut Context<'_>) {
         self.close(cx);
-        self.retry = None;
     }
 
     /// Ends the connection.
     pub(super) fn close(&mut self, cx: &mut Context<'_>) {
         self.output.clear();
+        self.retry = None;
         if let Some(id) = self.conn.take() {
             cx.abort(id);
         }

@@ -3,12 +3,14 @@
 use super::hub::{self, Hub, Published};
 use super::limits::PUBLISH_TIME;
 use super::name::Name;
+use super::poll;
 use super::publish;
 use super::reader::{Author, How, Poll, Reader};
 use super::remote::{News, Remote};
 use super::router::{Failure, busy};
 use super::service::Pubsub;
 use super::sse;
+use super::websocket::text_frame;
 use pollstack::engine::{EngagedHandler, Link, LinkEvent};
 use pollstack::http::{ExchangeId, Responder};
 use std::time::Instant;
@@ -70,12 +72,7 @@ impl Pubsub {
     }
 
     /// Publishes a message: here, or in the engine, which says later what has become of it.
-    pub(crate) fn put(
-        &mut self,
-        name: &Name,
-        text: &str,
-        author: Option<Author>,
-    ) -> Result<Option<Published>, hub::Busy> {
+    pub(crate) fn put(&mut self, name: &Name, text: &str, author: Author) -> Result<Option<Published>, hub::Busy> {
         match &mut self.remote {
             None => self.hub.publish(name.as_str(), text).map(Some),
             Some(remote) => {
@@ -98,14 +95,22 @@ impl Pubsub {
         }
     }
 
-    /// Answers a request whose message the engine has published, or not.
-    fn published(&self, http: &mut Responder<'_>, name: &Name, Author { id, origin }: Author, message: u64) {
+    /// Tells a publisher that the engine has published its message, or has no room for it.
+    fn published(&self, http: &mut Responder<'_>, name: &Name, author: Author, message: u64) {
         match message {
-            0 => self.refuse(http, id, origin, busy("The engine has no room for messages.")),
+            0 => self.not_published(http, author, busy("The engine has no room for messages.")),
+            _ if author.is_socket => {}
             message => {
                 let published = Published { id: message, subscribers: self.hub.subscribers(name.as_str()) };
-                publish::reply(http, id, published, self.guard.headers(origin));
+                publish::reply(http, author.id, published, self.guard.headers(author.origin));
             }
+        }
+    }
+
+    fn not_published(&self, http: &mut Responder<'_>, Author { id, origin, is_socket }: Author, why: Failure) {
+        match is_socket {
+            true => drop(http.send(id, &text_frame(poll::error(&why).as_bytes()))),
+            false => self.refuse(http, id, origin, why),
         }
     }
 }
@@ -115,14 +120,14 @@ impl EngagedHandler for Pubsub {
         let Some(remote) = &mut self.remote else { return };
         for news in remote.hear(link, &mut self.hub, event) {
             match news {
-                News::Published(name, Some(author), id) => self.published(http, &name, author, id),
-                News::Unknown(Some(Author { id, origin })) => {
-                    self.refuse(http, id, origin, busy("The engine went away; the message may be published."));
+                News::Published(name, author, id) => self.published(http, &name, author, id),
+                News::Unknown(author) => {
+                    self.not_published(http, author, busy("The engine went away; the message may be published."));
                 }
                 News::Live(name) => self.go_on(http, &name, true),
                 News::Full(name) => self.go_on(http, &name, false),
                 News::Wrong => link.give_up("its answer is not that of our script"),
-                News::Published(_, None, _) | News::Unknown(None) | News::Message => {}
+                News::Message => {}
             }
         }
         self.publish_waiting(http);
@@ -134,7 +139,7 @@ impl EngagedHandler for Pubsub {
             remote.settle(link, &mut self.hub);
         }
         self.engine = Some(link.state().clone());
-        !self.stopping
+        !self.stopping || self.remote.as_ref().is_some_and(Remote::is_publishing)
     }
 
     fn timer(&self) -> Option<Instant> {

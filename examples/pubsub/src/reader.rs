@@ -4,11 +4,12 @@ use super::name::Name;
 use super::websocket::Socket;
 use pollstack::http::{Allowed, ExchangeId};
 
-/// A publisher of a request whose message is on its way to the engine. A WebSocket is not waited for.
+/// A publisher whose message is on its way to the engine: a request, or a WebSocket, which goes on.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Author {
     pub(crate) id: ExchangeId,
     pub(crate) origin: Option<Allowed>,
+    pub(crate) is_socket: bool,
 }
 
 /// A client that is to read a channel: it has the message `after`.

@@ -77,9 +77,9 @@ impl<P> Remote<P> {
         self.channels.get(name) == Some(&State::Live)
     }
 
-    /// Has a channel be listened to.
+    /// Has a channel be listened to, and read.
     pub(crate) fn want(&mut self, name: &Name) {
-        if !self.channels.contains_key(name) {
+        if self.channels.get(name) != Some(&State::Reading) {
             self.channels.insert(name.clone(), State::Reading);
             self.wanted.push_back(name.clone());
         }
@@ -88,6 +88,11 @@ impl<P> Remote<P> {
     /// Returns whether a message may be published now.
     pub(crate) fn takes_messages(&self) -> bool {
         self.is_up && self.sent.len() + self.messages.len() < UNANSWERED
+    }
+
+    /// Returns whether a message is on its way.
+    pub(crate) fn is_publishing(&self) -> bool {
+        !self.messages.is_empty() || self.sent.iter().any(|sent| matches!(sent, Sent::Publish(..)))
     }
 
     pub(crate) fn publish(&mut self, name: &Name, text: &str, who: P) {

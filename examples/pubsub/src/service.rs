@@ -52,7 +52,7 @@ pub struct Pubsub {
     /// Publishers that wait, see [`Hub::may_publish`].
     waiting: VecDeque<Publisher>,
     /// The engine that has the channels, if one has.
-    pub(crate) remote: Option<Remote<Option<Author>>>,
+    pub(crate) remote: Option<Remote<Author>>,
     /// Readers of channels that are being read from it.
     pub(crate) readers: HashMap<ExchangeId, Reader>,
     /// How it does.
@@ -189,7 +189,7 @@ impl Pubsub {
             self.work(http);
             return Ok(());
         }
-        match self.put(&name, text, Some(Author { id, origin }))? {
+        match self.put(&name, text, Author { id, origin, is_socket: false })? {
             Some(published) => {
                 self.work(http);
                 publish::reply(http, id, published, self.guard.headers(origin));
@@ -232,7 +232,7 @@ impl Pubsub {
                         self.waiting.push_back(Publisher::Post { id, name, text, origin });
                         continue;
                     }
-                    match self.put(&name, &text, Some(Author { id, origin })) {
+                    match self.put(&name, &text, Author { id, origin, is_socket: false }) {
                         Ok(Some(published)) => publish::reply(http, id, published, self.guard.headers(origin)),
                         Ok(None) => {}
                         Err(busy) => self.refuse(http, id, origin, busy.into()),
@@ -294,7 +294,9 @@ impl Pubsub {
                 self.waiting.push_back(Publisher::Socket(id));
                 return false;
             }
-            if let Err(why) = publish::check(&text).and_then(|()| Ok(self.put(&name, &text, None)?)) {
+            if let Err(why) = publish::check(&text)
+                .and_then(|()| Ok(self.put(&name, &text, Author { id, origin: None, is_socket: true })?))
+            {
                 let _ = http.send(id, &text_frame(poll::error(&why).as_bytes()));
             }
             self.work(http);

@@ -114,6 +114,25 @@ fn a_node_reads_on_when_the_engine_is_back() {
     assert_eq!(event(&mut stream), (first + 6, "back".to_owned()));
 }
 
+/// Lost otherwise: a processor, while a node that stops waits for its last client; and its exit status.
+#[test]
+fn a_node_that_stops_sleeps() {
+    let Some(redis) = Redis::start(&["--appendfsync", "no"]) else { return };
+    let mut one = node(&redis, &["--grace", "2s"]);
+    publish(&one, "a");
+    redis.ask(&["CLIENT", "KILL", "TYPE", "normal"]);
+    retried(&one, "b"); // the link has failed, and is there again
+    let _slow = one.send(b"POST /channels/c HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\nhalf");
+    get(&one, "/stats");
+    one.signal("TERM");
+    wait_until("it listens no more", || std::net::TcpStream::connect(one.address()).is_err().then_some(()));
+    one.wait_until_asleep();
+    let before = one.sleeps();
+    std::thread::sleep(std::time::Duration::from_secs(1)); // the silence is under test
+    assert!(one.sleeps() <= before + 2, "it sleeps");
+    assert!(one.wait().success());
+}
+
 /// Publishes a message, again while the engine is away. Returns its id.
 fn retried(server: &Server, text: &str) -> u64 {
     wait_until("it is published", || {
