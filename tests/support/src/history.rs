@@ -1,4 +1,4 @@
-//! What concurrent clients of a stack have seen, and whether a stack could have answered so.
+//! Histories of the concurrent clients of a stack, and whether a stack could have answered so.
 
 use crate::Server;
 use std::collections::HashSet;
