@@ -32,7 +32,7 @@ pub trait Handler {
     /// from the front, at least if that is all of them; a handler that cannot take all calls
     /// [`Responder::resume`] when it can go on, and until then the client is held back. After an
     /// upgrade, what is left is also offered again with what follows it; if that comes to more than
-    /// [`Limits::input`](crate::Limits::input), the connection is closed.
+    /// [`Limits::input`](crate::Limits::input), the connection is closed, unless it is [paused](Responder::pause).
     fn on_data(&mut self, _http: &mut Responder<'_>, _id: ExchangeId, data: &[u8]) -> usize {
         data.len()
     }

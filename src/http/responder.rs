@@ -147,6 +147,16 @@ impl Responder<'_> {
         }
     }
 
+    /// Holds back the client of an exchange behind an upgrade until [`resume`](Self::resume): for a handler that waits
+    /// for something else than more bytes. Without it, what the client goes on sending may come to more than the
+    /// input holds.
+    pub fn pause(&mut self, id: ExchangeId) {
+        if let Some(connection) = self.core.find_mut(id) {
+            connection.pause(true);
+            self.cx.pause(connection.id());
+        }
+    }
+
     /// Goes on offering [data](super::Handler::on_data) of which not all was taken. Within the
     /// callback that offers it, this does nothing.
     pub fn resume(&mut self, id: ExchangeId) {

@@ -226,11 +226,14 @@ impl<H: Handler> Http<H> {
     /// Offers the handler bytes behind an upgrade.
     fn upgraded(&mut self, cx: &mut Context<'_>, key: usize, input: &[u8]) -> Option<usize> {
         let id = self.core.current(key)?;
+        self.core.connection(key)?.pause(false);
         let taken = self.call_handler(cx, |handler, http| handler.on_data(http, id, input)).min(input.len());
         self.tell_ended(cx);
         let connection = self.core.connection(key)?;
         connection.progress(cx.now());
-        connection.pause(taken < input.len());
+        if taken < input.len() {
+            connection.pause(true); // as the handler does, perhaps, that has taken all
+        }
         (taken > 0 || connection.exchange().is_none()).then_some(taken)
     }
 

@@ -111,6 +111,9 @@ impl Handler for Script {
         if data.ends_with(b"!") {
             http.finish(id);
         }
+        if data.ends_with(b"?") {
+            http.pause(id); // until there is room
+        }
         fits
     }
 
@@ -481,6 +484,12 @@ fn an_upgraded_connection_is_the_handlers() {
     client.send(b"get / http/1.1\r\n\r\n");
     world.settle(&mut server);
     assert_eq!(client.read(), b"GET / HTTP/1.1\r\n\r\n");
+    // It may hold the client back although it has taken all, and go on.
+    for _ in 0..2 {
+        client.send(b"more?");
+        world.settle(&mut server);
+        assert_eq!(client.read(), b"MORE?");
+    }
     client.send(b"end!");
     world.settle(&mut server);
     assert_eq!((client.read(), client.has_ended()), (b"END!".to_vec(), true));
