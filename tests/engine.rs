@@ -294,14 +294,10 @@ fn an_edge_follows_a_cluster() {
 /// for, and behind haproxy the death of an edge is not seen.
 #[test]
 fn the_recommended_configurations_work() {
-    let config = include_str!("../packaging/redis.conf").replace("change-me", "hush");
-    let lines = config.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
-    let words = lines.flat_map(|line| format!("--{line}").split(' ').map(str::to_owned).collect::<Vec<_>>());
-    let words: Vec<String> = words.map(|word| word.trim_matches('"').to_owned()).collect();
-    let Some(redis) = Redis::start(&words.iter().map(String::as_str).collect::<Vec<_>>()) else { return };
+    let Some(redis) = Redis::recommended() else { return };
     let folder = tempfile::tempdir().unwrap();
     let password = folder.path().join("password");
-    std::fs::write(&password, "hush").unwrap();
+    std::fs::write(&password, "change-me").unwrap();
     let url = format!("redis://pollstack@{}/jobs", redis.address());
     let args = ["--engine", &url, "--engine-password-file", password.to_str().unwrap(), "--capacity", "3"];
     let (one, two) = (start!(&args), start!(&args));

@@ -6,6 +6,7 @@ use crate::context::Context;
 use crate::id::{ConnId, ListenerId};
 use crate::net::Address;
 use crate::operate::EngineState;
+use std::collections::VecDeque;
 use std::hash::{BuildHasher, RandomState};
 use std::time::{Duration, Instant};
 
@@ -31,15 +32,17 @@ pub struct Link {
     listener: ListenerId,
     script: &'static str,
     conn: Option<ConnId>,
-    phase: Phase,
+    is_ready: bool,
+    /// The engine is held back.
+    is_held: bool,
     /// The name of the script in the engine.
     digest: Vec<u8>,
     /// Commands that are still to be sent.
     output: Vec<u8>,
-    /// How many of those before are not answered.
-    unanswered: usize,
-    /// The next answer is to a question of our own, whether the engine is there.
-    pinged: bool,
+    /// The answers to come, in order.
+    expected: VecDeque<Expected>,
+    /// The deadline is that of an answer.
+    is_waiting: bool,
     /// How many replicas have what an answer tells of, before it is told.
     replicas: usize,
     /// An answer that is not known to be theirs yet.
@@ -53,13 +56,21 @@ pub struct Link {
     state: EngineState,
 }
 
+/// An answer to come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
-    /// It says hello.
-    Greeting,
-    /// It brings the script.
-    Loading,
-    Ready,
+enum Expected {
+    /// To the greeting.
+    Hello,
+    /// The name of the script.
+    Digest,
+    /// To a command of the service.
+    Answer,
+    /// The same, which is told when the replicas have it.
+    Write,
+    /// How many replicas have it.
+    Replicas,
+    /// To our own question whether the engine is there.
+    Pong,
 }
 
 /// An event of a link. There are no others.
@@ -87,11 +98,12 @@ impl Link {
             listener: ListenerId::new(),
             script,
             conn: None,
-            phase: Phase::Greeting,
+            is_ready: false,
+            is_held: false,
             digest: Vec::new(),
             output: Vec::new(),
-            unanswered: 0,
-            pinged: false,
+            expected: VecDeque::new(),
+            is_waiting: false,
             replicas: 0,
             unconfirmed: None,
             failures: 0,
@@ -124,36 +136,46 @@ impl Link {
 
     /// Returns whether commands can be sent.
     pub fn is_ready(&self) -> bool {
-        self.conn.is_some() && self.phase == Phase::Ready
+        self.conn.is_some() && self.is_ready
     }
 
-    /// Sends a command that is answered. While the link is not ready, it is lost.
-    pub fn send<W: AsRef<[u8]>>(&mut self, words: &[W]) {
-        if self.is_ready() {
-            self.output.extend(command(words));
-            self.unanswered += 1;
-        }
-    }
-
-    /// Sends a command that is answered on no other way than with messages, as SSUBSCRIBE.
+    /// Sends a command that is not answered but by messages, as SSUBSCRIBE. While the link is not ready, it is lost.
     pub fn send_unanswered<W: AsRef<[u8]>>(&mut self, words: &[W]) {
         if self.is_ready() {
             self.output.extend(command(words));
         }
     }
 
-    /// Runs the script, with keys and arguments. It is answered.
+    fn send<W: AsRef<[u8]>>(&mut self, words: &[W], expected: Expected) {
+        if self.is_ready() {
+            self.output.extend(command(words));
+            self.expected.push_back(expected);
+        }
+    }
+
+    /// Runs the script, which may write, with keys and arguments. It is answered.
     pub fn run<K: AsRef<[u8]>, A: AsRef<[u8]>>(&mut self, keys: &[K], args: &[A]) {
+        if self.replicas == 0 {
+            return self.ask(keys, args);
+        }
+        self.evaluate(keys, args, Expected::Write);
+        let words = ["WAIT", &self.replicas.to_string(), &REPLICATION.as_millis().to_string()];
+        self.send(&words, Expected::Replicas);
+    }
+
+    /// Runs the script as [`run`](Self::run) does, without replicas: to read.
+    pub fn ask<K: AsRef<[u8]>, A: AsRef<[u8]>>(&mut self, keys: &[K], args: &[A]) {
+        self.evaluate(keys, args, Expected::Answer);
+    }
+
+    fn evaluate<K: AsRef<[u8]>, A: AsRef<[u8]>>(&mut self, keys: &[K], args: &[A], expected: Expected) {
         let count = keys.len().to_string();
         let digest = std::mem::take(&mut self.digest);
         let mut words = vec![&b"EVALSHA"[..], &digest, count.as_bytes()];
         words.extend(keys.iter().map(AsRef::as_ref));
         words.extend(args.iter().map(AsRef::as_ref));
-        self.send(&words);
+        self.send(&words, expected);
         self.digest = digest;
-        if self.replicas > 0 {
-            self.send(&["WAIT", &self.replicas.to_string(), &REPLICATION.as_millis().to_string()]);
-        }
     }
 
     /// Has the connection be given up: the engine does not do what it was asked for. A new one is made after a
@@ -175,17 +197,19 @@ impl Link {
         if cx.send(id, &self.output[..fits]).is_ok() {
             self.output.drain(..fits);
         }
-        self.wait(cx);
+        if !self.is_waiting {
+            self.wait(cx); // one that waits already is not put off
+        }
         None
     }
 
     fn connect(&mut self, cx: &mut Context<'_>) {
         let address = self.moved.take().unwrap_or_else(|| self.addresses[self.at].clone());
         self.conn = Some(cx.connect(self.listener, address));
-        self.retry = None;
-        self.phase = Phase::Greeting;
+        (self.retry, self.unconfirmed) = (None, None);
+        (self.is_ready, self.is_held, self.is_waiting) = (false, false, false);
         self.output = [command(&self.target.hello()), command(&["SCRIPT", "LOAD", self.script])].concat();
-        (self.unanswered, self.pinged, self.unconfirmed) = (2, false, None);
+        self.expected = [Expected::Hello, Expected::Digest].into();
     }
 
     /// Returns when there is something to do.
@@ -193,10 +217,24 @@ impl Link {
         self.retry.filter(|_| self.conn.is_none())
     }
 
-    fn wait(&self, cx: &mut Context<'_>) {
+    /// Sets the deadline of the next answer; or of the silence, if none is to come.
+    fn wait(&mut self, cx: &mut Context<'_>) {
+        self.is_waiting = !self.expected.is_empty();
         if let Some(id) = self.conn {
             cx.set_deadline(id, cx.now().checked_add(TIMEOUT));
         }
+    }
+
+    /// Holds the engine back, or no more.
+    pub(super) fn hold(&mut self, cx: &mut Context<'_>, is_held: bool) {
+        self.is_held = is_held;
+        if let Some(id) = self.conn {
+            if is_held { cx.pause(id) } else { cx.resume(id) }
+        }
+    }
+
+    pub(super) fn is_held(&self) -> bool {
+        self.is_held
     }
 
     /// Reads what has come. Returns how many bytes it took, and what they say.
@@ -212,7 +250,6 @@ impl Link {
     }
 
     fn hear(&mut self, cx: &mut Context<'_>, reply: Reply) -> Option<LinkEvent> {
-        self.wait(cx);
         let reply = match reply {
             Reply::Push(mut words) if words.len() == 3 && words[0] == b"smessage" => {
                 let message = words.pop()?;
@@ -222,30 +259,33 @@ impl Link {
             Reply::Error(text) if !is_for_service(&text) => return self.refused(cx, text),
             reply => reply,
         };
-        self.unanswered = self.unanswered.saturating_sub(1);
-        match (self.phase, reply) {
-            (Phase::Greeting, _) => self.phase = Phase::Loading,
-            (Phase::Loading, reply) => {
+        let expected = self.expected.pop_front();
+        self.wait(cx);
+        match expected? {
+            Expected::Hello => None,
+            Expected::Digest => {
                 self.digest = if let Reply::Text(digest) = reply { digest } else { Vec::new() };
-                self.phase = Phase::Ready;
+                self.is_ready = true;
                 self.state.connects += 1;
-                return Some(LinkEvent::Ready);
+                Some(LinkEvent::Ready)
             }
-            (Phase::Ready, _) if self.pinged => {
-                self.pinged = false;
-                self.succeed();
+            Expected::Answer => Some(self.answered(reply)),
+            Expected::Write => {
+                self.unconfirmed = Some(reply);
+                None
             }
-            (Phase::Ready, reply) if self.replicas == 0 => return Some(self.answered(reply)),
-            (Phase::Ready, reply) => match self.unconfirmed.take() {
-                None => self.unconfirmed = Some(reply),
-                Some(answer) if reply.number() >= Some(self.replicas as u64) => return Some(self.answered(answer)),
-                Some(_) => {
-                    let (found, wanted) = (reply.number().unwrap_or(0), self.replicas);
+            Expected::Replicas => {
+                let (found, wanted) = (reply.number().unwrap_or(0), self.replicas as u64);
+                if found < wanted {
                     return self.fail(cx, format!("{found} replicas have what was written, not {wanted}"));
                 }
-            },
+                self.unconfirmed.take().map(|answer| self.answered(answer))
+            }
+            Expected::Pong => {
+                self.succeed();
+                None
+            }
         }
-        None
     }
 
     fn answered(&mut self, answer: Reply) -> LinkEvent {
@@ -297,13 +337,18 @@ impl Link {
 
     /// The engine has not answered in time; or there was nothing to answer.
     pub(super) fn on_deadline(&mut self, cx: &mut Context<'_>, id: ConnId) -> Option<LinkEvent> {
-        if self.conn == Some(id) && self.is_ready() && self.unanswered == 0 {
-            self.pinged = true;
-            self.send(&["PING"]);
+        if self.conn != Some(id) {
             return None;
         }
-        let is_late = self.conn == Some(id);
-        is_late.then(|| self.fail(cx, format!("no answer within {TIMEOUT:?}"))).flatten()
+        if self.is_held {
+            self.wait(cx); // its answer is perhaps there
+            return None;
+        }
+        if self.is_ready() && self.expected.is_empty() {
+            self.send(&["PING"], Expected::Pong);
+            return None;
+        }
+        self.fail(cx, format!("no answer within {TIMEOUT:?}"))
     }
 
     /// Makes a new connection at once: this one is another's from now on.

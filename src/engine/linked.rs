@@ -18,6 +18,11 @@ pub trait Engaged: Service {
     /// `link` may be down. Returns whether the link is to be kept.
     fn settle(&mut self, cx: &mut Context<'_>, link: &mut Link) -> bool;
 
+    /// Returns whether it has to work off what it has heard before it hears more: the engine is held back.
+    fn is_behind(&self) -> bool {
+        false
+    }
+
     /// Returns when its [timer](Service::on_timer) is due, or something is to be said: the loop has one timer, which is
     /// set to the sooner of this and the link's.
     fn timer(&self, link: &Link) -> Option<Instant>;
@@ -30,6 +35,11 @@ pub trait EngagedHandler: Handler {
 
     /// Says to the engine what there is to say. Returns whether the link is to be kept.
     fn settle(&mut self, http: &mut Responder<'_>, link: &mut Link) -> bool;
+
+    /// Returns whether it has to work off what it has heard before it hears more.
+    fn is_behind(&self) -> bool {
+        false
+    }
 
     /// Returns when its timer is due.
     fn timer(&self) -> Option<Instant>;
@@ -44,6 +54,10 @@ impl<H: EngagedHandler> Engaged for Http<H> {
         self.call(cx, |handler, http| handler.settle(http, link))
     }
 
+    fn is_behind(&self) -> bool {
+        self.handler().is_behind()
+    }
+
     fn timer(&self, _: &Link) -> Option<Instant> {
         self.handler().timer()
     }
@@ -56,6 +70,10 @@ impl<S: Engaged + Metrics> Engaged for Observed<S> {
 
     fn settle(&mut self, cx: &mut Context<'_>, link: &mut Link) -> bool {
         self.service_mut().settle(cx, link)
+    }
+
+    fn is_behind(&self) -> bool {
+        self.service().is_behind()
     }
 
     fn timer(&self, link: &Link) -> Option<Instant> {
@@ -121,6 +139,9 @@ impl<S: Engaged> Linked<S> {
             }
             false => self.link.close(cx),
         }
+        if self.link.is_held() && !self.service.is_behind() {
+            self.link.hold(cx, false);
+        }
         cx.set_timer([self.service.timer(&self.link), self.link.due()].into_iter().flatten().min());
     }
 
@@ -161,6 +182,10 @@ impl<S: Engaged> Service for Linked<S> {
             conn,
             |own, cx, conn| own.on_data(cx, id, conn, input),
             |own, cx, link| {
+                if own.is_behind() {
+                    link.hold(cx, true);
+                    return 0;
+                }
                 let (len, event) = link.on_data(cx, id, input);
                 if let Some(event) = event {
                     own.on_link(cx, link, event);

@@ -6,8 +6,14 @@
 -- publish returns the message's id, or 0 if there is no memory for it. read returns the first id of the channel's life,
 -- the next one, and then ids and texts, from an id on, of about so many bytes.
 local meta, stream = KEYS[1], KEYS[2]
-local LIFE = 30 * 24 * 60 * 60 * 1000 -- milliseconds after which a channel that is not used is forgotten
+-- Milliseconds after which a channel that is not used is forgotten, and one to which nothing was ever published.
+local LIFE, EMPTY_LIFE = 30 * 24 * 60 * 60 * 1000, 60 * 60 * 1000
 local call = redis.call
+
+-- Whether a command was refused for lack of memory. Only the first write of a script can be.
+local function has_no_memory(result)
+    return type(result) == 'table' and result.err and string.sub(result.err, 1, 3) == 'OOM'
+end
 
 local function show(id)
     return string.format('%.0f', id)
@@ -20,18 +26,21 @@ if not next_id then
     next_id = clock[1] * 1000000 + clock[2]
     first = next_id
     local made = redis.pcall('HSET', meta, 'first', show(first), 'next', show(next_id))
-    if type(made) == 'table' and made.err then
+    if has_no_memory(made) then
         return ARGV[1] == 'publish' and 0 or { first, next_id }
+    elseif type(made) == 'table' and made.err then
+        return made
     end
 end
 first, next_id = tonumber(first), tonumber(next_id)
 
 if ARGV[1] == 'publish' then
     local text, keep, channel = ARGV[2], ARGV[3], ARGV[4]
-    -- The first write is refused if there is no memory, and none behind it.
     local added = redis.pcall('XADD', stream, 'MAXLEN', keep, show(next_id) .. '-0', 'm', text)
-    if type(added) == 'table' and added.err then
+    if has_no_memory(added) then
         return 0
+    elseif type(added) == 'table' and added.err then
+        return added
     end
     call('HSET', meta, 'next', show(next_id + 1))
     call('PEXPIRE', meta, LIFE)
@@ -40,7 +49,7 @@ if ARGV[1] == 'publish' then
     return next_id
 end
 
-call('PEXPIRE', meta, LIFE)
+call('PEXPIRE', meta, first == next_id and EMPTY_LIFE or LIFE)
 local from, bytes = ARGV[2], tonumber(ARGV[3])
 local result = { first, next_id }
 for _, entry in ipairs(call('XRANGE', stream, from .. '-0', '+', 'COUNT', 64)) do

@@ -56,7 +56,13 @@ impl<S> Channel<S> {
     /// Goes on at `next`, in a life that began at `first`: what is before is not held.
     pub(crate) fn jump(&mut self, first: u64, next: u64) {
         self.ring.clear();
-        if next < self.next {
+        if self.next == self.first {
+            // Nothing was ever published: all who are there have everything.
+            self.members.retain(|member| {
+                member.next = next;
+                true
+            });
+        } else if next < self.next {
             // Ids are given again: all who are there are behind what is held, and told of a gap when they come back.
             self.members.retain(|member| {
                 member.next = 0;

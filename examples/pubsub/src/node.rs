@@ -33,8 +33,10 @@ impl Pubsub {
     }
 
     pub(crate) fn wait(&mut self, http: &mut Responder<'_>, id: ExchangeId, reader: Reader) {
-        if let Some(remote) = &mut self.remote {
-            remote.want(&reader.name);
+        let most = self.config.hub.channels.saturating_mul(2); // those that are kept, and as many that are read
+        match &mut self.remote {
+            Some(remote) if remote.channels() < most => remote.want(&reader.name),
+            _ => return self.turn_away(http, id, &reader, hub::Busy::Channels.into()),
         }
         let deadline = match &reader.how {
             How::Events | How::Socket(_) => self.next_heartbeat(http.now()),
@@ -95,6 +97,16 @@ impl Pubsub {
         }
     }
 
+    /// Looks whether another message like the last one of the engine would be too much for its readers: the engine waits
+    /// then, as publishers do.
+    pub(crate) fn look_behind(&mut self, http: &Responder<'_>) {
+        if let Some((name, len)) = self.behind.take() {
+            if !self.gives(http, &name, len) {
+                self.behind = Some((name, len));
+            }
+        }
+    }
+
     /// Tells a publisher that the engine has published its message, or has no room for it.
     fn published(&self, http: &mut Responder<'_>, name: &Name, author: Author, message: u64) {
         match message {
@@ -118,6 +130,10 @@ impl Pubsub {
 impl EngagedHandler for Pubsub {
     fn on_link(&mut self, http: &mut Responder<'_>, link: &mut Link, event: LinkEvent) {
         let Some(remote) = &mut self.remote else { return };
+        if matches!(event, LinkEvent::Ready) {
+            let (hub, readers) = (&self.hub, &self.readers);
+            remote.retain(|name| hub.has(name.as_str()) || readers.values().any(|reader| reader.name == *name));
+        }
         for news in remote.hear(link, &mut self.hub, event) {
             match news {
                 News::Published(name, author, id) => self.published(http, &name, author, id),
@@ -127,7 +143,8 @@ impl EngagedHandler for Pubsub {
                 News::Live(name) => self.go_on(http, &name, true),
                 News::Full(name) => self.go_on(http, &name, false),
                 News::Wrong => link.give_up("its answer is not that of our script"),
-                News::Message => {}
+                News::Message(name, len) => self.behind = Some((name, len)),
+                News::More => {}
             }
         }
         self.publish_waiting(http);
@@ -140,6 +157,10 @@ impl EngagedHandler for Pubsub {
         }
         self.engine = Some(link.state().clone());
         !self.stopping || self.remote.as_ref().is_some_and(Remote::is_publishing)
+    }
+
+    fn is_behind(&self) -> bool {
+        self.behind.is_some()
     }
 
     fn timer(&self) -> Option<Instant> {

@@ -1,4 +1,4 @@
-//! Clients that wait for the engine: to read a channel, or to learn what has become of their message.
+//! The readers of a channel, and clients that wait for the engine: to be one, or to learn what has become of their message.
 
 use super::name::Name;
 use super::websocket::Socket;
@@ -38,4 +38,19 @@ pub(crate) struct Poll {
     pub(crate) seconds: u64,
     /// It waits for nothing.
     pub(crate) is_head: bool,
+}
+
+/// A subscriber, as the hub knows it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Subscriber {
+    pub(crate) id: ExchangeId,
+    pub(crate) transport: Transport,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Transport {
+    Events,
+    /// One answer, which a page of that origin may read.
+    Poll(Option<Allowed>),
+    Socket,
 }

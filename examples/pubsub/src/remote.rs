@@ -46,7 +46,8 @@ enum State {
 #[derive(Debug)]
 enum Sent<P> {
     Publish(Name, P),
-    Read(Name),
+    /// From an id on.
+    Read(Name, u64),
 }
 
 /// The result of what the engine has said.
@@ -60,8 +61,10 @@ pub(crate) enum News<P> {
     Live(Name),
     /// It cannot: there are too many channels here.
     Full(Name),
-    /// A message has come.
-    Message,
+    /// A message has come to a channel, of so many bytes.
+    Message(Name, usize),
+    /// There is more to read.
+    More,
     /// The engine's answer is not that of our script.
     Wrong,
 }
@@ -75,6 +78,16 @@ impl<P> Remote<P> {
     /// Returns whether a channel can be read.
     pub(crate) fn is_live(&self, name: &Name) -> bool {
         self.channels.get(name) == Some(&State::Live)
+    }
+
+    /// Forgets the channels that are not to be kept.
+    pub(crate) fn retain(&mut self, keep: impl Fn(&Name) -> bool) {
+        self.channels.retain(|name, _| keep(name));
+    }
+
+    /// Returns how many channels are listened to, or are to be.
+    pub(crate) fn channels(&self) -> usize {
+        self.channels.len()
     }
 
     /// Has a channel be listened to, and read.
@@ -107,8 +120,8 @@ impl<P> Remote<P> {
 
     fn read(&mut self, link: &mut Link, name: &Name, from: u64) {
         self.channels.insert(name.clone(), State::Reading);
-        link.run(&keys(link, name), &["read", &from.to_string(), &PAGE.to_string()]);
-        self.sent.push_back(Sent::Read(name.clone()));
+        link.ask(&keys(link, name), &["read", &from.to_string(), &PAGE.to_string()]);
+        self.sent.push_back(Sent::Read(name.clone(), from));
     }
 
     /// Sends messages; listens to the channels that are wanted, and no more to those that the hub has forgotten.
@@ -123,7 +136,8 @@ impl<P> Remote<P> {
         while let Some((name, text, who)) = if self.is_up { self.messages.pop_front() } else { None } {
             self.send(link, name, &text, who);
         }
-        while let Some(name) = if self.is_up { self.wanted.pop_front() } else { None } {
+        while self.is_up && self.sent.len() < UNANSWERED {
+            let Some(name) = self.wanted.pop_front() else { return };
             link.send_unanswered(&["SSUBSCRIBE", &key(link, &name, "")]);
             self.read(link, &name, hub.next(name.as_str()).unwrap_or(0));
         }
@@ -149,7 +163,7 @@ impl<P> Remote<P> {
                     Some(id) => vec![News::Published(name, who, id)],
                     None => vec![News::Unknown(who), News::Wrong],
                 },
-                Some(Sent::Read(name)) => vec![self.page(link, hub, name, &reply)],
+                Some(Sent::Read(name, from)) => vec![self.page(link, hub, name, from, &reply)],
                 None => vec![News::Wrong],
             },
         }
@@ -166,20 +180,26 @@ impl<P> Remote<P> {
         let name: Name = channel.strip_prefix(&prefix(link))?.parse().ok()?;
         let (id, text) = std::str::from_utf8(message).ok()?.split_once(' ')?;
         let (id, next) = (id.parse::<u64>().ok()?, hub.next(name.as_str())?);
-        if !self.is_live(&name) || id < next {
-            return None; // it is among what is being read, or has been
+        if !self.is_live(&name) {
+            return None; // it is among what is being read
         }
-        if id > next {
-            self.read(link, &name, next);
+        if id != next {
+            // There is a hole, or the engine has lost messages and gives their ids again.
+            self.read(link, &name, if id > next { next } else { 0 });
             return None;
         }
         hub.append(name.as_str(), id, text);
-        Some(News::Message)
+        Some(News::Message(name, text.len()))
     }
 
     /// Takes messages of a channel that is being read, and asks for more if there are.
-    fn page<S: Copy>(&mut self, link: &mut Link, hub: &mut Hub<S>, name: Name, reply: &Reply) -> News<P> {
+    fn page<S: Copy>(&mut self, link: &mut Link, hub: &mut Hub<S>, name: Name, from: u64, reply: &Reply) -> News<P> {
         let Some(Page { first, end, messages }) = page(reply) else { return News::Wrong };
+        // The hub has forgotten what was read before; or the engine has lost what is here.
+        if from > 0 && hub.next(name.as_str()).is_none_or(|next| end < next) {
+            self.read(link, &name, 0);
+            return News::More;
+        }
         let begins = messages.first().map_or(end, |(id, _)| *id);
         if !hub.open(name.as_str(), first, begins) {
             self.channels.remove(&name);
@@ -192,7 +212,7 @@ impl<P> Remote<P> {
         match hub.next(name.as_str()) {
             Some(next) if next < end => {
                 self.read(link, &name, next);
-                News::Message
+                News::More
             }
             _ => {
                 self.channels.insert(name.clone(), State::Live);

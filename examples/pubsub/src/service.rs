@@ -14,7 +14,7 @@ use super::name::Name;
 use super::page::Page;
 use super::poll;
 use super::publish;
-use super::reader::{Author, Reader};
+use super::reader::{Author, Reader, Subscriber, Transport};
 use super::remote::Remote;
 use super::router::{Failure, Parameters, Router, busy};
 use super::sse;
@@ -55,6 +55,8 @@ pub struct Pubsub {
     pub(crate) remote: Option<Remote<Author>>,
     /// Readers of channels that are being read from it.
     pub(crate) readers: HashMap<ExchangeId, Reader>,
+    /// The channel, and the length of its last message, whose readers the engine waits for.
+    pub(crate) behind: Option<(Name, usize)>,
     /// How it does.
     pub(crate) engine: Option<EngineState>,
     /// When there is more to do.
@@ -72,21 +74,6 @@ enum Publisher {
     Socket(ExchangeId),
     /// A request.
     Post { id: ExchangeId, name: Name, text: String, origin: Option<Allowed> },
-}
-
-/// A subscriber, as the hub knows it.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Subscriber {
-    id: ExchangeId,
-    transport: Transport,
-}
-
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Transport {
-    Events,
-    /// One answer, which a page of that origin may read.
-    Poll(Option<Allowed>),
-    Socket,
 }
 
 /// The state of a subscriber beside its place in the hub.
@@ -127,6 +114,7 @@ impl Pubsub {
             waiting: VecDeque::new(),
             remote: None,
             readers: HashMap::new(),
+            behind: None,
             engine: None,
             timer: None,
             turn: start,
@@ -168,10 +156,13 @@ impl Pubsub {
 
     /// Returns whether a message may be published now.
     fn may_publish(&self, http: &Responder<'_>, name: &Name, text: &str) -> bool {
+        self.remote.as_ref().is_none_or(Remote::takes_messages) && self.gives(http, name, text.len())
+    }
+
+    /// Returns whether the readers of a channel are ready for one more message.
+    pub(crate) fn gives(&self, http: &Responder<'_>, name: &Name, len: usize) -> bool {
         let since = http.now().checked_sub(STALLED);
-        let reads = |who: Subscriber| http.last_write(who.id) >= since;
-        self.remote.as_ref().is_none_or(Remote::takes_messages)
-            && self.hub.may_publish(name.as_str(), text.len(), reads)
+        self.hub.may_publish(name.as_str(), len, |who: Subscriber| http.last_write(who.id) >= since)
     }
 
     /// Publishes a message for a request, now or when it may, and answers then.
@@ -213,7 +204,8 @@ impl Pubsub {
             log::debug!("{id:?} does not read");
             http.abort(id);
         }
-        let again = match self.waiting.is_empty() {
+        self.look_behind(http);
+        let again = match self.waiting.is_empty() && self.behind.is_none() {
             true => more.then_some(Duration::ZERO),
             false if more || self.budget < before => Some(Duration::ZERO), // one of them may go on
             false => Some(LOOK_AGAIN),
@@ -425,21 +417,24 @@ impl Handler for Pubsub {
     /// A WebSocket speaks.
     fn on_data(&mut self, http: &mut Responder<'_>, id: ExchangeId, data: &[u8]) -> usize {
         if self.readers.contains_key(&id) {
-            return 0; // it is heard when it can read
+            http.pause(id); // it is heard when it can read
+            return 0;
         }
         let speaker = self.sessions.get(&id).and_then(|session| session.socket.as_deref());
         if speaker.is_some_and(|speaker| speaker.waiting.is_some()) {
             return 0;
         }
         let mut left = data;
-        self.hear(http, id, &mut left);
+        if !self.hear(http, id, &mut left) {
+            http.pause(id);
+        }
         self.work(http);
         data.len() - left.len()
     }
 
     fn on_room(&mut self, http: &mut Responder<'_>, id: ExchangeId) {
         self.advance(http, id);
-        if !self.waiting.is_empty() {
+        if !self.waiting.is_empty() || self.behind.is_some() {
             self.publish_waiting(http);
             self.work(http);
         }

@@ -31,6 +31,15 @@ impl Redis {
         Some(redis)
     }
 
+    /// Starts one as `packaging/redis.conf` says.
+    pub fn recommended() -> Option<Redis> {
+        let config = include_str!("../../../packaging/redis.conf");
+        let lines = config.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
+        let words = lines.flat_map(|line| format!("--{line}").split(' ').map(str::to_owned).collect::<Vec<_>>());
+        let words: Vec<String> = words.map(|word| word.trim_matches('"').to_owned()).collect();
+        Redis::start(&words.iter().map(String::as_str).collect::<Vec<_>>())
+    }
+
     pub fn address(&self) -> SocketAddr {
         self.address
     }

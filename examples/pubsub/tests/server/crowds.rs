@@ -162,3 +162,31 @@ fn there_are_so_many_and_no_more() {
     assert_eq!(get(&server, "/channels/f/poll?after=0").status, 200);
     drop(one);
 }
+
+/// Lost otherwise: a WebSocket that publishes faster than its channel's readers read, or those readers.
+#[test]
+fn a_socket_that_floods_is_held_back() {
+    let server = start(&[]);
+    flood(&server, &server);
+}
+
+/// Has a WebSocket publish at `one` as fast as it can, and readers at `two` read all of it.
+pub(crate) fn flood(one: &Server, two: &Server) {
+    let mut streams: Vec<Stream> = (0..40).map(|_| subscribe(two, "")).collect();
+    wait_for_subscribers(two, 40);
+    let mut socket = sockets::connect(one, "");
+    let mut echo = socket.get_ref().try_clone().unwrap();
+    std::thread::spawn(move || std::io::copy(&mut echo, &mut std::io::sink()));
+    let reads = |stream: &mut Stream| {
+        for n in 0..2000 {
+            let event = stream.next().expect("a message");
+            assert_eq!(event.data.split(' ').next(), Some(n.to_string().as_str()));
+        }
+    };
+    std::thread::scope(|scope| {
+        streams.iter_mut().for_each(|stream| drop(scope.spawn(move || reads(stream))));
+        let text = "x".repeat(200);
+        (0..2000).for_each(|n| socket.send(tungstenite::Message::text(format!("{n} {text}"))).unwrap());
+    });
+    assert_eq!(stats(two)["disconnected_slow"], 0);
+}

@@ -114,6 +114,29 @@ fn a_node_reads_on_when_the_engine_is_back() {
     assert_eq!(event(&mut stream), (first + 6, "back".to_owned()));
 }
 
+/// Lost otherwise: the user that doc/scaling.md recommends, who may do what is needed.
+#[test]
+fn the_recommended_user_may_do_what_is_needed() {
+    let Some(redis) = Redis::recommended() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("password");
+    std::fs::write(&file, "change-me").unwrap();
+    let url = format!("redis://pollstack@{}/rooms", redis.address());
+    let one = start(&["--engine", &url, "--engine-password-file", file.to_str().unwrap()]);
+    let mut stream = subscribe(&one, "");
+    let (first, _) = publish(&one, "a");
+    assert_eq!(event(&mut stream), (first, "a".to_owned()));
+    assert_eq!(texts(&one, first - 1), ["a"]);
+}
+
+/// Lost otherwise: the readers of a node that cannot give as fast as another one publishes, or its memory.
+#[test]
+fn a_node_holds_the_engine_back() {
+    let Some(redis) = Redis::start(&["--appendfsync", "no"]) else { return };
+    let (one, two) = (node(&redis, &[]), node(&redis, &[]));
+    crowds::flood(&one, &two);
+}
+
 /// Lost otherwise: a processor, while a node that stops waits for its last client; and its exit status.
 #[test]
 fn a_node_that_stops_sleeps() {
