@@ -255,8 +255,8 @@ fn a_stopped_edge_leaves_the_engine() {
 #[test]
 fn answers_wait_for_replicas() {
     let Some(redis) = Redis::start(&[]) else { return };
-    let port = redis.address().port().to_string();
-    let Some(replica) = Redis::start(&["--replicaof", "127.0.0.1", &port]) else { return };
+    let (host, port) = (redis.address().ip().to_string(), redis.address().port().to_string());
+    let Some(replica) = Redis::start(&["--replicaof", &host, &port]) else { return };
     let one = edge_with(&redis, &["--wait-replicas", "1"]);
     one.stored(b"a");
     replica.signal("STOP");
@@ -278,7 +278,7 @@ fn an_edge_follows_a_cluster() {
     let Some(owner) = Redis::start(&["--cluster-enabled", "yes"]) else { return };
     let Some(other) = Redis::start(&["--cluster-enabled", "yes"]) else { return };
     owner.ask(&["CLUSTER", "ADDSLOTSRANGE", "0", "16383"]);
-    other.ask(&["CLUSTER", "MEET", "127.0.0.1", &owner.address().port().to_string()]);
+    other.ask(&["CLUSTER", "MEET", &owner.address().ip().to_string(), &owner.address().port().to_string()]);
     wait_until("they know each other", || {
         let knows = other.ask(&["CLUSTER", "INFO"]).contains("cluster_state:ok");
         (knows && other.ask(&["GET", "{pollstack:jobs}:x"]).starts_with("-MOVED")).then_some(())

@@ -88,7 +88,7 @@ mod tests {
     /// Lost otherwise: the answers that come in pieces, and those behind one that is misread.
     #[test]
     fn answers_are_read_however_they_are_cut() {
-        let bytes = b">3\r\n$8\r\nsmessage\r\n$1\r\nc\r\n$3\r\na\r\n\r\n*3\r\n:7\r\n$-1\r\n+OK\r\n-EXPIRED it is\r\n_\r\n%1\r\n+a\r\n:1\r\n";
+        let bytes = b">3\r\n$8\r\nsmessage\r\n$1\r\nc\r\n$3\r\na\r\n\r\n*3\r\n:7\r\n_\r\n+OK\r\n-EXPIRED it is\r\n_\r\n%1\r\n+a\r\n:1\r\n";
         let words = [&b"smessage"[..], b"c", b"a\r\n"].map(<[u8]>::to_vec).to_vec();
         let expected = [
             Reply::Push(words),

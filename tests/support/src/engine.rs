@@ -4,8 +4,9 @@
 use crate::{TEST_TIMEOUT, no_fork};
 use std::env;
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
@@ -23,7 +24,7 @@ impl Redis {
     /// Starts one that syncs each write, with these arguments besides.
     pub fn start(args: &[&str]) -> Option<Redis> {
         let folder = tempfile::tempdir().unwrap();
-        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let address = own_address();
         let args: Vec<String> = args.iter().map(|arg| (*arg).to_owned()).collect();
         let child = required("redis-server", start(address, &args, &folder))?;
         let redis = Redis { child, address, args, folder };
@@ -109,10 +110,19 @@ impl Drop for Redis {
     }
 }
 
+/// Returns an address that no other server takes while this one is being started again: the loopback network has
+/// millions.
+fn own_address() -> SocketAddr {
+    static NEXT: AtomicU8 = AtomicU8::new(1);
+    let [.., high, low] = std::process::id().to_be_bytes();
+    SocketAddr::from(([127, 1 + high % 250, low, NEXT.fetch_add(1, Ordering::Relaxed)], 24379))
+}
+
 fn start(address: SocketAddr, args: &[String], folder: &TempDir) -> io::Result<Child> {
     let _guard = no_fork();
     let mut redis = Command::new("redis-server");
-    redis.args(["--port", &address.port().to_string(), "--save", "", "--appendonly", "yes"]);
+    redis.args(["--bind", &address.ip().to_string(), "--port", &address.port().to_string()]);
+    redis.args(["--protected-mode", "no", "--save", "", "--appendonly", "yes"]);
     redis.args(["--appendfsync", "always", "--dir"]).arg(folder.path()).args(args);
     redis.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()
 }
