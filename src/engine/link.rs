@@ -76,7 +76,7 @@ enum Expected {
 /// An event of a link. There are no others.
 #[derive(Debug)]
 pub enum LinkEvent {
-    /// It can be [sent to](Link::send). Commands without an answer are to be sent again.
+    /// It can be [sent to](Link::run). Commands without an answer are to be sent again.
     Ready,
     /// The answer to the command that was sent first, of those that have none.
     Answer(Reply),
@@ -87,8 +87,8 @@ pub enum LinkEvent {
 }
 
 impl Link {
-    /// Makes a link that connects to the engine at `addresses` by way of `listener`. It begins with the first
-    /// [`tend`](Self::tend).
+    /// Makes a link that connects to the engine at `addresses`, one after the other, and brings it `script`. It begins
+    /// when its service is [started](super::Linked::start).
     pub fn new(target: Target, addresses: Vec<Address>, script: &'static str) -> Link {
         Link {
             target,
