@@ -8,6 +8,7 @@ use super::target::Target;
 use crate::context::Context;
 use crate::net::Address;
 use crate::operate::Operated;
+use crate::stack::Asks;
 use std::hash::{BuildHasher, RandomState};
 use std::time::{Duration, Instant};
 
@@ -23,6 +24,13 @@ fn new_name() -> u64 {
     RandomState::new().hash_one(std::process::id())
 }
 
+/// Brings the engine a batch, if there is one.
+fn bring(link: &mut Link, capacity: usize, batch: Option<&Asks>) {
+    if let Some(batch) = batch {
+        link.run(&script::keys(link.target()), &script::args(capacity, batch));
+    }
+}
+
 impl Engaged for Operated {
     fn on_link(&mut self, cx: &mut Context<'_>, link: &mut Link, event: LinkEvent) {
         match event {
@@ -31,9 +39,7 @@ impl Engaged for Operated {
                     link.send_unanswered(&["SSUBSCRIBE", &script::channel(link.target(), edge)]);
                 }
                 let capacity = self.stack().capacity();
-                if let Some(batch) = self.stack_mut().unanswered_batch(cx.now()) {
-                    link.run(&script::keys(link.target()), &script::args(capacity, batch));
-                }
+                bring(link, capacity, self.stack_mut().unanswered_batch(cx.now()));
             }
             LinkEvent::Message(..) => self.stack_mut().call(),
             LinkEvent::Answer(Reply::Error(error)) if error.starts_with("CAPACITY") => {
@@ -61,8 +67,8 @@ impl Engaged for Operated {
             stack.leave();
         }
         let capacity = stack.capacity();
-        if let Some(batch) = link.is_ready().then(|| stack.next_batch(cx.now())).flatten() {
-            link.run(&script::keys(link.target()), &script::args(capacity, batch));
+        if link.is_ready() {
+            bring(link, capacity, stack.next_batch(cx.now()));
         }
         self.set_engine(link.state());
         !is_over

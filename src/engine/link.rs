@@ -1,6 +1,6 @@
 //! The connection to an engine: made, greeted, watched, and made again when it fails.
 
-use super::resp::{Reply, command, moved, reply};
+use super::resp::{Reply, command, evalsha, moved, reply};
 use super::target::Target;
 use crate::context::Context;
 use crate::id::{ConnId, ListenerId};
@@ -146,9 +146,9 @@ impl Link {
         }
     }
 
-    fn send<W: AsRef<[u8]>>(&mut self, words: &[W], expected: Expected) {
+    fn send(&mut self, command: &[u8], expected: Expected) {
         if self.is_ready() {
-            self.output.extend(command(words));
+            self.output.extend(command);
             self.expected.push_back(expected);
         }
     }
@@ -158,24 +158,14 @@ impl Link {
         if self.replicas == 0 {
             return self.ask(keys, args);
         }
-        self.evaluate(keys, args, Expected::Write);
-        let words = ["WAIT", &self.replicas.to_string(), &REPLICATION.as_millis().to_string()];
-        self.send(&words, Expected::Replicas);
+        self.send(&evalsha(&self.digest, keys, args), Expected::Write);
+        let wait = ["WAIT", &self.replicas.to_string(), &REPLICATION.as_millis().to_string()];
+        self.send(&command(&wait), Expected::Replicas);
     }
 
     /// Runs the script as [`run`](Self::run) does, without replicas: to read.
     pub fn ask<K: AsRef<[u8]>, A: AsRef<[u8]>>(&mut self, keys: &[K], args: &[A]) {
-        self.evaluate(keys, args, Expected::Answer);
-    }
-
-    fn evaluate<K: AsRef<[u8]>, A: AsRef<[u8]>>(&mut self, keys: &[K], args: &[A], expected: Expected) {
-        let count = keys.len().to_string();
-        let digest = std::mem::take(&mut self.digest);
-        let mut words = vec![&b"EVALSHA"[..], &digest, count.as_bytes()];
-        words.extend(keys.iter().map(AsRef::as_ref));
-        words.extend(args.iter().map(AsRef::as_ref));
-        self.send(&words, expected);
-        self.digest = digest;
+        self.send(&evalsha(&self.digest, keys, args), Expected::Answer);
     }
 
     /// Has the connection be given up: the engine does not do what it was asked for. A new one is made after a
@@ -345,7 +335,7 @@ impl Link {
             return None;
         }
         if self.is_ready() && self.expected.is_empty() {
-            self.send(&["PING"], Expected::Pong);
+            self.send(&command(&["PING"]), Expected::Pong);
             return None;
         }
         self.fail(cx, format!("no answer within {TIMEOUT:?}"))

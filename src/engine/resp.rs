@@ -36,6 +36,15 @@ pub(super) fn command<W: AsRef<[u8]>>(words: &[W]) -> Vec<u8> {
     bytes
 }
 
+/// Returns the command that runs a script by the name that the engine has given it.
+pub(super) fn evalsha<K: AsRef<[u8]>, A: AsRef<[u8]>>(digest: &[u8], keys: &[K], args: &[A]) -> Vec<u8> {
+    let count = keys.len().to_string();
+    let mut words = vec![&b"EVALSHA"[..], digest, count.as_bytes()];
+    words.extend(keys.iter().map(AsRef::as_ref));
+    words.extend(args.iter().map(AsRef::as_ref));
+    command(&words)
+}
+
 /// Reads an answer from the beginning of `input`. Returns it with its length; `None` if it is not complete.
 ///
 /// # Errors

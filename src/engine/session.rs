@@ -1,6 +1,6 @@
 //! A connection to an engine that waits for each answer: for a server that is about to start, for tools and tests.
 
-use super::resp::{Reply, command, moved, reply};
+use super::resp::{Reply, command, evalsha, moved, reply};
 use super::script::{self, SCRIPT};
 use super::target::Target;
 use crate::net::Address;
@@ -49,11 +49,8 @@ impl Session {
     }
 
     fn run(&mut self, args: &[Vec<u8>]) -> Result<Reply, String> {
-        let keys = script::keys(&self.target);
-        let mut words = vec![b"EVALSHA".to_vec(), self.digest.clone(), keys.len().to_string().into()];
-        words.extend(keys.map(String::into_bytes));
-        words.extend_from_slice(args);
-        self.ask(&words)
+        let request = evalsha(&self.digest, &script::keys(&self.target), args);
+        self.say(&request)
     }
 
     /// Runs any other command.
@@ -61,7 +58,11 @@ impl Session {
     /// # Errors
     /// As [`apply`](Self::apply).
     pub fn ask<W: AsRef<[u8]>>(&mut self, words: &[W]) -> Result<Reply, String> {
-        self.stream.write_all(&command(words)).map_err(|error| error.to_string())?;
+        self.say(&command(words))
+    }
+
+    fn say(&mut self, request: &[u8]) -> Result<Reply, String> {
+        self.stream.write_all(request).map_err(|error| error.to_string())?;
         loop {
             if let Some((answer, len)) = reply(&self.input)? {
                 self.input.drain(..len);
