@@ -5,7 +5,7 @@ use super::limits::PUBLISH_TIME;
 use super::name::Name;
 use super::poll;
 use super::publish;
-use super::reader::{Author, How, Poll, Reader};
+use super::reader::{Author, How, Reader, Stage};
 use super::remote::{News, Remote};
 use super::router::{Failure, busy};
 use super::service::Pubsub;
@@ -27,7 +27,7 @@ impl Pubsub {
         self.remote.is_some()
     }
 
-    /// Has a reader wait until its channel can be read, and returns true; false if it can be.
+    /// Returns whether the readers of a channel have to wait until it has come from the engine.
     pub(crate) fn must_wait(&self, name: &Name) -> bool {
         self.remote.as_ref().is_some_and(|remote| !(remote.is_live(name) && self.hub.has(name.as_str())))
     }
@@ -36,40 +36,35 @@ impl Pubsub {
         let most = self.config.hub.channels.saturating_mul(2); // those that are kept, and as many that are read
         match &mut self.remote {
             Some(remote) if remote.channels() < most => remote.want(&reader.name),
-            _ => return self.turn_away(http, id, &reader, hub::Busy::Channels.into()),
+            _ => return self.turn_away(http, id, reader.stage(), hub::Busy::Channels.into()),
         }
-        let deadline = match &reader.how {
-            How::Events | How::Socket(_) => self.next_heartbeat(http.now()),
-            How::Summary(_) | How::Poll(_) => http.now().checked_add(PUBLISH_TIME),
+        let deadline = match reader.stage() {
+            Stage::Open => self.next_heartbeat(http.now()),
+            Stage::Unanswered(_) => http.now().checked_add(PUBLISH_TIME),
         };
         http.set_deadline(id, deadline);
         self.readers.insert(id, reader);
     }
 
-    /// Goes on with the readers of a channel; `None` if there is no room for it here.
+    /// Goes on with the readers of a channel, which can be read now, or has no room here.
     fn go_on(&mut self, http: &mut Responder<'_>, name: &Name, is_live: bool) {
         let here = self.readers.iter().filter(|(_, reader)| reader.name == *name).map(|(id, _)| *id);
         for id in here.collect::<Vec<_>>() {
             let Some(reader) = self.readers.remove(&id) else { continue };
-            let (origin, is_open) = match &reader.how {
-                How::Summary(origin) | How::Poll(Poll { origin, .. }) => (*origin, false),
-                How::Events | How::Socket(_) => (None, true),
-            };
+            let stage = reader.stage();
             http.set_deadline(id, None);
             let done = if is_live { (self.read)(self, http, id, reader) } else { Err(hub::Busy::Channels.into()) };
-            match done {
-                Ok(()) => {}
-                Err(_) if is_open => http.finish(id), // it comes back
-                Err(why) => self.refuse(http, id, origin, why),
+            if let Err(why) = done {
+                self.turn_away(http, id, stage, why);
             }
         }
     }
 
     /// Ends a reader that cannot be served.
-    pub(crate) fn turn_away(&self, http: &mut Responder<'_>, id: ExchangeId, reader: &Reader, why: Failure) {
-        match reader.how {
-            How::Summary(origin) | How::Poll(Poll { origin, .. }) => self.refuse(http, id, origin, why),
-            How::Events | How::Socket(_) => http.finish(id), // it comes back
+    pub(crate) fn turn_away(&self, http: &mut Responder<'_>, id: ExchangeId, stage: Stage, why: Failure) {
+        match stage {
+            Stage::Unanswered(origin) => self.refuse(http, id, origin, why),
+            Stage::Open => http.finish(id), // it comes back
         }
     }
 
@@ -91,7 +86,7 @@ impl Pubsub {
             Some(How::Socket(_)) => http.set_deadline(id, next),
             _ => {
                 if let Some(reader) = self.readers.remove(&id) {
-                    self.turn_away(http, id, &reader, busy("The engine does not answer."));
+                    self.turn_away(http, id, reader.stage(), busy("The engine does not answer."));
                 }
             }
         }
@@ -155,7 +150,9 @@ impl EngagedHandler for Pubsub {
         if let Some(remote) = &mut self.remote {
             remote.settle(link, &mut self.hub);
         }
-        self.engine = Some(link.state().clone());
+        if self.engine.as_ref() != Some(link.state()) {
+            self.engine = Some(link.state().clone());
+        }
         !self.stopping || self.remote.as_ref().is_some_and(Remote::is_publishing)
     }
 

@@ -30,6 +30,24 @@ pub(crate) enum How {
     Socket(Box<Socket>),
 }
 
+/// How far the answer to a reader is.
+#[derive(Clone, Copy)]
+pub(crate) enum Stage {
+    /// It has none, which a page of that origin may read.
+    Unanswered(Option<Allowed>),
+    /// Its stream is open.
+    Open,
+}
+
+impl Reader {
+    pub(crate) fn stage(&self) -> Stage {
+        match self.how {
+            How::Summary(origin) | How::Poll(Poll { origin, .. }) => Stage::Unanswered(origin),
+            How::Events | How::Socket(_) => Stage::Open,
+        }
+    }
+}
+
 /// A long poll.
 #[derive(Clone, Copy)]
 pub(crate) struct Poll {

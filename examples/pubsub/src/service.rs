@@ -498,7 +498,7 @@ impl Handler for Pubsub {
             }
         }
         for (id, reader) in mem::take(&mut self.readers) {
-            self.turn_away(http, id, &reader, busy("The server is stopping."));
+            self.turn_away(http, id, reader.stage(), busy("The server is stopping."));
         }
         for (id, session) in mem::take(&mut self.sessions) {
             self.hub.leave(session.seat);
