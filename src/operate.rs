@@ -17,7 +17,9 @@ mod face;
 mod metrics;
 mod observed;
 mod service;
+mod workers;
 
 pub use self::metrics::{EngineState, Text};
 pub use self::observed::{Metrics, Observed, ObservedConn};
 pub use self::service::{Operated, OperatedConn, Places};
+pub use self::workers::Workers;

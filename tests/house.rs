@@ -41,7 +41,12 @@ fn code(text: &str) -> String {
 
 /// Returns the files under `src` whose code contains one of `words`.
 fn naming(words: &[&str]) -> Vec<String> {
-    let found = sources("src").into_iter().filter(|(_, code)| words.iter().any(|word| code.contains(word)));
+    naming_in("src", words)
+}
+
+/// Returns the files under `folder` whose code contains one of `words`.
+fn naming_in(folder: &str, words: &[&str]) -> Vec<String> {
+    let found = sources(folder).into_iter().filter(|(_, code)| words.iter().any(|word| code.contains(word)));
     found.map(|(name, _)| name).collect()
 }
 
@@ -205,6 +210,22 @@ fn nothing_unwraps() {
     // does, for services; the simulator panics for tests.
     found.retain(|name| name != "event_loop/serve.rs" && name != "conn_map.rs" && !name.starts_with("sim"));
     assert_eq!(found, [""; 0]);
+    for server in ["accio", "chat", "pubsub", "web"] {
+        assert_eq!(naming_in(&format!("examples/{server}/src"), &panics), [""; 0], "{server}");
+    }
+}
+
+/// Lost otherwise: a package that cannot be made, or that lacks a file that was renamed.
+#[test]
+fn the_files_of_the_package_exist() {
+    let manifest = fs::read_to_string(root().join("Cargo.toml")).unwrap();
+    let assets = manifest.split("assets = [").nth(1).and_then(|rest| rest.split("\n]").next()).unwrap();
+    let paths: Vec<&str> = assets.lines().filter_map(|line| line.split('"').nth(1)).collect();
+    assert!(paths.len() > 4, "{paths:?}");
+    for path in paths.into_iter().filter(|path| !path.starts_with("target/")) {
+        let path = path.replace("*.md", "operations.md");
+        assert!(root().join(&path).is_file(), "{path}");
+    }
 }
 
 /// Lost otherwise: files that can be read in one sitting.

@@ -103,7 +103,7 @@ impl Text {
     }
 
     /// Adds the counts of a loop.
-    pub(super) fn of_loop(&mut self, stats: Stats, uptime: Duration) {
+    pub(super) fn of_loop(&mut self, stats: Stats) {
         self.one("connections_total", "counter", "Connections that were admitted, of all listeners.", stats.opened);
         let full = "Connections that were turned away, as all places were taken.";
         self.one("rejected_total", "counter", full, stats.rejected);
@@ -115,7 +115,20 @@ impl Text {
         self.one("open_connections", "gauge", "Connections that are open, of all listeners.", stats.open);
         let lingering = "Closed connections whose clients have not ended.";
         self.one("lingering_connections", "gauge", lingering, stats.lingering);
+    }
+
+    pub(super) fn of_uptime(&mut self, uptime: Duration) {
         self.one("uptime_seconds", "gauge", "Seconds since the start.", uptime.as_secs());
+    }
+
+    /// Adds the values of another loop of the same server, whose text has the same lines.
+    pub(super) fn add(&mut self, other: &str) {
+        let number = |line: &str| line.rsplit_once(' ').and_then(|(_, value)| value.parse::<f64>().ok()).unwrap_or(0.0);
+        let sum = |(own, other): (&str, &str)| match own.rsplit_once(' ').filter(|_| !own.starts_with('#')) {
+            Some((name, _)) => format!("{name} {}\n", number(own) + number(other)),
+            None => format!("{own}\n"),
+        };
+        self.text = self.text.lines().zip(other.lines()).map(sum).collect();
     }
 
     /// Begins a metric: its name without the prefix, its type and its meaning.

@@ -1,10 +1,11 @@
 //! Any service with its counts over HTTP, on a listener of their own.
 
 use super::metrics::Text;
+use super::workers::Workers;
 use crate::context::Context;
 use crate::http::{Clock, Conn, ExchangeId, Guard, Handler, Http, Request, Responder, Status};
 use crate::id::{ConnId, ListenerId};
-use crate::net::Peer;
+use crate::net::{Handle, Peer};
 use crate::service::{Closed, EofAction, Service};
 use std::time::Instant;
 
@@ -33,6 +34,10 @@ pub struct Observed<S> {
     /// How many connections the service has, and how many ask for counts.
     conns: [usize; 2],
     start: Instant,
+    /// The loops of which this is one, and its number.
+    workers: Option<(Workers, usize)>,
+    /// Those who have asked, and wait for the counts of other loops.
+    waiting: Vec<ExchangeId>,
 }
 
 /// The state of a connection.
@@ -57,7 +62,8 @@ impl<S: Service + Metrics> Observed<S> {
     pub fn new(name: &'static str, service: S, start: Instant) -> Observed<S> {
         let scrape = Scrape { guard: Guard::new(&[], &[], true), asked: Vec::new() };
         let http = Http::new(scrape, Clock::system());
-        Observed { service, http, name, listener: ListenerId::new(), conns: [0; 2], start }
+        let (workers, waiting) = (None, Vec::new());
+        Observed { service, http, name, listener: ListenerId::new(), conns: [0; 2], start, workers, waiting }
     }
 
     /// Returns the id for the listener of the counts.
@@ -75,18 +81,43 @@ impl<S: Service + Metrics> Observed<S> {
         &mut self.service
     }
 
-    /// Answers those who have asked.
+    /// Makes the loop of this service, which has that handle, one of several that are one server: each tells the
+    /// counts of all.
+    pub fn join(&mut self, workers: &Workers, handle: Handle) {
+        self.workers = Some((workers.clone(), workers.join(handle)));
+    }
+
+    /// Has the other loops tell their counts, and answers those who have asked when all have.
     fn answer(&mut self, cx: &mut Context<'_>) {
-        while let Some(id) = self.http.handler_mut().asked.pop() {
-            let mut text = Text::new(self.name);
-            text.of_loop(cx.stats(), cx.now() - self.start);
-            text.by_listener([(self.name, self.conns[0]), ("metrics", self.conns[1])]);
-            self.service.metrics(&mut text);
+        let asked = std::mem::take(&mut self.http.handler_mut().asked);
+        match &self.workers {
+            Some((workers, number)) if !asked.is_empty() && self.waiting.is_empty() => workers.ask(*number),
+            _ => {} // nothing new is wanted, or what has been asked for will do
+        }
+        self.waiting.extend(asked);
+        if self.waiting.is_empty() {
+            return;
+        }
+        let mut text = self.counts(cx);
+        if self.workers.as_ref().is_some_and(|(workers, number)| !workers.complete(*number, &mut text)) {
+            return;
+        }
+        text.of_uptime(cx.now() - self.start);
+        for id in self.waiting.drain(..) {
             self.http.call(cx, |_, http| {
                 let reply = http.respond(id, Status::OK).header("Content-Type", Text::MEDIA);
                 reply.header("Cache-Control", "no-store").body(text.as_str().as_bytes());
             });
         }
+    }
+
+    /// Returns the counts of this loop.
+    fn counts(&self, cx: &Context<'_>) -> Text {
+        let mut text = Text::new(self.name);
+        text.of_loop(cx.stats());
+        text.by_listener([(self.name, self.conns[0]), ("metrics", self.conns[1])]);
+        self.service.metrics(&mut text);
+        text
     }
 
     /// Calls the half that a connection belongs to.
@@ -190,6 +221,10 @@ impl<S: Service + Metrics> Service for Observed<S> {
     }
 
     fn on_wake(&mut self, cx: &mut Context<'_>) {
+        if let Some((workers, number)) = &self.workers {
+            workers.tell(*number, || self.counts(cx));
+        }
+        self.answer(cx);
         self.service.on_wake(cx);
     }
 

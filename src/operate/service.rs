@@ -200,7 +200,8 @@ impl Operated {
             }
             Ask::Metrics => {
                 let mut text = Text::new("pollstack");
-                text.of_loop(cx.stats(), cx.now() - self.start);
+                text.of_loop(cx.stats());
+                text.of_uptime(cx.now() - self.start);
                 text.by_listener([("stack", self.stack_conns().count()), ("http", self.conns)]);
                 metrics::of_stack(&mut text, &self.stack);
                 if let (Some(engine), Some(shares)) = (&self.engine, self.stack.shares()) {

@@ -16,7 +16,7 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 /// The default path of the configuration.
@@ -50,6 +50,8 @@ pub struct Source {
     file: Option<PathBuf>,
     /// It has been there.
     found: Arc<AtomicBool>,
+    /// How often it was to be read again.
+    changes: Arc<AtomicUsize>,
 }
 
 /// A fault of a configuration, and its place.
@@ -103,7 +105,17 @@ impl Config {
 impl Source {
     /// Reads from `file`, or from the usual one.
     pub fn new(file: Option<PathBuf>) -> Source {
-        Source { file, found: Arc::default() }
+        Source { file, found: Arc::default(), changes: Arc::default() }
+    }
+
+    /// Has all who read it read it again.
+    pub fn change(&self) {
+        self.changes.fetch_add(1, Ordering::Release);
+    }
+
+    /// Returns how often it was to be read again.
+    pub fn changes(&self) -> usize {
+        self.changes.load(Ordering::Acquire)
     }
 
     /// Reads the file. The roots are still to be [opened](Config::open).

@@ -16,7 +16,7 @@ use clap::Parser;
 use pollstack::activation::Activated;
 use pollstack::http::{BUSY, Clock, Http};
 use pollstack::net::{Address, Handle, Mio};
-use pollstack::operate::Observed;
+use pollstack::operate::{Observed, Workers};
 use pollstack::options::{self, duration};
 use pollstack::server::{self, announce};
 use pollstack::signals::{SIGHUP, SIGINT, SIGTERM, StopSignals};
@@ -128,12 +128,13 @@ fn serve(options: &Options) -> Result<(), Box<dyn Error>> {
     let workers = options.workers;
     let asked = handed(options)?
         .map_or_else(|| Addresses { plain: plain(options), secure: options.tls_listen.clone() }.listeners(), Ok)?;
-    let (mut first, addresses) = worker(options, &source, Loaded { config, limits, files }, asked)?;
+    let together = Workers::default();
+    let (mut first, addresses) = worker(options, &source, Loaded { config, limits, files }, asked, &together)?;
     let shared = addresses.shared();
     let (sender, handles) = mpsc::channel();
     std::thread::scope(|scope| {
         let threads: Vec<_> = (1..workers)
-            .map(|_| scope.spawn(|| work(options, &source, &shared, &sender).map_err(|e| e.to_string())))
+            .map(|_| scope.spawn(|| work(options, &source, &shared, &together, &sender).map_err(|e| e.to_string())))
             .collect();
         // Every worker sends one, before it serves, or none if it has failed.
         let ready: Vec<Handle> = threads.iter().filter_map(|_| handles.recv().ok().flatten()).collect();
@@ -232,13 +233,19 @@ fn worker(
     source: &Source,
     Loaded { config, limits, files }: Loaded,
     asked: Listeners,
+    workers: &Workers,
 ) -> Result<(Server, Addresses), Box<dyn Error>> {
     let identity = match (&options.tls_cert, &options.tls_key) {
         (Some(cert), Some(key)) => Some((Identity::load(cert, key)?, cert.clone(), key.clone())),
         _ => None,
     };
     let (limits_of_http, source, certificate) = (Web::limits(&config), source.clone(), identity.clone());
+    let mut seen = source.changes();
     let web = Web::new(config, files).reloading(move || {
+        let changes = source.changes();
+        if std::mem::replace(&mut seen, changes) == changes {
+            return None; // it was woken for something else
+        }
         if let Some((identity, cert, key)) = &certificate {
             if let Err(error) = identity.reload(cert, key) {
                 log::error!("{error}; the old certificate stays");
@@ -253,6 +260,10 @@ fn worker(
     };
     let http = Observed::new("web", http, Instant::now());
     let mut event_loop = EventLoop::with_net(Tls::new(Mio::new()?), http, limits);
+    if options.workers > 1 {
+        let handle = event_loop.handle()?;
+        event_loop.call(|http, _| http.join(workers, handle));
+    }
     let mut listen = |config: ListenerConfig, identity| {
         let config = config.max_conns(options.max_clients.get()).overload(Overload::Reject(BUSY.into()));
         event_loop.net_mut().set_identity(identity);
@@ -275,9 +286,10 @@ fn work(
     options: &Options,
     source: &Source,
     shared: &Addresses,
+    workers: &Workers,
     handles: &Sender<Option<Handle>>,
 ) -> Result<(), Box<dyn Error>> {
-    let made = load(options, source).and_then(|loaded| worker(options, source, loaded, shared.listeners()?));
+    let made = load(options, source).and_then(|loaded| worker(options, source, loaded, shared.listeners()?, workers));
     let handle = made.as_ref().ok().and_then(|(event_loop, _)| event_loop.handle().ok());
     let _ = handles.send(handle);
     Ok(made?.0.run()?)
@@ -292,7 +304,6 @@ fn lead(
     others: Vec<Handle>,
 ) -> Result<(), Box<dyn Error>> {
     let signals = StopSignals::new(first, &[SIGINT, SIGTERM])?.others(&[SIGHUP])?.stopping(others.clone());
-    // Each worker has counts of its own; these are the first one's.
     first.net_mut().set_identity(None);
     let counts = first.service().listener();
     server::print(server::listen_for_metrics(first, counts, &options.metrics)?);
@@ -302,6 +313,7 @@ fn lead(
         Err(error) => log::error!("{error}; the old configuration stays"),
         Ok(tried) => {
             drop(tried);
+            source.change();
             event_loop.wake();
             others.iter().for_each(|handle| drop(handle.wake()));
             log::info!("the configuration has been read again");

@@ -152,18 +152,26 @@ pub fn check_command_line(program: &str, name: &str, args: &[&str], line: &str) 
 /// Checks the metrics of `server`, which was started with `--metrics 127.0.0.1:0`: that a scraper can read them, that
 /// they hold `line` besides the counts of the loop, and that a page of another site cannot read them.
 pub fn check_metrics(server: &Server, name: &str, line: &str) {
-    let ask = |host: &str| {
-        let mut client = Client::new(TcpStream::connect(server.address_behind("metrics on ")).expect("it listens"));
-        client.send(format!("GET /metrics HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n").as_bytes());
-        crate::replies::one(&client.answer(), "GET")
-    };
-    let reply = ask("localhost");
+    let reply = ask_for_metrics(server, "localhost");
     assert_eq!(reply.header("Content-Type"), Some("text/plain; version=0.0.4; charset=utf-8"));
     let text = reply.text();
     assert!(text.lines().any(|other| other == line), "{line}: {text}");
     let of_the_loop = format!("# TYPE {name}_connections_total counter\n{name}_connections_total 1\n");
     assert!(text.contains(&of_the_loop), "{text}");
-    assert_eq!(ask("evil.example").status, 403);
+    assert_eq!(ask_for_metrics(server, "evil.example").status, 403);
+}
+
+fn ask_for_metrics(server: &Server, host: &str) -> crate::replies::Response {
+    let mut client = Client::new(TcpStream::connect(server.address_behind("metrics on ")).expect("it listens"));
+    client.send(format!("GET /metrics HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n").as_bytes());
+    crate::replies::one(&client.answer(), "GET")
+}
+
+/// Returns the value of a metric of `server`, which was started with `--metrics 127.0.0.1:0`.
+pub fn metric(server: &Server, name: &str) -> u64 {
+    let reply = ask_for_metrics(server, "localhost");
+    let value = reply.text().lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok());
+    value.unwrap_or_else(|| panic!("{name} is missing: {}", reply.text()))
 }
 
 /// Runs a server that is expected to exit by itself.

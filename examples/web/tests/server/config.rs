@@ -281,7 +281,8 @@ fn a_reload_takes_what_is_right_and_keeps_what_was() {
 #[cfg(target_os = "linux")]
 fn workers_share_the_port_the_reload_and_the_stop() {
     let folder = layout("host default www/old\n", &[("old/a.txt", b"old"), ("new/a.txt", b"new")]);
-    let server = Server::spawn(in_folder(&folder, &["--workers", "3", "--max-clients", "40"]), 1);
+    let options = ["--workers", "3", "--max-clients", "40", "--metrics", "127.0.0.1:0"];
+    let server = Server::spawn(in_folder(&folder, &options), 2);
     let mut site = Site { server, folder };
     let mut clients: Vec<Client> = (0..60).map(|_| site.server.connect()).collect();
     let served = clients.iter_mut().filter_map(|client| {
@@ -292,6 +293,8 @@ fn workers_share_the_port_the_reload_and_the_stop() {
     });
     assert!(served.count() > 40, "one worker alone admits 40");
     drop(clients);
+    let served = 60 - test_support::metric(&site.server, "web_rejected_total");
+    assert_eq!(test_support::metric(&site.server, "web_responses_total{status=\"2xx\"}"), served, "of all workers");
     fs::write(site.folder.path().join("web.conf"), "host default www/new\n").unwrap();
     site.server.signal("HUP");
     wait_until("every worker serves the new one", || (0..30).all(|_| site.get("/a.txt").text() == "new").then_some(()));
