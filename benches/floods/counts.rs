@@ -4,7 +4,7 @@ use crate::clients::{Clients, Flood, Order, Pace};
 use crate::interference::settle;
 use crate::protocol::{Outcome, Protocol, Request};
 use crate::scenario::Load;
-use crate::servers::{Instance, Kind, Setup};
+use crate::servers::{Kind, Setup};
 use crate::target::{counted, park};
 use std::time::Duration;
 use test_support::machine::{self, Calls, Placement, Strace};
@@ -145,7 +145,7 @@ fn instructions(requests: usize, clients: &mut Clients) -> Result<(), String> {
 fn executed(requests: usize, clients: &mut Clients) -> Result<f64, String> {
     let output = tempfile::NamedTempFile::new().map_err(|error| error.to_string())?;
     let file = format!("--callgrind-out-file={}", output.path().display());
-    let target = Instance::under(&["valgrind", "--quiet", "--tool=callgrind", &file])?;
+    let target = Kind::Pollstack.start_under(&["valgrind", "--quiet", "--tool=callgrind", &file], Setup::default())?;
     let flood = |order, pace| Flood { protocol: Protocol::Stack, order, payload: 1, pace };
     for (order, clients_at_once, requests) in [(Order::Only(Request::Push), 10, 50), (Order::Alternating, 64, requests)]
     {

@@ -6,13 +6,16 @@
 //! cargo bench --bench floods -- echo idle         those whose names say so
 //! cargo bench --bench floods -- --list            the scenarios
 //! cargo bench --bench floods -- --counts          only what is counted; fails if it is too much
+//! cargo bench --bench floods -- --profile NAME    where the time of our server goes in a scenario
+//! cargo bench --bench floods -- --save FILE       keeps the figures
+//! cargo bench --bench floods -- --compare FILE    says what differs from figures that were kept
 //! ```
 //!
 //! The servers are children of this program, the clients a loop in it, of the same kind. All
 //! servers of a scenario have their turns there and back (A B B A). The measure is the processor
 //! time that the server takes for a request, as a ratio within a pair of turns. The peers are in
 //! `benches/peers`; those that are not installed are left out with a word. Results go to
-//! `target/floods`. Linux only.
+//! `target/floods`; `index.html` there has them all. Linux only.
 
 mod baseline;
 mod charts;
@@ -20,6 +23,7 @@ mod clients;
 mod counts;
 mod interference;
 mod persistent_clients;
+mod profile;
 mod protocol;
 mod report;
 mod run;
@@ -29,9 +33,11 @@ mod target;
 mod upload;
 
 use clap::Parser;
+use instrument::{Results, compare};
 use report::Report;
 use run::RunConfig;
 use scenario::{Entry, Scenario};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 #[derive(Parser)]
@@ -54,6 +60,15 @@ struct Options {
     /// Pairs of turns.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pairs: Option<u16>,
+    /// Say where the time of our server goes, and of the one that it is compared with, in the first scenario of these.
+    #[arg(long)]
+    profile: bool,
+    /// Write the figures to this file, too.
+    #[arg(long, value_name = "FILE")]
+    save: Option<PathBuf>,
+    /// Say what differs from the figures in this file, which `--save` has written.
+    #[arg(long, value_name = "FILE")]
+    compare: Option<PathBuf>,
     /// With --counts: fail, too, if something cannot be counted.
     #[arg(long)]
     strict: bool,
@@ -79,6 +94,7 @@ fn main() -> ExitCode {
     let done = match &options {
         Options { list: true, .. } => list(),
         Options { counts: true, .. } => counts::check(if options.quick { 2_000 } else { 10_000 }, options.strict),
+        Options { profile: true, .. } => profile(&options),
         _ => measure(&options),
     };
     match done {
@@ -100,14 +116,31 @@ fn list() -> Result<(), String> {
     Ok(())
 }
 
+/// Returns the command that was given.
+fn command() -> String {
+    let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
+    ["cargo bench --bench floods --", &arguments.join(" ")].join(" ")
+}
+
+fn config(options: &Options) -> RunConfig {
+    let pairs = options.pairs.map_or(if options.quick { 2 } else { 6 }, usize::from);
+    RunConfig { pairs, requests: if options.quick { 1_000 } else { 5_000 }, strace_all: !options.quick }
+}
+
+fn profile(options: &Options) -> Result<(), String> {
+    let Some(scenario) = wanted_scenarios(options)?.into_iter().next() else { return Ok(()) };
+    let path = profile::profile(scenario, config(options), &command())?;
+    println!("The page is {}.", path.display());
+    Ok(())
+}
+
 fn measure(options: &Options) -> Result<(), String> {
+    let then = options.compare.as_deref().map(Results::load).transpose()?;
     let scenarios = wanted_scenarios(options)?;
     let wanted = |name: &str| options.names.is_empty() || options.names.iter().any(|part| name.contains(&**part));
     let mut clients = clients::Clients::new().map_err(|error| error.to_string())?;
-    let pairs = options.pairs.map_or(if options.quick { 2 } else { 6 }, usize::from);
-    let config = RunConfig { pairs, requests: if options.quick { 1_000 } else { 5_000 }, strace_all: !options.quick };
-    let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
-    let mut report = Report::new(["cargo bench --bench floods --", &arguments.join(" ")].join(" "));
+    let config = config(options);
+    let mut report = Report::new(command());
     let mut failures = Vec::new();
     for scenario in scenarios {
         let found = run::run(&scenario, config, &mut clients);
@@ -131,10 +164,18 @@ fn measure(options: &Options) -> Result<(), String> {
             bytes.map_or_else(|why| failures.push(why), |bytes| report.parked.push((count, bytes)));
         }
     }
-    print!("{}", report.table());
-    let folder = report.save().map_err(|error| error.to_string())?;
+    let results = report.results();
+    print!("{}", results.markdown());
+    let differences = then.map(|then| compare(&results, &then));
+    differences.iter().for_each(|table| print!("{}", table.markdown()));
+    let saved = |error: std::io::Error| error.to_string();
+    let folder = report.save().map_err(saved)?;
     charts::draw(&report, &folder).map_err(|error| error.to_string())?;
-    println!("\nTable, figures and charts are in {}.", folder.display());
+    report.save_page(&folder, differences.as_ref()).map_err(saved)?;
+    if let Some(file) = &options.save {
+        results.save(file).map_err(|error| format!("--save {}: {error}", file.display()))?;
+    }
+    println!("\nAll results are on {}.", folder.join("index.html").display());
     if failures.is_empty() { Ok(()) } else { Err(failures.join("\n")) }
 }
 

@@ -1,14 +1,13 @@
-//! The results of a run: a table for people, JSON for programs, and charts.
+//! The results of a run as tables: for people, for programs, and for a page.
 
 use crate::interference::Interference;
-use crate::run::{Found, Half, Row};
+use crate::run::{Found, Row};
 use crate::scenario::Scenario;
 use crate::servers::Kind;
-use serde_json::{Value, json};
-use std::fmt::Write;
+use instrument::{Cell, Page, Results, Table};
 use std::fs;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 use test_support::machine::{self, Placement};
 
@@ -26,125 +25,123 @@ impl Report {
         Report { scenarios: Vec::new(), interference: Vec::new(), parked: Vec::new(), command }
     }
 
-    /// Writes everything under `target/floods`; returns where.
+    /// Writes the tables under `target/floods`; returns where.
     pub(crate) fn save(&self) -> io::Result<PathBuf> {
-        let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("../floods");
-        let _ = fs::remove_dir_all(&folder); // figures of another run would be taken for this one's
-        fs::create_dir_all(&folder)?;
-        let folder = folder.canonicalize()?;
-        fs::write(folder.join("results.json"), format!("{:#}\n", self.json()))?;
-        fs::write(folder.join("table.md"), self.table())?;
+        let (folder, results) = (folder()?, self.results());
+        // Figures of another run would be taken for this one's.
+        for name in ["index.html", "cost.svg", "latency.svg", "growth.svg", "idle.svg"] {
+            let _ = fs::remove_file(folder.join(name));
+        }
+        results.save(&folder.join("results.json"))?;
+        fs::write(folder.join("table.md"), results.markdown())?;
         Ok(folder)
     }
 
-    fn head(&self) -> String {
-        let now = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
-        format!("{}; {}; `{}`", machine::describe(), &now[..10], self.command)
+    /// Writes the page of all results, with the charts in `folder`.
+    pub(crate) fn save_page(&self, folder: &Path, differences: Option<&Table>) -> io::Result<()> {
+        let results = self.results();
+        let mut page = Page::new("Connection floods", &results.run);
+        for chart in ["cost.svg", "latency.svg", "growth.svg", "idle.svg"] {
+            fs::read_to_string(folder.join(chart)).iter().for_each(|svg| page.chart(svg));
+        }
+        differences.into_iter().chain(&results.tables).for_each(|table| page.table(table));
+        page.save(&folder.join("index.html"))
     }
 
-    /// Returns the tables, in Markdown.
-    pub(crate) fn table(&self) -> String {
-        let mut text = format!("{}\n", self.head());
-        for (scenario, Found { rows, absent, failed, .. }) in &self.scenarios {
-            let unit = scenario.load.unit();
-            let base = scenario.base.map_or("", Kind::name);
-            let _ = write!(
-                text,
-                "\n### {}\n\n{}.\n\n\
-                 | server | {unit}/s | p50 us | p99 | p99.9 | max | CPU us, a core each | times {base} \
-                 | CPU us, at its limit | times {base} | calls | MiB | |\n\
-                 | --- | --: | --: | --: | --: | --: | --: | --: | --: | --: | --: | --: | --- |\n",
-                scenario.name, scenario.what,
-            );
-            for (n, row) in rows.iter().enumerate() {
-                let again = rows[..n].iter().any(|other| other.entry == row.entry);
-                text.push_str(&line(row, if again { ", again" } else { "" }));
-            }
-            failed.iter().for_each(|why| text.push_str(&format!("\nFAILED: {why}.\n")));
-            absent.iter().for_each(|why| text.push_str(&format!("\nLeft out: {why}.\n")));
-        }
-        self.add_interference(&mut text);
-        for (clients, bytes) in &self.parked {
-            let _ = writeln!(text, "\n{clients} parked clients: {bytes} bytes resident each.");
-        }
-        text
-    }
-
-    fn add_interference(&self, text: &mut String) {
+    pub(crate) fn results(&self) -> Results {
+        let mut tables: Vec<Table> = self.scenarios.iter().map(|(scenario, found)| table(scenario, found)).collect();
         if !self.interference.is_empty() {
-            text.push_str("\n### What some feel of others\n\n| | p50 us, quiet | beside them | times | p99, quiet | beside them | times |\n");
-            text.push_str("| --- | --: | --: | --: | --: | --: | --: |\n");
+            tables.push(self.interference());
         }
-        for interference in &self.interference {
-            let [p50, p99] = [50.0, 99.0].map(|p| interference.percentile(p));
-            let void = interference.void.moved();
-            let void = if void.is_empty() { void } else { format!("; VOID: {void}") };
-            let who = format!(
-                "{} ({} probes each{}{void})",
-                interference.name,
-                interference.probes(),
-                interference.crowd_in_words()
-            );
-            let _ = writeln!(
-                text,
-                "| {who} | {:.0} | {:.0} | {:.2} | {:.0} | {:.0} | {:.2} |",
-                p50[0], p50[1], p50[2], p99[0], p99[1], p99[2],
-            );
-        }
-    }
-
-    fn json(&self) -> Value {
-        let scenario = |(scenario, Found { rows, absent, failed, .. }): &(Scenario, Found)| {
-            json!({
-                "name": scenario.name,
-                "what": scenario.what,
-                "unit": scenario.load.unit(),
-                "servers": rows.iter().map(record).collect::<Vec<Value>>(),
-                "left_out": absent,
-                "failed": failed,
-            })
-        };
-        let interference = |interference: &Interference| {
-            let at = |p| {
-                let [quiet, beside, times] = interference.percentile(p);
-                json!({ "quiet_us": quiet, "beside_us": beside, "times": times })
+        if !self.parked.is_empty() {
+            let mut table = Table::new("memory", "Pops that wait on an empty stack.", &["bytes resident each"]);
+            let row = |(clients, bytes): &(usize, u64)| {
+                instrument::Row::new(Kind::Pollstack.name(), vec![Cell::Count(*bytes as f64, 0)])
+                    .case(clients.to_string())
             };
-            json!({ "name": interference.name, "p50": at(50.0), "p95": at(95.0), "p99": at(99.0) })
-        };
-        json!({
-            "run": self.head(),
-            "scenarios": self.scenarios.iter().map(scenario).collect::<Vec<Value>>(),
-            "interference": self.interference.iter().map(interference).collect::<Vec<Value>>(),
-            "parked_bytes": self.parked.iter().map(|(n, bytes)| json!({ "clients": n, "each": bytes })).collect::<Vec<_>>(),
-        })
-    }
-}
-
-fn micro(nanoseconds: u64) -> String {
-    format!("{:.0}", nanoseconds as f64 / 1e3)
-}
-
-fn line(row: &Row, again: &str) -> String {
-    let mut line = format!("| {}{again} ", row.entry.name());
-    // At the limit, latency would be how long the clients look away.
-    match row.half(Placement::Apart) {
-        Some(half) => {
-            let at = |p| micro(half.tally.latency.value_at_percentile(p));
-            let max = micro(half.tally.latency.max());
-            let _ = write!(line, "| {:.0} | {} | {} | {} | {max} ", half.rate, at(50.0), at(99.0), at(99.9));
+            table.case = "parked clients".to_owned();
+            table.rows = self.parked.iter().map(row).collect();
+            tables.push(table);
         }
-        None => line.push_str("| | | | | "),
+        Results { run: run(&self.command), tables }
     }
+
+    fn interference(&self) -> Table {
+        let columns = ["p50 us, quiet", "beside them", "times", "p99, quiet", "beside them", "times"];
+        let what = "The latency of some clients, without others and beside them, in rounds in turn.";
+        let mut table = Table::new("interference", what, &columns);
+        table.case = "beside".to_owned();
+        for one in &self.interference {
+            let cells = [50.0, 99.0].map(|percentile| one.percentile(percentile)).map(|[quiet, beside, times]| {
+                [Cell::Number(quiet, 0), Cell::Number(beside, 0), Cell::Number(times, 2)]
+            });
+            let mut row = instrument::Row::new(Kind::Pollstack.name(), cells.concat()).case(one.name.clone());
+            row.remarks.push(format!("{} probes each{}", one.probes(), one.crowd_in_words()));
+            let void = one.void.moved();
+            row.remarks.extend((!void.is_empty()).then(|| format!("VOID: {void}")));
+            table.rows.push(row);
+        }
+        table
+    }
+}
+
+/// Returns the folder of all results.
+pub(crate) fn folder() -> io::Result<PathBuf> {
+    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("../floods");
+    fs::create_dir_all(&folder)?;
+    folder.canonicalize()
+}
+
+/// Returns the machine, the day and the command of a run.
+pub(crate) fn run(command: &str) -> String {
+    let now = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
+    format!("{}; {}; `{command}`", machine::describe(), &now[..10])
+}
+
+/// Returns the table of a scenario.
+pub(crate) fn table(scenario: &Scenario, found: &Found) -> Table {
+    let unit = format!("{}/s", scenario.load.unit());
+    let times = scenario.base.map_or_else(String::new, |base| format!("times {}", base.name()));
+    let columns = [
+        &unit,
+        "p50 us",
+        "p99",
+        "p99.9",
+        "max",
+        "CPU us, a core each",
+        &times,
+        "CPU us, at its limit",
+        &times,
+        "calls",
+        "MiB",
+    ];
+    let mut table = Table::new(scenario.name.clone(), format!("{}.", scenario.what), &columns);
+    for (n, row) in found.rows.iter().enumerate() {
+        let again = found.rows[..n].iter().any(|other| other.entry == row.entry);
+        table.rows.push(line(row, if again { ", again" } else { "" }));
+    }
+    table.notes.extend(found.failed.iter().map(|why| format!("FAILED: {why}.")));
+    table.notes.extend(found.absent.iter().map(|why| format!("Left out: {why}.")));
+    table
+}
+
+fn line(row: &Row, again: &str) -> instrument::Row {
+    let apart = row.half(Placement::Apart);
+    // At the limit, latency would be how long the clients look away.
+    let at =
+        |percentile| Cell::number(apart.map(|half| half.tally.latency.value_at_percentile(percentile) as f64 / 1e3), 0);
+    let rate = Cell::number(apart.map(|half| half.rate), 0);
+    let mut cells = vec![rate, at(50.0), at(99.0), at(99.9), at(100.0)];
     for placement in [Placement::Apart, Placement::Limit] {
         let half = row.half(placement);
-        let cpu = half.map(|half| format!("{:.2}", half.cpu[1])).unwrap_or_default();
-        let ratio = half.and_then(|half| half.ratio);
-        let ratio = ratio.map(|[low, median, high]| format!("{median:.3} ({low:.3} to {high:.3})"));
-        let _ = write!(line, "| {cpu} | {} ", ratio.unwrap_or_default());
+        cells.push(Cell::number(half.map(|half| half.cpu[1]), 2));
+        cells.push(Cell::quartiles(half.and_then(|half| half.ratio), 3));
     }
-    let calls = row.calls.as_ref().map(|(calls, _)| format!("{calls:.2}")).unwrap_or_default();
-    let mebibytes = row.resident as f64 / 1048576.0;
-    let _ = writeln!(line, "| {calls} | {mebibytes:.1} | {} |", remarks(row).join(", "));
+    cells.push(Cell::count(row.calls.as_ref().map(|(calls, _)| *calls), 2));
+    cells.push(Cell::Number(row.resident as f64 / 1048576.0, 1));
+    let mut line = instrument::Row::new(format!("{}{again}", row.entry.name()), cells);
+    line.remarks = remarks(row);
+    line.details = row.calls.as_ref().map(|(_, calls)| calls.clone()).unwrap_or_default();
     line
 }
 
@@ -157,35 +154,4 @@ fn remarks(row: &Row) -> Vec<String> {
     let void = row.halves.iter().map(|half| half.void.moved()).filter(|moved| !moved.is_empty());
     remarks.extend(void.map(|moved| format!("VOID: {moved}")));
     remarks
-}
-
-fn record(row: &Row) -> Value {
-    json!({
-        "server": row.entry.kind.name(),
-        "idle": row.entry.idle,
-        "runs": row.halves.iter().map(half).collect::<Vec<Value>>(),
-        "calls": row.calls.as_ref().map(|(calls, _)| calls),
-        "calls_by_name": row.calls.as_ref().map(|(_, list)| list),
-        "resident_bytes": row.resident,
-        "bytes_each": row.each,
-    })
-}
-
-fn half(half: &Half) -> Value {
-    let at = |p| half.tally.latency.value_at_percentile(p);
-    json!({
-        "placement": half.placement.name(),
-        "requests": half.tally.requests(),
-        "served": half.tally.served,
-        "busy": half.tally.busy,
-        "evicted": half.tally.evicted,
-        "errors": half.tally.errors,
-        "per_second": half.rate,
-        "latency_ns": { "p50": at(50.0), "p99": at(99.0), "p99.9": at(99.9), "max": half.tally.latency.max() },
-        "cpu_us": half.cpu,
-        "ratio": half.ratio,
-        "clients_busy": half.clients_busy,
-        "clients_keep_pace": half.keeps_pace,
-        "void": half.void.moved(),
-    })
 }

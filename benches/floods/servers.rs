@@ -10,7 +10,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use test_support::machine::{self, Placement, ordinary, there};
-use test_support::{Server, TEST_TIMEOUT, build, command, example, pollstack};
+use test_support::{Server, TEST_TIMEOUT, build, command, example, keeps_frames};
 
 /// A kind of server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -125,10 +125,14 @@ impl Kind {
 
     /// Starts one; says why not if that cannot be.
     pub(crate) fn start(self, setup: Setup) -> Result<Instance, String> {
+        self.start_under(&[], setup)
+    }
+
+    /// The same, as an argument of another program.
+    pub(crate) fn start_under(self, wrapper: &[&str], setup: Setup) -> Result<Instance, String> {
         let free = || TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port");
         if self.protocol() != Protocol::Stack {
-            let address = free();
-            return self.start_at(address);
+            return self.start_at(wrapper, free());
         }
         let folder = self.folder()?;
         let mut program = self.program(setup)?;
@@ -139,10 +143,13 @@ impl Kind {
         if let Some(engine) = &engine {
             program.arg("--engine").arg(format!("redis://{}/floods", engine.address));
         }
+        if self == Kind::Scraped {
+            program.args(["--http", "127.0.0.1:0"]);
+        }
+        let program = under(wrapper, program);
         let server = match self {
             Kind::Accio => Server::try_spawn_on_stderr(ordinary(&program), 1),
-            Kind::Scraped => Server::try_spawn(ordinary(program.args(["--http", "127.0.0.1:0"])), 2),
-            Kind::Chat => Server::try_spawn(ordinary(&program), 2),
+            Kind::Scraped | Kind::Chat => Server::try_spawn(ordinary(&program), 2),
             _ => Server::try_spawn(ordinary(&program), 1),
         };
         let server = server.ok_or("it does not start")?;
@@ -170,7 +177,7 @@ impl Kind {
                 let listen = ["--listen", "127.0.0.1:0", "--max-clients", &clients, "--evict-after", evict_after];
                 let endless = setup.endless || self == Kind::DurablePollstack;
                 let capacity = if endless { "1000000000" } else { "100" };
-                pollstack!(&[&listen[..], &["--capacity", capacity]].concat())
+                command(stack_server(), &[&listen[..], &["--capacity", capacity]].concat())
             }
             Kind::Baseline => baseline::command(baseline::BLOCKING),
             Kind::OnePacketBaseline => baseline::command(baseline::ONE_PACKET),
@@ -193,7 +200,7 @@ impl Kind {
     }
 
     /// Those that cannot say which port they have are given one.
-    fn start_at(self, address: SocketAddr) -> Result<Instance, String> {
+    fn start_at(self, wrapper: &[&str], address: SocketAddr) -> Result<Instance, String> {
         let port = address.port().to_string();
         let mut program;
         let folder = self.folder()?;
@@ -216,7 +223,7 @@ impl Kind {
                 program.args(["-f", "0", "-b"]).arg(folder.path());
             }
         }
-        let server = Server::try_spawn(ordinary(&program), 0).ok_or("it does not start")?;
+        let server = Server::try_spawn(ordinary(&under(wrapper, program)), 0).ok_or("it does not start")?;
         let start = Instant::now();
         while TcpStream::connect(address).is_err() {
             if start.elapsed() > TEST_TIMEOUT {
@@ -239,16 +246,19 @@ impl Instance {
     pub(crate) fn cpu(&self) -> Duration {
         machine::cpu(self.server.pid()) + self.engine.as_ref().map_or(Duration::ZERO, |engine| engine.cpu())
     }
+}
 
-    /// Our server as an argument of another program.
-    pub(crate) fn under(wrapper: &[&str]) -> Result<Instance, String> {
-        let program = Kind::Pollstack.program(Setup::default())?;
-        let mut command = Command::new(wrapper[0]);
-        command.args(&wrapper[1..]).arg(program.get_program()).args(program.get_args());
-        let server = Server::try_spawn(ordinary(&command), 1).ok_or("it does not start")?;
-        let address = server.address();
-        Ok(Instance { kind: Kind::Pollstack, server, address, engine: None, _folder: None })
-    }
+/// Returns the path of our server.
+fn stack_server() -> PathBuf {
+    if keeps_frames() { build("--bin", "pollstack") } else { env!("CARGO_BIN_EXE_pollstack").into() }
+}
+
+/// Returns a program as an argument of another one.
+fn under(wrapper: &[&str], program: Command) -> Command {
+    let Some((first, rest)) = wrapper.split_first() else { return program };
+    let mut command = Command::new(first);
+    command.args(rest).arg(program.get_program()).args(program.get_args());
+    command
 }
 
 /// Asks for the metrics of a server until it has gone.

@@ -31,6 +31,16 @@ pub(crate) struct Target {
 impl Target {
     /// Starts a server, and puts it into the state that the load is for.
     pub(crate) fn prepare(load: Load, entry: Entry, clients: &mut Clients) -> Result<Target, String> {
+        Target::prepare_under(&[], load, entry, clients)
+    }
+
+    /// The same, as an argument of another program.
+    pub(crate) fn prepare_under(
+        wrapper: &[&str],
+        load: Load,
+        entry: Entry,
+        clients: &mut Clients,
+    ) -> Result<Target, String> {
         let evicts = matches!(load, Load::Evictions);
         let bounded = matches!(load, Load::Crowd { .. } | Load::Evictions);
         let places = if bounded { PLACES } else { MANY_PLACES };
@@ -39,7 +49,8 @@ impl Target {
         if entry.idle > 0 && limit < needed {
             return Err(format!("it needs {needed} descriptors, and {limit} are allowed (see `ulimit -n`)"));
         }
-        let target = entry.kind.start(Setup { clients: Some(places + entry.idle), evicts, ..Setup::default() })?;
+        let setup = Setup { clients: Some(places + entry.idle), evicts, ..Setup::default() };
+        let target = entry.kind.start_under(wrapper, setup)?;
         let (persistent_clients, held) = (None, Vec::new());
         let mut target = Target { entry, target, load, persistent_clients, held, each: None, failed: None };
         target.set_up(clients).map_err(|error| format!("cannot be set up: {error}"))?;

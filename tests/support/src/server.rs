@@ -8,6 +8,7 @@ use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, ChildStderr, Command, ExitStatus, Output, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -104,11 +105,29 @@ pub fn build(kind: &str, name: &str) -> PathBuf {
     built.entry(format!("{kind} {name}")).or_insert_with(|| build_now(kind, name)).clone()
 }
 
+/// Has all programs that are built from here on keep frame pointers and line numbers, for a profiler. They have a
+/// target folder of their own.
+pub fn keep_frames() {
+    KEEPS_FRAMES.store(true, Ordering::Relaxed);
+}
+
+/// Returns whether they do.
+pub fn keeps_frames() -> bool {
+    KEEPS_FRAMES.load(Ordering::Relaxed)
+}
+
+static KEEPS_FRAMES: AtomicBool = AtomicBool::new(false);
+
 fn build_now(kind: &str, name: &str) -> PathBuf {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.args(["build", "--workspace", "--quiet", "--locked", "--message-format", "json", kind, name]);
     cargo.args(["--manifest-path", concat!(env!("CARGO_MANIFEST_DIR"), "/../../Cargo.toml")]);
     cargo.args((!cfg!(debug_assertions)).then_some("--release"));
+    if keeps_frames() {
+        cargo.args(["--target-dir", concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/profile")]);
+        cargo.args(["--config", "build.rustflags=['-Cforce-frame-pointers=yes']"]);
+        cargo.args(["--config", "profile.release.debug='line-tables-only'"]);
+    }
     // The build of a dependency (ring) is done again when these change, which cargo sets for a test.
     let of_cargo = |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(of_cargo)) {

@@ -1,0 +1,164 @@
+//! Where the time of a server goes in a scenario: samples of its stacks, its system calls, its instructions.
+
+use crate::clients::Clients;
+use crate::report::{self, folder};
+use crate::run::{Found, RunConfig, run};
+use crate::scenario::{Entry, Scenario};
+use crate::target::Target;
+use instrument::{Cell, Instructions, Page, Profile, Recording, Row, Table};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+use test_support::machine::{self, Calls, Placement};
+
+/// How long a server is recorded.
+const TIME: Duration = Duration::from_secs(3);
+
+/// Profiles the servers of a scenario, ours and the base if there is a choice. Returns where the page is.
+pub(crate) fn profile(mut scenario: Scenario, config: RunConfig, command: &str) -> Result<PathBuf, String> {
+    test_support::keep_frames();
+    let mut clients = Clients::new().map_err(|error| error.to_string())?;
+    if let Some(base) = scenario.base_entry() {
+        let first = scenario.entries[0];
+        scenario.entries.retain(|entry| *entry == first || *entry == base);
+        scenario.entries.dedup();
+        scenario.entries.truncate(2);
+    }
+    let found = run(&scenario, config, &mut clients);
+    if let Some(why) = found.failed.first() {
+        return Err(why.clone());
+    }
+    let mut page = Page::new(&format!("Profile: {}", scenario.name), &report::run(command));
+    page.table(&report::table(&scenario, &found));
+    // Those that are left out have no row.
+    for entry in found.rows.iter().map(|row| row.entry) {
+        match samples(&scenario, entry, config, &mut clients) {
+            Ok((profile, calls)) => {
+                page.table(&by_call(&profile, entry, &calls, cpu(&scenario, &found, entry)));
+                let title = format!("{}, where its time goes", entry.name());
+                page.table(&own_code(&profile, entry));
+                page.flame_graph(&title, &profile.flame_graph(&format!("{}: {}", scenario.name, entry.name()))?);
+            }
+            Err(why) => println!("left out: samples of {}: {why}", entry.name()),
+        }
+        match instructions(&scenario, entry, config.requests, &mut clients) {
+            Ok(found) => page.table(&by_function(&found, entry)),
+            Err(why) => println!("left out: instructions of {}: {why}", entry.name()),
+        }
+    }
+    let path = folder().map_err(|error| error.to_string())?.join("profile.html");
+    page.save(&path).map_err(|error| error.to_string())?;
+    Ok(path)
+}
+
+/// The placement that is recorded: a server at its limit does not sleep.
+fn placement(scenario: &Scenario) -> Placement {
+    let at_limit = scenario.placements.contains(&Placement::Limit) && Placement::Limit.can_be_had();
+    if at_limit { Placement::Limit } else { Placement::Apart }
+}
+
+/// Returns the processor time of a request, in microseconds, as it was without a recording.
+fn cpu(scenario: &Scenario, found: &Found, entry: Entry) -> f64 {
+    let row = found.rows.iter().find(|row| row.entry == entry);
+    row.and_then(|row| row.half(placement(scenario))).map_or(f64::NAN, |half| half.cpu[1])
+}
+
+/// Records a server while it serves, and counts its system calls for each request.
+fn samples(
+    scenario: &Scenario,
+    entry: Entry,
+    config: RunConfig,
+    clients: &mut Clients,
+) -> Result<(Profile, Vec<(String, f64)>), String> {
+    clients.place(Placement::Apart);
+    let mut one = Target::prepare(scenario.load, entry, clients)?;
+    one.target.place(placement(scenario));
+    clients.place(placement(scenario));
+    one.serve(clients, config.requests)?;
+    let recording = Recording::start(one.target.server.pid())?;
+    let start = Instant::now();
+    while start.elapsed() < TIME {
+        one.serve(clients, config.requests)?;
+    }
+    let profile = recording.stop()?;
+    clients.place(Placement::Apart);
+    one.target.place(Placement::Limit);
+    let traced = one.trace(clients, config.requests.min(2_000))?;
+    let each = |(Calls(calls), units): (Calls, f64)| calls.into_iter().map(move |(name, n)| (name, n as f64 / units));
+    Ok((profile, traced.map(each).into_iter().flatten().collect()))
+}
+
+fn by_call(profile: &Profile, entry: Entry, calls: &[(String, f64)], cpu: f64) -> Table {
+    let what = format!(
+        "{:.1} s of processor time, sampled by the clock; the calls are counted by strace. The time of a call is that of \
+         the kernel within it, with the interrupts that come meanwhile.",
+        profile.time().as_secs_f64()
+    );
+    let columns = ["% of the time", "us a request", "calls a request", "us a call"];
+    let mut table = Table::new(format!("{}, by system call", entry.name()), what, &columns).about("system call");
+    table.rows = (profile.by_call().into_iter().filter(|(_, share)| *share >= 0.001))
+        .map(|(name, share)| {
+            let count = calls.iter().find(|(other, _)| *other == name).map(|(_, count)| *count);
+            let time = Some(share * cpu).filter(|time| time.is_finite());
+            let each = time.zip(count).map(|(time, count)| time / count);
+            let cells = [Some(share * 100.0), time, count, each].map(|value| Cell::number(value, 2));
+            Row::new(name, cells.to_vec())
+        })
+        .collect();
+    table
+}
+
+fn own_code(profile: &Profile, entry: Entry) -> Table {
+    let own = profile.by_own_function();
+    let all: f64 = own.iter().map(|(_, share)| share).sum();
+    let what = format!("{:.1} % of the samples are of the process itself, not of the kernel.", all * 100.0);
+    let mut table =
+        Table::new(format!("{}, own code by function", entry.name()), what, &["% of the time"]).about("function");
+    let rows = own.into_iter().take(20).map(|(name, share)| Row::new(name, vec![Cell::Number(share * 100.0, 2)]));
+    table.rows = rows.collect();
+    table
+}
+
+/// Returns the instructions of a request: the difference between a long and a short run.
+fn instructions(
+    scenario: &Scenario,
+    entry: Entry,
+    requests: usize,
+    clients: &mut Clients,
+) -> Result<Instructions, String> {
+    let mut executed = |requests| {
+        let output = tempfile::NamedTempFile::new().map_err(|error| error.to_string())?;
+        let file = format!("--callgrind-out-file={}", output.path().display());
+        let names = ["--compress-strings=no", "--compress-pos=no"];
+        let wrapper = ["valgrind", "--quiet", "--tool=callgrind", &file, names[0], names[1]];
+        clients.place(Placement::Apart);
+        let mut one = Target::prepare_under(&wrapper, scenario.load, entry, clients)?;
+        one.serve(clients, requests)?;
+        let mut server = one.target.server;
+        server.signal("TERM");
+        server.wait();
+        let text = std::fs::read_to_string(output.path()).map_err(|error| error.to_string())?;
+        Ok::<_, String>(Instructions::read(&text, Path::new(env!("CARGO_MANIFEST_DIR"))))
+    };
+    if !machine::there("valgrind") {
+        return Err("valgrind is not installed".to_owned());
+    }
+    let (short, long) = (executed(requests)?, executed(3 * requests)?);
+    Ok(long.since(&short, 2 * requests))
+}
+
+fn by_function(found: &Instructions, entry: Entry) -> Table {
+    let total = found.total();
+    let what = format!(
+        "{total:.0} instructions a request (callgrind), by the function of the source that they were written in, also \
+         where the compiler has inlined it. Files of libraries count as one."
+    );
+    let mut table =
+        Table::new(format!("{}, instructions", entry.name()), what, &["instructions a request", "% of all"])
+            .about("function");
+    let (all, shown) = (found.by_function(), 40);
+    let others: f64 = all.iter().skip(shown).map(|(_, count)| count).sum();
+    let rows = all.into_iter().take(shown).chain([("all others", others)]);
+    let cells = |count| vec![Cell::Number(count, 1), Cell::Number(100.0 * count / total, 1)];
+    table.rows = rows.map(|(name, count)| Row::new(name, cells(count))).collect();
+    table
+}

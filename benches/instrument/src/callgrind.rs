@@ -1,0 +1,125 @@
+//! The instructions of a process, by the functions of the source: what the compiler has inlined still counts for the
+//! function that it was written in.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Instructions by function.
+#[derive(Clone, Debug, Default)]
+pub struct Instructions {
+    by_function: BTreeMap<String, f64>,
+}
+
+impl Instructions {
+    /// Reads the file of a `callgrind` that was told `--compress-strings=no --compress-pos=no`. Lines of files under
+    /// `root` are counted for the function they stand in, those of others for their file.
+    pub fn read(text: &str, root: &Path) -> Instructions {
+        let (mut found, mut sources) =
+            (Instructions::default(), Sources { root: root.to_owned(), files: BTreeMap::new() });
+        let (mut file, mut is_call) = (String::new(), false);
+        for line in text.lines() {
+            if let Some(name) = ["fl=", "fi=", "fe="].iter().find_map(|key| line.strip_prefix(key)) {
+                name.clone_into(&mut file);
+            } else if line.starts_with("calls=") {
+                is_call = true; // the next line is of what is called, with all that it calls
+            } else if line.starts_with(|c: char| c.is_ascii_digit()) {
+                let mut numbers = line.split(' ').map(|number| number.parse::<u64>().unwrap_or(0));
+                if let (Some(at), Some(count), false) = (numbers.next(), numbers.next(), is_call) {
+                    *found.by_function.entry(sources.function(&file, at)).or_default() += count as f64;
+                }
+                is_call = false;
+            }
+        }
+        found
+    }
+
+    /// Returns the sum.
+    pub fn total(&self) -> f64 {
+        self.by_function.values().sum()
+    }
+
+    /// Returns the difference to a shorter run of the same, for each of so many requests more.
+    pub fn since(mut self, short: &Instructions, requests: usize) -> Instructions {
+        for (name, count) in &short.by_function {
+            *self.by_function.entry(name.clone()).or_default() -= count;
+        }
+        self.by_function.values_mut().for_each(|count| *count /= requests as f64);
+        self
+    }
+
+    /// Returns the functions, the most expensive first.
+    pub fn by_function(&self) -> Vec<(&str, f64)> {
+        let mut all: Vec<_> = self.by_function.iter().map(|(name, count)| (name.as_str(), *count)).collect();
+        all.sort_by(|(_, one), (_, other)| other.total_cmp(one));
+        all
+    }
+}
+
+/// The functions of the source files, by the lines where they begin.
+struct Sources {
+    root: PathBuf,
+    files: BTreeMap<String, Vec<(u64, String)>>,
+}
+
+impl Sources {
+    fn function(&mut self, file: &str, line: u64) -> String {
+        let root = self.root.clone();
+        let functions = self.files.entry(file.to_owned()).or_insert_with(|| {
+            let path = Path::new(file);
+            let own = if path.is_absolute() { path.starts_with(&root) } else { root.join(path).is_file() };
+            let text = if own { fs::read_to_string(root.join(path)).unwrap_or_default() } else { String::new() };
+            text.lines().zip(1..).filter_map(|(text, n)| Some((n, function_name(text)?.to_owned()))).collect()
+        });
+        let function = functions.iter().rev().find(|(begin, _)| *begin <= line);
+        let short = file.strip_prefix(&format!("{}/", self.root.display())).unwrap_or(file);
+        match function {
+            Some((_, name)) => format!("{short}: {name}"),
+            None if functions.is_empty() => short_name(short).to_owned(),
+            None => short.to_owned(), // of no line, as the compiler says
+        }
+    }
+}
+
+/// Returns a file of a library without what is the machine's.
+fn short_name(file: &str) -> &str {
+    let marks = ["/library/", "/registry/src/"];
+    let found = marks.iter().find_map(|mark| file.find(mark).map(|at| &file[at + mark.len()..]));
+    match found {
+        Some(rest) => {
+            rest.split_once('/').filter(|(host, _)| host.starts_with("index.")).map_or(rest, |(_, rest)| rest)
+        }
+        None => file.rsplit('/').next().filter(|name| !name.is_empty()).unwrap_or("unknown"),
+    }
+}
+
+/// Returns the name of the function that begins on a line of Rust.
+fn function_name(line: &str) -> Option<&str> {
+    let (before, rest) = line.split_once("fn ")?;
+    let is_head = before.split_whitespace().all(|word| word.starts_with("pub") || ["const", "unsafe"].contains(&word));
+    let end = rest.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(rest.len());
+    Some(&rest[..end]).filter(|name| is_head && !name.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Lost otherwise: instructions told of the wrong function, or those of a callee counted twice.
+    #[test]
+    fn instructions_are_told_by_the_function_of_the_source() {
+        let root = tempfile::tempdir().unwrap();
+        fs::write(root.path().join("a.rs"), "\npub(crate) fn one<T>() {\n}\n    fn two(x: u8) {\n  fn_call()\n}\n")
+            .unwrap();
+        let file = root.path().join("a.rs");
+        let text = format!(
+            "fl={0}\nfn=one\n3 10\ncalls=1 7\n3 999\nfi=/rustc/abc/library/core/src/cell.rs\n7 5\nfe={0}\n5 20\n",
+            file.display()
+        );
+        let found = Instructions::read(&text, root.path());
+        assert_eq!(found.by_function(), [("a.rs: two", 20.0), ("a.rs: one", 10.0), ("core/src/cell.rs", 5.0)]);
+        assert_eq!(found.clone().since(&Instructions::default(), 5).total(), 7.0);
+        let registry = "/home/x/.cargo/registry/src/index.crates.io-1/mio-1.0/src/poll.rs";
+        assert_eq!(short_name(registry), "mio-1.0/src/poll.rs");
+    }
+}
