@@ -33,10 +33,7 @@ pub(crate) fn profile(mut scenario: Scenario, config: RunConfig, command: &str) 
     for entry in found.rows.iter().map(|row| row.entry) {
         match samples(&scenario, entry, config, &mut clients) {
             Ok((profile, calls)) => {
-                page.table(&by_call(&profile, entry, &calls, cpu(&scenario, &found, entry)));
-                let title = format!("{}, where its time goes", entry.name());
-                page.table(&own_code(&profile, entry));
-                page.flame_graph(&title, &profile.flame_graph(&format!("{}: {}", scenario.name, entry.name()))?);
+                page.profile(&entry.name(), &profile, &calls, cpu(&scenario, &found, entry))?;
             }
             Err(why) => println!("left out: samples of {}: {why}", entry.name()),
         }
@@ -85,37 +82,6 @@ fn samples(
     let traced = one.trace(clients, config.requests.min(2_000))?;
     let each = |(Calls(calls), units): (Calls, f64)| calls.into_iter().map(move |(name, n)| (name, n as f64 / units));
     Ok((profile, traced.map(each).into_iter().flatten().collect()))
-}
-
-fn by_call(profile: &Profile, entry: Entry, calls: &[(String, f64)], cpu: f64) -> Table {
-    let what = format!(
-        "{:.1} s of processor time, sampled by the clock; the calls are counted by strace. The time of a call is that of \
-         the kernel within it, with the interrupts that come meanwhile.",
-        profile.time().as_secs_f64()
-    );
-    let columns = ["% of the time", "us a request", "calls a request", "us a call"];
-    let mut table = Table::new(format!("{}, by system call", entry.name()), what, &columns).about("system call");
-    table.rows = (profile.by_call().into_iter().filter(|(_, share)| *share >= 0.001))
-        .map(|(name, share)| {
-            let count = calls.iter().find(|(other, _)| *other == name).map(|(_, count)| *count);
-            let time = Some(share * cpu).filter(|time| time.is_finite());
-            let each = time.zip(count).map(|(time, count)| time / count);
-            let cells = [Some(share * 100.0), time, count, each].map(|value| Cell::number(value, 2));
-            Row::new(name, cells.to_vec())
-        })
-        .collect();
-    table
-}
-
-fn own_code(profile: &Profile, entry: Entry) -> Table {
-    let own = profile.by_own_function();
-    let all: f64 = own.iter().map(|(_, share)| share).sum();
-    let what = format!("{:.1} % of the samples are of the process itself, not of the kernel.", all * 100.0);
-    let mut table =
-        Table::new(format!("{}, own code by function", entry.name()), what, &["% of the time"]).about("function");
-    let rows = own.into_iter().take(20).map(|(name, share)| Row::new(name, vec![Cell::Number(share * 100.0, 2)]));
-    table.rows = rows.collect();
-    table
 }
 
 /// Returns the instructions of a request: the difference between a long and a short run.

@@ -9,7 +9,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use test_support::machine::{self, Placement, Strace, ordinary, there};
-use test_support::{Server, TEST_TIMEOUT, build, command, wait_until};
+use test_support::{Server, TEST_TIMEOUT, build, command, example, tls_file, wait_until};
 
 /// The files, by name: what is measured, and a large one that takes no place on the disk.
 pub(crate) const SIZES: [(&str, u64); 3] = [("1k", 1 << 10), ("100k", 100 << 10), ("10m", 10 << 20)];
@@ -50,27 +50,95 @@ fn content(len: u64) -> Vec<u8> {
 pub(crate) struct Contender {
     pub(crate) name: &'static str,
     server: Server,
-    /// The process that serves.
-    pid: u32,
+    /// The processes that serve.
+    pids: Vec<u32>,
+    pub(crate) scheme: &'static str,
     pub(crate) address: SocketAddr,
+    /// The server behind a proxy.
+    _upstream: Option<Box<Contender>>,
 }
+
+/// A configuration of nginx that is not the usual one.
+#[derive(Clone, Copy, Default)]
+struct Nginx<'a> {
+    /// Directives of the whole, of HTTP, and of the server.
+    main: &'a str,
+    http: &'a str,
+    server: &'a str,
+    /// Options of the listener.
+    listen: &'a str,
+    /// More workers than one.
+    more_workers: usize,
+}
+
+const NGINX_CACHE: &str = "open_file_cache max=1000 inactive=60s; open_file_cache_valid 60s;";
 
 impl Contender {
     pub(crate) const PUBSUB: &str = "pollstack's pubsub";
 
-    /// Servers of the files: ours, and nginx if it is there.
-    pub(crate) fn of_files(site: &Site) -> Vec<Contender> {
-        [Contender::web(site), Contender::nginx(site)].into_iter().flatten().collect()
+    pub(crate) fn web(site: &Site) -> Option<Contender> {
+        Contender::start_web("pollstack's web", site, &["--listen", "127.0.0.1:0"])
     }
 
-    pub(crate) fn web(site: &Site) -> Option<Contender> {
+    /// Over TLS.
+    pub(crate) fn secure_web(site: &Site) -> Option<Contender> {
+        let (cert, key) = (tls_file("cert.pem"), tls_file("key.pem"));
+        let options = ["--tls-listen", "127.0.0.1:0", "--tls-cert", &cert, "--tls-key", &key];
+        Contender::start_web("pollstack's web", site, &options).map(Contender::secure)
+    }
+
+    /// With two workers.
+    pub(crate) fn web_workers(site: &Site) -> Option<Contender> {
+        Contender::start_web("pollstack's web", site, &["--listen", "127.0.0.1:0", "--workers", "2"])
+    }
+
+    fn start_web(name: &'static str, site: &Site, options: &[&str]) -> Option<Contender> {
         let config = site.path().join("web.conf");
         fs::write(&config, "host default www\nparameter timeout 600\n").ok()?;
         let places = FILE_PLACES.to_string();
-        let config = config.to_str()?;
-        let program =
-            command(build("--bin", "web"), &["--listen", "127.0.0.1:0", "--max-clients", &places, "--config", config]);
-        Contender::that_tells("pollstack's web", &program)
+        let common = ["--max-clients", &places, "--config", config.to_str()?];
+        Contender::that_tells(name, &command(build("--bin", "web"), &[options, &common].concat()))
+    }
+
+    /// A proxy of TCP before our web server.
+    pub(crate) fn proxy(site: &Site) -> Option<Contender> {
+        let upstream = Contender::web(site)?;
+        let program = example("proxy", &["127.0.0.1:0", &upstream.address.to_string()]);
+        Contender::that_tells("pollstack's proxy", &program).map(|proxy| proxy.before(upstream))
+    }
+
+    pub(crate) fn haproxy(site: &Site) -> Option<Contender> {
+        let (upstream, address) = (Contender::web(site)?, free()?);
+        let config = format!(
+            "global\n maxconn 4000\n nbthread 1\ndefaults\n mode tcp\n timeout connect 5s\n timeout client 60s\n \
+             timeout server 60s\nlisten bench\n bind {address}\n server web {}\n",
+            upstream.address
+        );
+        let file = site.path().join("haproxy.cfg");
+        fs::write(&file, config).ok()?;
+        let program = ["haproxy", "/usr/sbin/haproxy"].into_iter().find(|program| there(program));
+        let Some(program) = program else {
+            println!("left out: haproxy is not installed; benches/peers/install.sh does that");
+            return None;
+        };
+        let mut command = Command::new(program);
+        command.args(["-db", "-q", "-f"]).arg(file);
+        let server = Server::try_spawn(ordinary(&command), 0)?;
+        listens("haproxy", address).then(|| Contender::new("haproxy", server, address).before(upstream))
+    }
+
+    fn before(mut self, upstream: Contender) -> Contender {
+        self._upstream = Some(Box::new(upstream));
+        self
+    }
+
+    fn secure(mut self) -> Contender {
+        self.scheme = "https";
+        self
+    }
+
+    fn new(name: &'static str, server: Server, address: SocketAddr) -> Contender {
+        Contender { name, pids: vec![server.pid()], server, scheme: "http", address, _upstream: None }
     }
 
     pub(crate) fn pubsub() -> Option<Contender> {
@@ -95,13 +163,25 @@ impl Contender {
     }
 
     pub(crate) fn nginx(site: &Site) -> Option<Contender> {
-        Contender::start_nginx(
-            "nginx",
-            site,
-            "",
-            "open_file_cache max=1000 inactive=60s; open_file_cache_valid 60s;",
-            "",
-        )
+        Contender::start_nginx("nginx", site, Nginx { http: NGINX_CACHE, ..Nginx::default() })
+    }
+
+    /// Over TLS; it resumes sessions, or not.
+    pub(crate) fn secure_nginx(site: &Site, resumes: bool) -> Option<Contender> {
+        let tickets = if resumes { "on" } else { "off" };
+        let (cert, key) = (tls_file("cert.pem"), tls_file("key.pem"));
+        let server = format!(
+            "ssl_certificate {cert}; ssl_certificate_key {key}; ssl_protocols TLSv1.2 TLSv1.3; \
+             ssl_session_tickets {tickets};"
+        );
+        let setup = Nginx { http: NGINX_CACHE, server: &server, listen: "ssl", ..Nginx::default() };
+        Contender::start_nginx("nginx", site, setup).map(Contender::secure)
+    }
+
+    /// With two workers.
+    pub(crate) fn nginx_workers(site: &Site) -> Option<Contender> {
+        let setup = Nginx { http: NGINX_CACHE, listen: "reuseport", more_workers: 1, ..Nginx::default() };
+        Contender::start_nginx("nginx", site, setup)
     }
 
     pub(crate) fn nchan(site: &Site) -> Option<Contender> {
@@ -110,15 +190,15 @@ impl Contender {
             println!("left out: nchan is not installed; benches/peers/install.sh does that");
             return None;
         }
-        Contender::start_nginx(
-            "nginx with nchan",
-            site,
-            &format!("load_module {module};"),
-            "nchan_max_reserved_memory 256M;",
-            "location ~ ^/channels/(\\w+)/events$ { nchan_subscriber eventsource; nchan_channel_id $1; \
-             nchan_subscriber_first_message newest; }
-             location ~ ^/channels/(\\w+)$ { nchan_publisher; nchan_channel_id $1; nchan_message_buffer_length 256; }",
-        )
+        let setup = Nginx {
+            main: &format!("load_module {module};"),
+            http: "nchan_max_reserved_memory 256M;",
+            server: "location ~ ^/channels/(\\w+)/events$ { nchan_subscriber eventsource; nchan_channel_id $1; \
+                 nchan_subscriber_first_message newest; }
+                 location ~ ^/channels/(\\w+)$ { nchan_publisher; nchan_channel_id $1; nchan_message_buffer_length 256; }",
+            ..Nginx::default()
+        };
+        Contender::start_nginx("nginx with nchan", site, setup)
     }
 
     /// One that says where it listens.
@@ -127,62 +207,68 @@ impl Contender {
             println!("left out: {name} does not start");
             return None;
         };
-        let (pid, address) = (server.pid(), server.address());
-        Some(Contender { name, server, pid, address })
+        let address = server.address();
+        Some(Contender::new(name, server, address))
     }
 
-    fn start_nginx(name: &'static str, site: &Site, main: &str, http: &str, server: &str) -> Option<Contender> {
+    fn start_nginx(name: &'static str, site: &Site, setup: Nginx<'_>) -> Option<Contender> {
         let Some(program) = ["nginx", "/usr/sbin/nginx"].into_iter().find(|program| there(program)) else {
             println!("left out: nginx is not installed; benches/peers/install.sh does that");
             return None;
         };
-        let address = TcpListener::bind("127.0.0.1:0").ok()?.local_addr().ok()?;
+        let address = free()?;
         let config = site.path().join("nginx.conf");
-        fs::write(&config, nginx_config(site.path(), address, main, http, server)).ok()?;
-        // If this program is killed, the master has to be asked to end: it takes the worker with it.
+        fs::write(&config, nginx_config(site.path(), address, setup)).ok()?;
+        // If this program is killed, the master has to be asked to end: it takes the workers with it.
         let mut command = Command::new(if there("setpriv") { "setpriv" } else { program });
         if there("setpriv") {
             command.args(["--pdeathsig", "TERM", program]);
         }
         command.arg("-p").arg(site.path()).arg("-c").arg(&config).args(["-e", "stderr"]);
         let server = Server::try_spawn(command, 0)?;
-        let start = Instant::now();
-        while TcpStream::connect(address).is_err() {
-            if start.elapsed() > TEST_TIMEOUT {
-                println!("left out: {name} does not listen");
-                return None;
-            }
-            std::thread::sleep(Duration::from_millis(5));
+        if !listens(name, address) {
+            return None;
         }
         let master = server.pid();
-        let pid = wait_until("nginx has a worker", || {
+        let pids = wait_until("nginx has its workers", || {
             let children = fs::read_to_string(format!("/proc/{master}/task/{master}/children")).ok()?;
-            children.split_whitespace().next()?.parse().ok()
+            let pids: Vec<u32> = children.split_whitespace().filter_map(|pid| pid.parse().ok()).collect();
+            (pids.len() == 1 + setup.more_workers).then_some(pids)
         });
-        Some(Contender { name, server, pid, address })
+        let mut nginx = Contender::new(name, server, address);
+        nginx.pids = pids;
+        Some(nginx)
     }
 
     /// On a processor of its own.
     pub(crate) fn place(&self) {
-        machine::place_process(self.pid, Placement::Apart);
+        // Several are to have all processors.
+        if let [pid] = self.pids[..] {
+            machine::place_process(pid, Placement::Apart);
+        }
+    }
+
+    /// The first process that serves.
+    pub(crate) fn pid(&self) -> u32 {
+        self.pids[0]
     }
 
     pub(crate) fn cpu(&self) -> Duration {
-        machine::cpu(self.pid)
+        self.pids.iter().map(|pid| machine::cpu(*pid)).sum()
     }
 
     /// Resident bytes.
     pub(crate) fn memory(&self) -> u64 {
-        process_memory(self.pid, "VmRSS")
+        self.pids.iter().map(|pid| process_memory(*pid, "VmRSS")).sum()
     }
 
     pub(crate) fn peak_memory(&self) -> u64 {
-        process_memory(self.pid, "VmHWM")
+        self.pids.iter().map(|pid| process_memory(*pid, "VmHWM")).sum()
     }
 
     /// Its system calls, from here on.
     pub(crate) fn trace(&self) -> Option<Strace> {
-        Strace::attach(self.pid)
+        if let [pid] = self.pids[..] { Strace::attach(pid) } else { None }
     }
 
     /// Returns whether the files come as they are.
@@ -209,19 +295,38 @@ fn get(address: SocketAddr, name: &str) -> io::Result<Vec<u8>> {
 
 impl Drop for Contender {
     fn drop(&mut self) {
-        if self.pid != self.server.pid() {
+        if !self.pids.contains(&self.server.pid()) {
             self.server.signal("TERM");
             self.server.wait(); // a worker without its master would stay
         }
     }
 }
 
-/// As nginx is usually tuned; one worker, and no limit to the requests of a connection.
-fn nginx_config(folder: &Path, address: SocketAddr, main: &str, http: &str, server: &str) -> String {
-    let folder = folder.display();
+/// Returns an address that is free.
+fn free() -> Option<SocketAddr> {
+    TcpListener::bind("127.0.0.1:0").ok()?.local_addr().ok()
+}
+
+/// Waits until somewhere is listened.
+fn listens(name: &str, address: SocketAddr) -> bool {
+    let start = Instant::now();
+    while TcpStream::connect(address).is_err() {
+        if start.elapsed() > TEST_TIMEOUT {
+            println!("left out: {name} does not listen");
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    true
+}
+
+/// As nginx is usually tuned; no limit to the requests of a connection.
+fn nginx_config(folder: &Path, address: SocketAddr, setup: Nginx<'_>) -> String {
+    let (folder, workers) = (folder.display(), 1 + setup.more_workers);
+    let Nginx { main, http, server, listen, .. } = setup;
     format!(
         "{main}
-daemon off; user root; worker_processes 1; pid {folder}/nginx.pid; error_log stderr error;
+daemon off; user root; worker_processes {workers}; pid {folder}/nginx.pid; error_log stderr error;
 worker_rlimit_nofile 20000;
 events {{ worker_connections {PLACES}; }}
 http {{
@@ -230,7 +335,7 @@ http {{
     {http}
     client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy; fastcgi_temp_path {folder}/fastcgi;
     uwsgi_temp_path {folder}/uwsgi; scgi_temp_path {folder}/scgi;
-    server {{ listen {address} backlog=4096; root {folder}/www; {server} }}
+    server {{ listen {address} backlog=4096 {listen}; root {folder}/www; {server} }}
 }}
 "
     )

@@ -3,9 +3,8 @@
 
 use crate::contender::{Contender, Site};
 use crate::subscribers::{Publisher, Subscribers, subscribe};
-use crate::{in_words, middle};
 use hdrhistogram::Histogram;
-use std::fmt::Write;
+use instrument::{Cell, Row, Table, quartiles};
 use std::io;
 use std::time::{Duration, Instant};
 use test_support::machine::{Placement, place_clients};
@@ -28,30 +27,32 @@ struct Hub {
 }
 
 /// Subscribers, and who publishes to them.
-struct Audience {
+pub(crate) struct Audience {
     subscribers: Subscribers,
     publisher: Publisher,
 }
 
-pub(crate) fn measure(site: &Site, pairs: usize, quick: bool) -> Result<String, String> {
+pub(crate) fn measure(site: &Site, pairs: usize, quick: bool) -> Result<Table, String> {
     place_clients(Placement::Apart);
-    let mut text = format!(
-        "\n### fan-out\n\nMessages of {MESSAGE} bytes, one after the other, to all subscribers (server-sent events) of a \
-         channel; latency from before it is published until the last of them has it.\n\n\
-         | subscribers | server | messages delivered for a second of CPU | CPU us each | times ours | p50 ms | p99 ms \
-         | bytes resident each |\n| --: | --- | --: | --: | --: | --: | --: | --: |\n"
+    let what = format!(
+        "Messages of {MESSAGE} bytes, one after the other, to all subscribers (server-sent events) of a channel; latency \
+         from before it is published until the last of them has it. A ratio above 1 is ahead of us."
     );
+    let columns =
+        ["messages for a second of CPU", "CPU us each", "times ours", "p50 ms", "p99 ms", "bytes resident each"];
+    let mut table = Table::new("fan-out", what, &columns);
+    table.case = "subscribers".to_owned();
     let counts: &[usize] = if quick { &[1_000] } else { &[1_000, 5_000, 10_000] };
     for count in counts {
         if !are_allowed(count + 1000) {
-            let _ = writeln!(text, "\nLeft out: {count} subscribers; too few descriptors (see `ulimit -n`).");
+            table.notes.push(format!("Left out: {count} subscribers; too few descriptors (see `ulimit -n`)."));
             continue;
         }
-        add_rows(&mut text, *count, &fan_out(site, *count, pairs)?);
+        let hubs = fan_out(site, *count, pairs)?;
+        table.rows.extend(hubs.iter().map(|hub| row(*count, hub, &hubs[0])));
         eprintln!("fan-out to {count}: measured");
     }
-    text += &beside_stalled(if quick { 4 } else { 20 }).map_err(|error| format!("those who never read: {error}"))?;
-    Ok(text)
+    Ok(table)
 }
 
 fn are_allowed(descriptors: usize) -> bool {
@@ -112,6 +113,22 @@ impl Hub {
     }
 }
 
+/// Publishes messages to an audience, which is gathered at first; returns how many were delivered.
+pub(crate) fn deliver(contender: &Contender, audience: &mut Option<Audience>) -> Result<f64, String> {
+    const MESSAGES: u64 = 400;
+    let gathered = || {
+        let subscribers = Subscribers::connect(contender, READERS)?;
+        Ok::<_, io::Error>(Audience { subscribers, publisher: Publisher::connect(contender.address, MESSAGE)? })
+    };
+    if audience.is_none() {
+        *audience = Some(gathered().map_err(|error| error.to_string())?);
+    }
+    for one in audience.iter_mut() {
+        (0..MESSAGES).try_for_each(|_| one.publish().map(drop)).map_err(|error| error.to_string())?;
+    }
+    Ok((MESSAGES * READERS as u64) as f64)
+}
+
 impl Audience {
     /// Publishes a message. Returns how long it took until all subscribers had it.
     fn publish(&mut self) -> io::Result<Duration> {
@@ -125,54 +142,53 @@ impl Audience {
     }
 }
 
-fn add_rows(text: &mut String, count: usize, hubs: &[Hub]) {
-    for hub in hubs {
-        let [_, cpu, _] = middle(hub.cpu.clone());
-        let times = hubs[0].cpu.iter().zip(&hub.cpu).map(|(ours, own)| own / ours).collect();
-        let at = |percentile| hub.latency.value_at_percentile(percentile) as f64 / 1e6;
-        let _ = writeln!(
-            text,
-            "| {count} | {} | {:.0} | {cpu:.2} | {} | {:.1} | {:.1} | {} |",
-            hub.contender.name,
-            1e6 / cpu,
-            in_words(middle(times)),
-            at(50.0),
-            at(99.0),
-            hub.each.unwrap_or(0),
-        );
-    }
+fn row(count: usize, hub: &Hub, ours: &Hub) -> Row {
+    let cpu = quartiles(hub.cpu.clone())[1];
+    let times = ours.cpu.iter().zip(&hub.cpu).map(|(ours, own)| own / ours).collect();
+    let at = |percentile| Cell::Number(hub.latency.value_at_percentile(percentile) as f64 / 1e6, 1);
+    let (rate, times) = (Cell::Number(1e6 / cpu, 0), Cell::Quartiles(quartiles(times), 2));
+    let each = Cell::number(hub.each.map(|bytes| bytes as f64), 0);
+    Row::new(hub.contender.name, vec![rate, Cell::Number(cpu, 2), times, at(50.0), at(99.0), each])
+        .case(count.to_string())
 }
 
 /// Measures subscribers that read beside some that do not.
-fn beside_stalled(rounds: usize) -> io::Result<String> {
-    let Some(contender) = Contender::pubsub() else { return Ok(String::new()) };
+pub(crate) fn beside_stalled(quick: bool) -> Result<Table, String> {
+    place_clients(Placement::Apart);
+    let mut table = Table::new("fan-out, beside some that never read", "", &["without", "with", "times"]);
+    table.case = "figure".to_owned();
+    let Some(contender) = Contender::pubsub() else { return Ok(table) };
     let mut hub = Hub::new(contender);
-    let mut readers = hub.gather(READERS, LONG_MESSAGE)?;
-    let [mut quiet, mut loud] = [Vec::new(), Vec::new()];
-    hub.turn(&mut readers, 100, false)?;
-    for _ in 0..rounds {
-        quiet.push(round(&mut hub, &mut readers)?);
-        let stalled: Vec<_> =
-            (0..STALLED).map(|_| subscribe(hub.contender.address, Some(4096))).collect::<io::Result<_>>()?;
-        loud.push(round(&mut hub, &mut readers)?);
-        drop(stalled);
-    }
-    let cells = [0, 1, 2].map(|n| {
-        let median = |rounds: &[[f64; 3]]| middle(rounds.iter().map(|round| round[n]).collect())[1];
-        let times = quiet.iter().zip(&loud).map(|(quiet, loud)| loud[n] / quiet[n]).collect();
-        format!("{:.2} | {:.2} | {}", median(&quiet), median(&loud), in_words(middle(times)))
-    });
-    let mut text = format!(
-        "\n### beside {STALLED} that never read\n\n{READERS} subscribers, messages of {LONG_MESSAGE} bytes. At most {:.1} MiB \
-         were resident.\n\n| | without | with | times |\n| --- | --: | --: | --: |\n",
+    let rounds = rounds(&mut hub, if quick { 4 } else { 20 }).map_err(|error| error.to_string())?;
+    table.what = format!(
+        "{READERS} subscribers, messages of {LONG_MESSAGE} bytes, without and with {STALLED} more that never read. At most \
+         {:.1} MiB were resident.",
         hub.contender.peak_memory() as f64 / 1048576.0
     );
-    for (name, cell) in
-        ["p50 ms to the last reader", "p99 ms", "CPU us for each message to each reader"].iter().zip(cells)
+    for (n, name) in
+        ["p50 ms to the last reader", "p99 ms", "CPU us for each message to each reader"].into_iter().enumerate()
     {
-        let _ = writeln!(text, "| {name} | {cell} |");
+        let median = |which: usize| quartiles(rounds.iter().map(|round| round[which][n]).collect())[1];
+        let times = quartiles(rounds.iter().map(|[quiet, loud]| loud[n] / quiet[n]).collect());
+        let cells = vec![Cell::Number(median(0), 2), Cell::Number(median(1), 2), Cell::Quartiles(times, 2)];
+        table.rows.push(Row::new(Contender::PUBSUB, cells).case(name));
     }
-    Ok(text)
+    Ok(table)
+}
+
+/// Returns rounds without, and with, subscribers that never read.
+fn rounds(hub: &mut Hub, rounds: usize) -> io::Result<Vec<[[f64; 3]; 2]>> {
+    let mut readers = hub.gather(READERS, LONG_MESSAGE)?;
+    hub.turn(&mut readers, 100, false)?;
+    (0..rounds)
+        .map(|_| {
+            let quiet = round(hub, &mut readers)?;
+            let stalled: io::Result<Vec<_>> =
+                (0..STALLED).map(|_| subscribe(hub.contender.address, Some(4096))).collect();
+            let _stalled = stalled?;
+            Ok([quiet, round(hub, &mut readers)?])
+        })
+        .collect()
 }
 
 /// Percentiles in milliseconds, and the processor time for each message to each reader.

@@ -4,7 +4,7 @@
 use crate::contender::Contender;
 use crate::subscribers::Subscribers;
 use hdrhistogram::Histogram;
-use std::fmt::Write as _;
+use instrument::{Cell, Row, Table};
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,23 +22,25 @@ const FRAME: &[u8] = &[0x81, 0x81, 0, 0, 0, 0, b'$'];
 /// Between two requests of the client that is not of the room.
 const PAUSE: Duration = Duration::from_millis(1);
 
-pub(crate) fn measure(quick: bool) -> Result<String, String> {
+pub(crate) fn measure(quick: bool) -> Result<Table, String> {
     place_clients(Placement::Apart);
-    let mut text = format!(
-        "\n### others, while one floods\n\n{MESSAGES} messages of a byte, sent at once over a WebSocket to a room; what a client \
-         waits for `GET /stats` meanwhile.\n\n| subscribers | p50 ms | p99 ms | longest ms | the room has it after s |\n\
-         | --: | --: | --: | --: | --: |\n"
+    let what = format!(
+        "{MESSAGES} messages of a byte, sent at once over a WebSocket to a room: how long a client waits for `GET /stats` \
+         meanwhile, and after how long the room has them all."
     );
+    let mut table = Table::new("flood", what, &["p50 ms", "p99 ms", "longest ms", "all are there after s"]);
+    table.case = "subscribers".to_owned();
     for count in if quick { &[100, 300][..] } else { &[100, 300, 900] } {
-        let Some(contender) = Contender::pubsub() else { return Ok(String::new()) };
+        let Some(contender) = Contender::pubsub() else { return Ok(table) };
         contender.place();
         let (waits, took) = flood(&contender, *count).map_err(|error| format!("{count} subscribers: {error}"))?;
         let at = |percentile| waits.value_at_percentile(percentile) as f64 / 1e6;
-        let (p50, p99, longest) = (at(50.0), at(99.0), waits.max() as f64 / 1e6);
-        let _ = writeln!(text, "| {count} | {p50:.2} | {p99:.2} | {longest:.2} | {:.2} |", took.as_secs_f64());
+        let figures = [at(50.0), at(99.0), waits.max() as f64 / 1e6, took.as_secs_f64()];
+        let cells = figures.map(|figure| Cell::Number(figure, 2)).to_vec();
+        table.rows.push(Row::new(contender.name, cells).case(count.to_string()));
         eprintln!("a flood beside {count}: measured");
     }
-    Ok(text)
+    Ok(table)
 }
 
 fn flood(contender: &Contender, count: usize) -> io::Result<(Histogram<u64>, Duration)> {

@@ -1,52 +1,102 @@
-//! The cost of a file, in the example `web` and in nginx, and of a message to many, in the
-//! example `pubsub`, in nginx with nchan and in Node; always in the same run.
+//! Servers of HTTP on the loop beside those that people would use instead, always in the same run.
 //!
 //! ```text
-//! cargo bench --bench http                        everything, thirteen minutes
-//! cargo bench --bench http -- --quick             fewer turns, two minutes
-//! cargo bench --bench http -- files               only what is called so: files, readers, fan-out, flood
+//! cargo bench --bench http                        everything, nineteen minutes
+//! cargo bench --bench http -- --quick             fewer turns, under two minutes
+//! cargo bench --bench http -- files               only those whose names say so
+//! cargo bench --bench http -- --list              the parts
+//! cargo bench --bench http -- --profile files     where the time of our server goes
+//! cargo bench --bench http -- --save FILE         keeps the figures
+//! cargo bench --bench http -- --compare FILE      says what differs from figures that were kept
 //! ```
 //!
-//! The load of `files` is wrk's. Both servers have their turns there and back (A B B A); what counts
-//! is the processor time that a server takes for a request, as a ratio within a pair of turns: with
-//! wrk on a processor of its own, where it is the bottleneck, and with two threads of it on both,
-//! where the server is. `readers` are slow ones of a large file: the memory they take,
-//! and what the client of a small file feels of them. In `fan-out`, many are subscribed to one
-//! channel; in `flood`, one of them publishes as fast as it can. nginx has one worker, its access log off, sendfile and its cache of open files on. Tables go to `target/http`. Linux only.
+//! Servers have their turns there and back (A B B A). The measure is the processor time that a server takes for a
+//! request, as a ratio within a pair of turns. The load of files is wrk's: on a processor of its own, where it is the
+//! bottleneck, and with two threads on both, where the server is. nginx has its access log off, sendfile and its cache
+//! of open files on. Results go to `target/http`; `index.html` there has them all. Linux only.
 
 mod baseline;
 mod contender;
 mod fanout;
 mod files;
 mod flood;
+mod handshakes;
+mod profile;
 mod readers;
 mod subscribers;
+mod wrk;
 
 use clap::Parser;
-use contender::{Contender, Site};
+use contender::Site;
+use instrument::{Page, Results, Table, compare};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::SystemTime;
 use std::{env, fs, io};
 
 #[derive(Parser)]
-#[command(name = "http", about = "Servers of HTTP, beside nginx")]
+#[command(name = "http", about = "Servers of HTTP, beside nginx, nchan, Node and haproxy")]
 struct Options {
-    /// Only the parts whose names contain one of these: files, readers, fan-out, flood.
+    /// Only the parts whose names contain one of these.
     names: Vec<String>,
-    /// Fewer and shorter turns: two minutes.
+    /// Fewer and shorter turns: under two minutes.
     #[arg(long)]
     quick: bool,
+    /// Name the parts.
+    #[arg(long)]
+    list: bool,
     /// Pairs of turns.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pairs: Option<u16>,
+    /// Say where the time of our server goes, in the first of these parts; of files, `tls, files`, workers or proxy.
+    #[arg(long)]
+    profile: bool,
+    /// Write the figures to this file, too.
+    #[arg(long, value_name = "FILE")]
+    save: Option<PathBuf>,
+    /// Say what differs from the figures in this file, which `--save` has written.
+    #[arg(long, value_name = "FILE")]
+    compare: Option<PathBuf>,
     /// Set by `cargo bench`.
     #[arg(long, hide = true)]
     bench: bool,
 }
 
+/// A part: its name, what it does, and how it is measured, with the files, so many pairs of turns, or quickly.
+struct Part {
+    name: &'static str,
+    what: &'static str,
+    measure: fn(&Site, usize, bool) -> Result<Table, String>,
+}
+
 /// The parts, in the order in which they run.
-const PARTS: [&str; 4] = ["files", "readers", "fan-out", "flood"];
+const PARTS: [Part; 9] = [
+    Part { name: "files", what: "files of 1 KiB to 10 MiB, beside nginx", measure: files::plain },
+    Part { name: "tls, files", what: "files on kept connections over TLS, beside nginx", measure: files::secure },
+    Part { name: "tls, connections", what: "full and resumed handshakes, beside nginx", measure: handshakes::measure },
+    Part { name: "workers", what: "two workers, beside two of nginx", measure: files::workers },
+    Part { name: "proxy", what: "the proxy of the examples, beside haproxy", measure: files::proxied },
+    Part {
+        name: "readers",
+        what: "slow readers of a large file: memory, and what others feel; beside nginx",
+        measure: |site, _, quick| readers::measure(site, quick),
+    },
+    Part {
+        name: "fan-out",
+        what: "a message to many subscribers, beside a bare loop of sends, nchan and Node",
+        measure: fanout::measure,
+    },
+    Part {
+        name: "fan-out, stalled",
+        what: "subscribers beside others that never read",
+        measure: |_, _, quick| fanout::beside_stalled(quick),
+    },
+    Part {
+        name: "flood",
+        what: "clients beside one that publishes as fast as it can",
+        measure: |_, _, quick| flood::measure(quick),
+    },
+];
 
 fn main() -> ExitCode {
     if baseline::run_if_asked() {
@@ -56,6 +106,10 @@ fn main() -> ExitCode {
     if !options.bench || !cfg!(target_os = "linux") {
         println!("http: to be run by `cargo bench --bench http`, on Linux");
         return ExitCode::SUCCESS; // `cargo test --all-targets` runs it, too
+    }
+    if options.list {
+        PARTS.iter().for_each(|part| println!("{}: {}", part.name, part.what));
+        return ExitCode::SUCCESS;
     }
     let _ = rlimit::increase_nofile_limit(u64::MAX);
     match measure(&options) {
@@ -68,52 +122,55 @@ fn main() -> ExitCode {
 }
 
 fn measure(options: &Options) -> Result<(), String> {
-    if let Some(unknown) = options.names.iter().find(|name| !PARTS.iter().any(|part| part.contains(&***name))) {
-        return Err(format!("there is no part `{unknown}`; there are {}", PARTS.join(", ")));
+    let names = |part: &Part, name: &String| part.name.contains(&**name);
+    if let Some(unknown) = options.names.iter().find(|name| !PARTS.iter().any(|part| names(part, name))) {
+        return Err(format!("there is no part `{unknown}`; --list names them"));
     }
-    let wanted = |part: &str| options.names.is_empty() || options.names.iter().any(|name| part.contains(&**name));
+    let then = options.compare.as_deref().map(Results::load).transpose()?;
+    let wanted = |part: &&Part| options.names.is_empty() || options.names.iter().any(|name| names(part, name));
     let pairs = options.pairs.map_or(if options.quick { 2 } else { 6 }, usize::from);
     let site = Site::new().map_err(|error| format!("the files cannot be made: {error}"))?;
-    let mut text = head();
-    if wanted("files") {
-        text += &files::measure(&Contender::of_files(&site), pairs, options.quick)?;
+    let folder = folder().map_err(|error| error.to_string())?;
+    let mut results = Results { run: run(), tables: Vec::new() };
+    if options.profile {
+        let part = PARTS.iter().find(wanted).map_or("files", |part| part.name);
+        let path = profile::profile(part, &site, &folder, &results.run)?;
+        println!("The page is {}.", path.display());
+        return Ok(());
     }
-    if wanted("readers") {
-        text += &readers::measure(&site, options.quick)?;
+    for part in PARTS.iter().filter(wanted) {
+        let table = (part.measure)(&site, pairs, options.quick).map_err(|why| format!("{}: {why}", part.name))?;
+        results.tables.push(table);
+        save(&results, &[], &folder).map_err(|error| error.to_string())?; // so that nothing is lost if the next one hangs
     }
-    if wanted("fan-out") {
-        text += &fanout::measure(&site, pairs, options.quick)?;
+    print!("\n{}", results.markdown());
+    let differences: Vec<Table> = then.iter().map(|then| compare(&results, then)).collect();
+    differences.iter().for_each(|table| print!("{}", table.markdown()));
+    save(&results, &differences, &folder).map_err(|error| error.to_string())?;
+    if let Some(file) = &options.save {
+        results.save(file).map_err(|error| format!("--save {}: {error}", file.display()))?;
     }
-    if wanted("flood") {
-        text += &flood::measure(options.quick)?;
-    }
-    print!("\n{text}");
-    let folder = save(&text).map_err(|error| error.to_string())?;
-    println!("\nThe tables are in {}.", folder.display());
+    println!("\nAll results are on {}.", folder.join("index.html").display());
     Ok(())
 }
 
-fn head() -> String {
+fn run() -> String {
     let now = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
     let arguments: Vec<String> = env::args().skip(1).filter(|argument| argument != "--bench").collect();
     let command = ["cargo bench --bench http --", &arguments.join(" ")].join(" ");
-    format!("{}; {}; `{}`\n", test_support::machine::describe(), &now[..10], command.trim_end_matches([' ', '-']))
+    format!("{}; {}; `{}`", test_support::machine::describe(), &now[..10], command.trim_end_matches([' ', '-']))
 }
 
-fn save(text: &str) -> io::Result<PathBuf> {
+fn folder() -> io::Result<PathBuf> {
     let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("../http");
     fs::create_dir_all(&folder)?;
-    fs::write(folder.join("table.md"), text)?;
     folder.canonicalize()
 }
 
-/// Returns the quartiles.
-fn middle(mut figures: Vec<f64>) -> [f64; 3] {
-    figures.sort_by(f64::total_cmp);
-    [1, 2, 3].map(|quarter| figures.get(figures.len() * quarter / 4).copied().unwrap_or(f64::NAN))
-}
-
-/// A median, and the middle half.
-fn in_words([low, median, high]: [f64; 3]) -> String {
-    format!("{median:.2} ({low:.2} to {high:.2})")
+fn save(results: &Results, differences: &[Table], folder: &std::path::Path) -> io::Result<()> {
+    results.save(&folder.join("results.json"))?;
+    fs::write(folder.join("table.md"), results.markdown())?;
+    let mut page = Page::new("HTTP", &results.run);
+    differences.iter().chain(&results.tables).for_each(|table| page.table(table));
+    page.save(&folder.join("index.html"))
 }

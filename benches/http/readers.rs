@@ -1,10 +1,9 @@
 //! Slow readers of a large file: the memory that they take, and what others feel of them.
 
 use crate::contender::{Contender, LARGE, SIZES, Site};
-use crate::{in_words, middle};
 use hdrhistogram::Histogram;
+use instrument::{Cell, Row, Table, quartiles};
 use socket2::{Domain, Socket, Type};
-use std::fmt::Write as _;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,14 +21,14 @@ const SIP: usize = 16 << 10;
 /// Requests of the quick client in a round.
 const ROUND: usize = 500;
 
-pub(crate) fn measure(site: &Site, quick: bool) -> Result<String, String> {
-    let mut text = format!(
-        "\n### slow readers of 1 GiB\n\n{SIP} bytes every {INTERVAL:?} each. Beside {BESIDE} of them a quick client asks \
-         for {}, {ROUND} times a round, in rounds with and without them in turn.\n\n\
-         | server | MiB, with {CROWD} of them | p50 us, quiet | beside {BESIDE} | times | p99, quiet | beside {BESIDE} | times |\n\
-         | --- | --: | --: | --: | --: | --: | --: | --: |\n",
+pub(crate) fn measure(site: &Site, quick: bool) -> Result<Table, String> {
+    let what = format!(
+        "{SIP} bytes of 1 GiB every {INTERVAL:?} each: the memory at the peak with {CROWD} of them. Beside {BESIDE} of \
+         them a quick client asks for {}, {ROUND} times a round, in rounds with and without them in turn.",
         SIZES[0].0
     );
+    let columns = ["MiB", "p50 us, quiet", "beside them", "times", "p99 us, quiet", "beside them", "times"];
+    let mut table = Table::new("readers", what, &columns);
     let rounds = if quick { 4 } else { 20 };
     for start in [Contender::web, Contender::nginx] {
         // A fresh one, for the sake of its peak memory.
@@ -38,9 +37,10 @@ pub(crate) fn measure(site: &Site, quick: bool) -> Result<String, String> {
         place_clients(Placement::Apart);
         let latency = beside(&contender, rounds).map_err(|error| format!("{}: {error}", contender.name))?;
         let peak = crowd(&contender).map_err(|error| format!("{}: {error}", contender.name))?;
-        let _ = writeln!(text, "| {} | {:.1} | {latency} |", contender.name, peak as f64 / 1048576.0);
+        let memory = vec![Cell::Number(peak as f64 / 1048576.0, 1)];
+        table.rows.push(Row::new(contender.name, [memory, latency].concat()));
     }
-    Ok(text)
+    Ok(table)
 }
 
 /// Peak memory with many slow readers.
@@ -53,8 +53,8 @@ fn crowd(contender: &Contender) -> io::Result<u64> {
     Ok(contender.peak_memory())
 }
 
-/// The latency of a quick client in words: percentiles without and beside slow readers.
-fn beside(contender: &Contender, rounds: usize) -> io::Result<String> {
+/// The latency of a quick client: percentiles without and beside slow readers.
+fn beside(contender: &Contender, rounds: usize) -> io::Result<Vec<Cell>> {
     let mut quick = connect(contender.address, None)?;
     let mut slow = readers(contender.address, BESIDE)?;
     let [mut quiet, mut loud] = [Vec::new(), Vec::new()];
@@ -76,11 +76,11 @@ fn beside(contender: &Contender, rounds: usize) -> io::Result<String> {
     }
     let cells = [50.0, 99.0].map(|percentile| {
         let at = |round: &Histogram<u64>| round.value_at_percentile(percentile) as f64 / 1e3;
-        let median = |rounds: &[Histogram<u64>]| middle(rounds.iter().map(at).collect())[1];
+        let median = |rounds: &[Histogram<u64>]| quartiles(rounds.iter().map(at).collect())[1];
         let times = quiet.iter().zip(&loud).map(|(quiet, loud)| at(loud) / at(quiet)).collect();
-        format!("{:.0} | {:.0} | {}", median(&quiet), median(&loud), in_words(middle(times)))
+        [Cell::Number(median(&quiet), 0), Cell::Number(median(&loud), 0), Cell::Quartiles(quartiles(times), 2)]
     });
-    Ok(cells.join(" | "))
+    Ok(cells.concat())
 }
 
 fn readers(address: SocketAddr, count: usize) -> io::Result<Vec<TcpStream>> {

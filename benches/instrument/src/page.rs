@@ -1,5 +1,6 @@
 //! One HTML file of results: tables with bars, filters by scenario and server, charts, flame graphs. It loads nothing.
 
+use crate::perf::Profile;
 use crate::table::{Cell, Row, Table};
 use data_encoding::BASE64;
 use std::collections::BTreeSet;
@@ -62,8 +63,20 @@ impl Page {
         let _ = writeln!(self.body, "<figure class=chart>{svg}</figure>");
     }
 
+    /// Adds the profile of a server: its time by system call, of which a request takes so many each, its own code by
+    /// function, and a flame graph. `cpu` is the processor time of a request in microseconds.
+    ///
+    /// # Errors
+    /// A text: there is nothing to draw.
+    pub fn profile(&mut self, name: &str, profile: &Profile, calls: &[(String, f64)], cpu: f64) -> Result<(), String> {
+        self.table(&by_call(name, profile, calls, cpu));
+        self.table(&own_code(name, profile));
+        self.flame_graph(&format!("{name}, where its time goes"), &profile.flame_graph(name)?);
+        Ok(())
+    }
+
     /// Adds a flame graph, in a frame of its own, as its script is made for a whole document.
-    pub fn flame_graph(&mut self, heading: &str, svg: &str) {
+    fn flame_graph(&mut self, heading: &str, svg: &str) {
         let (heading, data) = (escape(heading), BASE64.encode(svg.as_bytes()));
         let height = svg.split("height=\"").nth(1).and_then(|rest| rest.split('"').next()).unwrap_or("600");
         let _ = writeln!(
@@ -105,6 +118,38 @@ impl Page {
             boxes.collect::<String>()
         )
     }
+}
+
+fn by_call(server: &str, profile: &Profile, calls: &[(String, f64)], cpu: f64) -> Table {
+    let what = format!(
+        "{:.1} s of processor time, sampled by the clock; the calls are counted by strace. The time of a call is that of \
+         the kernel within it, with the interrupts that come meanwhile.",
+        profile.time().as_secs_f64()
+    );
+    let columns = ["% of the time", "us a request", "calls a request", "us a call"];
+    let mut table = Table::new(format!("{server}, by system call"), what, &columns).about("system call");
+    let shares = profile.by_call().into_iter().filter(|(_, share)| *share >= 0.001);
+    table.rows = shares
+        .map(|(name, share)| {
+            let count = calls.iter().find(|(other, _)| *other == name).map(|(_, count)| *count);
+            let time = Some(share * cpu).filter(|time| time.is_finite());
+            let each = time.zip(count).map(|(time, count)| time / count);
+            let cells = [Some(share * 100.0), time, count, each].map(|value| Cell::number(value, 2));
+            Row::new(name, cells.to_vec())
+        })
+        .collect();
+    table
+}
+
+fn own_code(server: &str, profile: &Profile) -> Table {
+    let own = profile.by_own_function();
+    let all: f64 = own.iter().map(|(_, share)| share).sum();
+    let what = format!("{:.1} % of the samples are of the process itself, not of the kernel.", all * 100.0);
+    let name = format!("{server}, own code by function");
+    let mut table = Table::new(name, what, &["% of the time"]).about("function");
+    let rows = own.into_iter().take(20).map(|(name, share)| Row::new(name, vec![Cell::Number(share * 100.0, 2)]));
+    table.rows = rows.collect();
+    table
 }
 
 /// Returns the longest figure of a column.
