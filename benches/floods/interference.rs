@@ -10,7 +10,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
-use test_support::machine::{self, Placement, Void};
+use test_support::machine::{self, Placement, Times, Void};
 use test_support::wait_until;
 
 /// From one probe to the next: longer than a newcomer waits in the backlog behind a crowd, so that
@@ -18,6 +18,8 @@ use test_support::wait_until;
 const INTERVAL: Duration = Duration::from_millis(4);
 /// Probes of a round.
 const ROUND: usize = 200;
+/// The answer to a client that is turned away.
+const BUSY: u8 = 0xFF;
 /// How many clients write a byte at a time, and how often.
 const SLOW: usize = 50;
 const SLOW_INTERVAL: Duration = Duration::from_millis(10);
@@ -31,8 +33,21 @@ pub(crate) struct Interference {
     /// The results of the crowd meanwhile.
     pub(crate) crowd: Tally,
     crowd_time: Duration,
+    /// The probes beside others, one by one.
+    beside: Vec<Probe>,
     pub(crate) void: Void,
 }
+
+/// A probe: how long it took, and what the server and the probe did meanwhile.
+#[derive(Clone, Copy)]
+struct Probe {
+    took: Duration,
+    server: Times,
+    own: Times,
+}
+
+/// The share of the probes that counts as the slowest.
+const SLOWEST: usize = 100;
 
 /// Measures the 100 that are in beside a crowd that is turned away.
 pub(crate) fn overload(crowd: usize, probes: usize, clients: &mut Clients) -> Result<Interference, String> {
@@ -48,7 +63,7 @@ pub(crate) fn overload(crowd: usize, probes: usize, clients: &mut Clients) -> Re
     let void = Void::read();
     for loud in turns(probes) {
         thread::scope(|scope| {
-            let probing = scope.spawn(|| probe_inside(address, &mut inside, ROUND));
+            let probing = scope.spawn(|| probe_inside(&server, &mut inside, ROUND));
             let start = Instant::now();
             while loud && !probing.is_finished() {
                 let turned_away = clients.run(address, flood, 2_000).map_err(|error| error.to_string())?;
@@ -74,7 +89,7 @@ pub(crate) fn slow_writers(probes: usize, clients: &mut Clients) -> Result<Inter
         let over = AtomicBool::new(false);
         thread::scope(|scope| {
             let slow = loud.then(|| scope.spawn(|| write_slowly(&server, &over)));
-            let tally = scope.spawn(|| probe_afresh(server.address, ROUND)).join();
+            let tally = scope.spawn(|| probe_afresh(&server, ROUND)).join();
             over.store(true, Ordering::Relaxed);
             if let Some(slow) = slow {
                 slow.join().map_err(|_| "a slow client failed")?.map_err(|error| error.to_string())?;
@@ -94,17 +109,19 @@ impl Interference {
             loud: vec![],
             crowd: Tally::new(),
             crowd_time: Duration::ZERO,
+            beside: vec![],
             void: Void::default(),
         }
     }
 
-    fn take(&mut self, loud: bool, tally: io::Result<Tally>) -> Result<(), String> {
-        let tally = tally.map_err(|error| error.to_string())?;
+    fn take(&mut self, loud: bool, round: io::Result<(Tally, Vec<Probe>)>) -> Result<(), String> {
+        let (tally, probes) = round.map_err(|error| error.to_string())?;
         if tally.errors > 0 {
             return Err(format!("{}: {} probes were answered wrongly", self.name, tally.errors));
         }
         if loud {
             self.loud.push(tally);
+            self.beside.extend(probes);
         } else {
             self.quiet.push(tally);
         }
@@ -119,6 +136,24 @@ impl Interference {
         let ratios = self.quiet.iter().zip(&self.loud).map(|(quiet, loud)| at(loud) / at(quiet)).collect();
         let [quiet, loud] = [&self.quiet, &self.loud].map(|rounds| median(rounds.iter().map(at).collect()));
         [quiet, loud, median(ratios)]
+    }
+
+    /// Tells whose time that of the slowest probes was, in words: the mean of the hundredth of them that took longest.
+    pub(crate) fn slowest_in_words(&self) -> String {
+        let mut probes = self.beside.clone();
+        probes.sort_by_key(|probe| std::cmp::Reverse(probe.took));
+        probes.truncate(self.beside.len().div_ceil(SLOWEST).max(1));
+        let mean = |of: fn(&Probe) -> Duration| {
+            probes.iter().map(of).sum::<Duration>().as_micros() / probes.len().max(1) as u128
+        };
+        format!(
+            "the slowest hundredth took {} us, in which the server ran for {}, was ready and had no processor for {}, and \
+             the probe had none for {}",
+            mean(|probe| probe.took),
+            mean(|probe| probe.server.ran),
+            mean(|probe| probe.server.waited),
+            mean(|probe| probe.own.waited),
+        )
     }
 
     /// Returns how many probes there were beside the others; as many were without.
@@ -153,25 +188,38 @@ fn incomplete(server: SocketAddr, n: usize) -> io::Result<TcpStream> {
 /// Completes one request after the other, and comes in again for the next time, when all others
 /// have had their turn. A client that is turned away tries again, so that no place stays free: through a
 /// single one, a whole crowd would be served.
-fn probe_inside(server: SocketAddr, inside: &mut [TcpStream], probes: usize) -> io::Result<Tally> {
+fn probe_inside(server: &Instance, inside: &mut [TcpStream], probes: usize) -> io::Result<(Tally, Vec<Probe>)> {
     machine::hurry();
-    let (mut tally, start) = (Tally::new(), Instant::now());
+    let (mut tally, mut each, start) = (Tally::new(), Vec::new(), Instant::now());
     for n in 0..probes {
         let due = wait_for(start, n);
         let place = n % inside.len();
         let stream = &mut inside[place];
+        let before = (Instant::now(), Times::of(server.server.pid()), Times::own());
         stream.write_all(b"x")?;
         let reply = read(stream)?;
-        tally.record(if reply == [0] { Outcome::Served } else { Outcome::Wrong }, due);
+        // One that the server had not yet accepted when the probe looked was not in, and is no probe.
+        if reply != [BUSY] {
+            tally.record(if reply == [0] { Outcome::Served } else { Outcome::Wrong }, due);
+            each.push(Probe::ended(server, before));
+        }
         loop {
-            *stream = incomplete(server, n)?;
+            *stream = incomplete(server.address, n)?;
             thread::sleep(INTERVAL / 4);
             if is_in(stream)? {
                 break;
             }
         }
     }
-    Ok(tally)
+    Ok((tally, each))
+}
+
+impl Probe {
+    /// A probe that began then, when its server and itself had run for so long.
+    fn ended(server: &Instance, (start, of_server, own): (Instant, Times, Times)) -> Probe {
+        let took = start.elapsed();
+        Probe { took, server: Times::of(server.server.pid()).since(of_server), own: Times::own().since(own) }
+    }
 }
 
 /// Returns whether a connection that waits has response nothing yet.
@@ -183,17 +231,19 @@ fn is_in(stream: &TcpStream) -> io::Result<bool> {
 }
 
 /// Comes with a whole request each time.
-fn probe_afresh(server: SocketAddr, probes: usize) -> io::Result<Tally> {
+fn probe_afresh(server: &Instance, probes: usize) -> io::Result<(Tally, Vec<Probe>)> {
     machine::hurry();
-    let (mut tally, start) = (Tally::new(), Instant::now());
+    let (mut tally, mut each, start) = (Tally::new(), Vec::new(), Instant::now());
     for n in 0..probes {
         let due = wait_for(start, n);
-        let mut stream = connect(server, n)?;
+        let before = (Instant::now(), Times::of(server.server.pid()), Times::own());
+        let mut stream = connect(server.address, n)?;
         stream.write_all(b"\x01x")?;
         let reply = read(&mut stream)?;
         tally.record(if reply == [0] { Outcome::Served } else { Outcome::Wrong }, due);
+        each.push(Probe::ended(server, before));
     }
-    Ok(tally)
+    Ok((tally, each))
 }
 
 /// Waits until a probe is due; its time counts from then, whatever the one before has taken.

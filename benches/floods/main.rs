@@ -22,6 +22,7 @@ mod charts;
 mod clients;
 mod counts;
 mod interference;
+mod others;
 mod persistent_clients;
 mod profile;
 mod protocol;
@@ -93,7 +94,9 @@ fn main() -> ExitCode {
     let _ = rlimit::increase_nofile_limit(u64::MAX);
     let done = match &options {
         Options { list: true, .. } => list(),
-        Options { counts: true, .. } => counts::check(if options.quick { 2_000 } else { 10_000 }, options.strict),
+        Options { counts: true, .. } => {
+            counts::check(if options.quick { 2_000 } else { 10_000 }, options.strict).and_then(|()| others::check())
+        }
         Options { profile: true, .. } => profile(&options),
         _ => measure(&options),
     };

@@ -94,8 +94,7 @@ fn instructions(
     let mut executed = |requests| {
         let output = tempfile::NamedTempFile::new().map_err(|error| error.to_string())?;
         let file = format!("--callgrind-out-file={}", output.path().display());
-        let names = ["--compress-strings=no", "--compress-pos=no"];
-        let wrapper = ["valgrind", "--quiet", "--tool=callgrind", &file, names[0], names[1]];
+        let wrapper = [&["valgrind", "--tool=callgrind", &file], Instructions::OPTIONS].concat();
         clients.place(Placement::Apart);
         let mut one = Target::prepare_under(&wrapper, scenario.load, entry, clients)?;
         one.serve(clients, requests)?;

@@ -77,6 +77,7 @@ impl Report {
             });
             let mut row = instrument::Row::new(Kind::Pollstack.name(), cells.concat()).case(one.name.clone());
             row.remarks.push(format!("{} probes each{}", one.probes(), one.crowd_in_words()));
+            row.remarks.push(one.slowest_in_words());
             let void = one.void.moved();
             row.remarks.extend((!void.is_empty()).then(|| format!("VOID: {void}")));
             table.rows.push(row);

@@ -254,7 +254,7 @@ fn stack_server() -> PathBuf {
 }
 
 /// Returns a program as an argument of another one.
-fn under(wrapper: &[&str], program: Command) -> Command {
+pub(crate) fn under(wrapper: &[&str], program: Command) -> Command {
     let Some((first, rest)) = wrapper.split_first() else { return program };
     let mut command = Command::new(first);
     command.args(rest).arg(program.get_program()).args(program.get_args());

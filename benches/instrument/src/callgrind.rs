@@ -5,24 +5,36 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Instructions by function.
+/// The functions of the C library that Rust asks for memory.
+const ALLOCATE: [&str; 5] = ["malloc", "calloc", "realloc", "posix_memalign", "aligned_alloc"];
+
+/// Instructions by function, and allocations.
 #[derive(Clone, Debug, Default)]
 pub struct Instructions {
     by_function: BTreeMap<String, f64>,
+    /// How often memory was asked for.
+    allocations: f64,
 }
 
 impl Instructions {
-    /// Reads the file of a `callgrind` that was told `--compress-strings=no --compress-pos=no`. Lines of files under
+    /// Options of `callgrind`, so that its file can be read.
+    pub const OPTIONS: &[&str] = &["--log-file=/dev/null", "--compress-strings=no", "--compress-pos=no"];
+
+    /// Reads the file of a `callgrind` that was given these [`OPTIONS`](Self::OPTIONS). Lines of files under
     /// `root` are counted for the function they stand in, those of others for their file.
     pub fn read(text: &str, root: &Path) -> Instructions {
         let (mut found, mut sources) =
             (Instructions::default(), Sources { root: root.to_owned(), files: BTreeMap::new() });
-        let (mut file, mut is_call) = (String::new(), false);
+        let (mut file, mut is_call, mut allocates) = (String::new(), false, false);
         for line in text.lines() {
             if let Some(name) = ["fl=", "fi=", "fe="].iter().find_map(|key| line.strip_prefix(key)) {
                 name.clone_into(&mut file);
-            } else if line.starts_with("calls=") {
+            } else if let Some(name) = line.strip_prefix("cfn=") {
+                allocates = ALLOCATE.contains(&name);
+            } else if let Some(count) = line.strip_prefix("calls=") {
                 is_call = true; // the next line is of what is called, with all that it calls
+                let count = count.split(' ').next().and_then(|count| count.parse::<u64>().ok()).unwrap_or(0);
+                found.allocations += if allocates { count as f64 } else { 0.0 };
             } else if line.starts_with(|c: char| c.is_ascii_digit()) {
                 let mut numbers = line.split(' ').map(|number| number.parse::<u64>().unwrap_or(0));
                 if let (Some(at), Some(count), false) = (numbers.next(), numbers.next(), is_call) {
@@ -45,7 +57,13 @@ impl Instructions {
             *self.by_function.entry(name.clone()).or_default() -= count;
         }
         self.by_function.values_mut().for_each(|count| *count /= requests as f64);
+        self.allocations = (self.allocations - short.allocations) / requests as f64;
         self
+    }
+
+    /// Returns how often memory was asked for.
+    pub fn allocations(&self) -> f64 {
+        self.allocations
     }
 
     /// Returns the functions, the most expensive first.
@@ -113,11 +131,12 @@ mod tests {
             .unwrap();
         let file = root.path().join("a.rs");
         let text = format!(
-            "fl={0}\nfn=one\n3 10\ncalls=1 7\n3 999\nfi=/rustc/abc/library/core/src/cell.rs\n7 5\nfe={0}\n5 20\n",
+            "fl={0}\nfn=one\n3 10\ncfn=malloc\ncalls=4 7\n3 999\ncfn=free\ncalls=4 7\n3 999\nfi=/rustc/abc/library/core/src/cell.rs\n7 5\nfe={0}\n5 20\n",
             file.display()
         );
         let found = Instructions::read(&text, root.path());
         assert_eq!(found.by_function(), [("a.rs: two", 20.0), ("a.rs: one", 10.0), ("core/src/cell.rs", 5.0)]);
+        assert_eq!(found.allocations(), 4.0);
         assert_eq!(found.clone().since(&Instructions::default(), 5).total(), 7.0);
         let registry = "/home/x/.cargo/registry/src/index.crates.io-1/mio-1.0/src/poll.rs";
         assert_eq!(short_name(registry), "mio-1.0/src/poll.rs");

@@ -123,6 +123,36 @@ pub fn cpu(pid: u32) -> Duration {
     Duration::from_nanos(threads.filter_map(|thread| time(thread.path().join("schedstat"))).sum())
 }
 
+/// How long a thread has run, and how long it was ready to run and had no processor.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Times {
+    pub ran: Duration,
+    pub waited: Duration,
+}
+
+impl Times {
+    /// Those of the first thread of a process.
+    pub fn of(pid: u32) -> Times {
+        Times::read(&format!("/proc/{pid}/schedstat"))
+    }
+
+    /// Those of the calling thread.
+    pub fn own() -> Times {
+        Times::read("/proc/thread-self/schedstat")
+    }
+
+    fn read(path: &str) -> Times {
+        let text = fs::read_to_string(path).unwrap_or_default();
+        let mut numbers = text.split_whitespace().map(|n| Duration::from_nanos(n.parse().unwrap_or(0)));
+        Times { ran: numbers.next().unwrap_or_default(), waited: numbers.next().unwrap_or_default() }
+    }
+
+    /// Returns what has been added since `before`.
+    pub fn since(self, before: Times) -> Times {
+        Times { ran: self.ran.saturating_sub(before.ran), waited: self.waited.saturating_sub(before.waited) }
+    }
+}
+
 /// The description of the machine.
 pub fn describe() -> String {
     let cpus = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
