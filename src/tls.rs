@@ -2,7 +2,7 @@
 //!
 //! [`Tls`] is a [`Net`] whose streams are encrypted by [rustls](https://docs.rs/rustls) (TLS 1.2 and 1.3) before
 //! they go to the network inside. Listeners that were opened while an [`Identity`] was set speak TLS, the others
-//! do not, so one loop can serve both.
+//! do not, so one loop can serve both. Connections that go out speak TLS while a [`Client`] is set.
 //!
 //! ```no_run
 //! # use pollstack::{ConnId, Context, EventLoop, Limits, ListenerConfig, ListenerId, Service};
@@ -26,22 +26,20 @@
 //! A handshake that takes too long is ended by the service's deadline for a first message; one that takes more
 //! than [`HANDSHAKE_BYTES`] fails. A client that speaks plain HTTP reads a line that says so.
 
+mod client;
+mod identity;
+
+pub use self::client::Client;
+pub use self::identity::Identity;
+pub use rustls::{ClientConfig, ServerConfig};
+
 use crate::net::{Address, Interest, Mio, Net, OnMio, Peer, Socket, SocketOptions, read_at};
-use rustls::ServerConnection;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use std::cell::RefCell;
-use std::fmt;
+use rustls::{Connection, ServerConnection};
 use std::fs::File;
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
-use std::path::Path;
-use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Instant;
 
-pub use rustls::ServerConfig;
-
-/// Bytes that a client may send before its handshake is complete. A usual one takes less than 1000, one with a
+/// Bytes that a peer may send before its handshake is complete. A usual one takes less than 1000, one with a
 /// client certificate a few thousand.
 pub const HANDSHAKE_BYTES: usize = 64 * 1024;
 
@@ -58,71 +56,12 @@ const CHUNK: usize = 64 * 1024;
 const PLAIN_HTTP: &[u8] = b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nContent-Length: 44\r\n\
     Connection: close\r\n\r\nThis port speaks TLS: ask for https instead\n";
 
-/// A certificate and its key, or a whole configuration of rustls. Clones are the same identity:
-/// [replacing](Identity::replace) one changes all listeners that have it.
-#[derive(Clone)]
-pub struct Identity(Rc<RefCell<Arc<ServerConfig>>>);
-
-impl fmt::Debug for Identity {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Identity").finish_non_exhaustive()
-    }
-}
-
-impl Identity {
-    /// Makes an identity of a configuration of rustls: with client certificates, or several names.
-    pub fn new(config: Arc<ServerConfig>) -> Identity {
-        Identity(Rc::new(RefCell::new(config)))
-    }
-
-    /// Reads a certificate chain and its key, both PEM.
-    ///
-    /// # Errors
-    /// A text that names the file; `InvalidData` if the two do not fit, or are not PEM.
-    pub fn load(certificates: &Path, key: &Path) -> io::Result<Identity> {
-        load(certificates, key).map(Identity::new)
-    }
-
-    /// Serves new connections with what the files hold now. If that is wrong, nothing changes.
-    ///
-    /// # Errors
-    /// As [`load`](Self::load).
-    pub fn reload(&self, certificates: &Path, key: &Path) -> io::Result<()> {
-        self.replace(load(certificates, key)?);
-        Ok(())
-    }
-
-    /// Serves new connections with another configuration.
-    pub fn replace(&self, config: Arc<ServerConfig>) {
-        *self.0.borrow_mut() = config;
-    }
-
-    fn config(&self) -> Arc<ServerConfig> {
-        Arc::clone(&self.0.borrow())
-    }
-}
-
-fn load(certificates: &Path, key: &Path) -> io::Result<Arc<ServerConfig>> {
-    let wrong = |file: &Path, why: &dyn fmt::Display| {
-        io::Error::new(ErrorKind::InvalidData, format!("{}: {why}", file.display()))
-    };
-    let chain = CertificateDer::pem_file_iter(certificates).map_err(|error| wrong(certificates, &error))?;
-    let chain: Vec<_> = chain.collect::<Result<_, _>>().map_err(|error| wrong(certificates, &error))?;
-    if chain.is_empty() {
-        return Err(wrong(certificates, &"there is no certificate in it; it has to be PEM"));
-    }
-    let secret = PrivateKeyDer::from_pem_file(key).map_err(|error| wrong(key, &error))?;
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-    let config = config.map_err(|error| wrong(certificates, &error))?.with_no_client_auth();
-    config.with_single_cert(chain, secret).map(Arc::new).map_err(|error| wrong(key, &error))
-}
-
 /// A network whose streams are encrypted.
 #[derive(Debug)]
 pub struct Tls<N> {
     inner: N,
     identity: Option<Identity>,
+    client: Option<Client>,
     /// The buffer that ciphertext is read into.
     scratch: Box<[u8]>,
 }
@@ -144,22 +83,36 @@ pub struct Stream<S> {
 
 #[derive(Debug)]
 struct Session {
-    tls: ServerConnection,
+    tls: Connection,
     /// Plaintext that was encrypted, and whose ciphertext the network has not taken yet.
     accepted: usize,
     /// Ciphertext that has come before the handshake was complete.
     handshake: usize,
+    /// A write waits for the handshake.
+    is_awaited: bool,
+}
+
+impl Session {
+    fn new(mut tls: Connection) -> Box<Session> {
+        tls.set_buffer_limit(None); // a write is a connection's output at the most
+        Box::new(Session { tls, accepted: 0, handshake: 0, is_awaited: false })
+    }
 }
 
 impl<N: Net> Tls<N> {
-    /// Makes a network around `inner`. Without an identity it changes nothing.
+    /// Makes a network around `inner`. Without an identity and a client it changes nothing.
     pub fn new(inner: N) -> Tls<N> {
-        Tls { inner, identity: None, scratch: vec![0; RECORD].into() }
+        Tls { inner, identity: None, client: None, scratch: vec![0; RECORD].into() }
     }
 
     /// Sets the identity of the listeners that are opened from here on; `None` for those without TLS.
     pub fn set_identity(&mut self, identity: Option<Identity>) {
         self.identity = identity;
+    }
+
+    /// Encrypts the connections that go out from here on; with `None`, it does not.
+    pub fn set_client(&mut self, client: Option<Client>) {
+        self.client = client;
     }
 
     /// Has the network take the ciphertext that there is.
@@ -177,7 +130,8 @@ impl<N: Net> Tls<N> {
         let Some(session) = &mut stream.session else { return Ok(n) };
         let mut bytes = &self.scratch[..n];
         if session.tls.is_handshaking() {
-            if session.handshake == 0 && speaks_http(bytes) {
+            let is_first = session.handshake == 0 && matches!(session.tls, Connection::Server(_));
+            if is_first && speaks_http(bytes) {
                 let _ = self.inner.write(&mut stream.inner, &[IoSlice::new(PLAIN_HTTP)]);
                 let _ = self.inner.shutdown_write(&mut stream.inner);
                 return Err(io::Error::new(ErrorKind::InvalidData, "plain HTTP on a port for TLS"));
@@ -194,9 +148,14 @@ impl<N: Net> Tls<N> {
                 return Err(io::Error::new(ErrorKind::InvalidData, error));
             }
             if bytes.is_empty() {
-                return Ok(n);
+                break;
             }
         }
+        if session.is_awaited && !session.tls.is_handshaking() {
+            session.is_awaited = false;
+            self.look_again(stream)?; // there may be room to write, which no event has said since
+        }
+        Ok(n)
     }
 
     /// Goes on with the handshake until it is complete: a rejection, or a protocol that speaks first, reads
@@ -225,6 +184,7 @@ impl<N: Net> Tls<N> {
             };
         };
         if session.tls.is_handshaking() {
+            session.is_awaited = true;
             self.shake_hands(stream)?;
         }
         let offered: usize = slices.iter().map(|slice| slice.len()).sum();
@@ -242,6 +202,15 @@ impl<N: Net> Tls<N> {
         Ok(taken)
     }
 
+    /// Returns why a connection has failed: an alert may lie before the reset, and say so.
+    fn explain(&mut self, stream: &mut Stream<N::Stream>, error: io::Error) -> io::Error {
+        let is_reset = matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe);
+        match (is_reset && stream.session.is_some()).then(|| self.receive(stream)) {
+            Some(Err(alert)) if alert.kind() == ErrorKind::InvalidData => alert,
+            _ => error,
+        }
+    }
+
     /// Has an event tell of what is still to be read: this turn has had enough of it.
     fn look_again(&mut self, stream: &mut Stream<N::Stream>) -> io::Result<()> {
         match stream.watched {
@@ -252,7 +221,7 @@ impl<N: Net> Tls<N> {
 }
 
 /// Encrypts what lies behind the first `skip` bytes of `slices`. Returns how many bytes that were.
-fn encrypt(tls: &mut ServerConnection, slices: &[IoSlice<'_>], mut skip: usize) -> io::Result<usize> {
+fn encrypt(tls: &mut Connection, slices: &[IoSlice<'_>], mut skip: usize) -> io::Result<usize> {
     let mut accepted = 0;
     for slice in slices {
         let rest = &slice[skip.min(slice.len())..];
@@ -311,13 +280,16 @@ impl<N: Net> Net for Tls<N> {
         Ok(Listener { inner, identity: self.identity.clone() })
     }
 
-    /// Connections that go out are not encrypted.
     fn connect(&mut self, address: &Address, options: &SocketOptions) -> io::Result<Self::Stream> {
-        Ok(Stream { inner: self.inner.connect(address, options)?, session: None, watched: None })
+        let session = self.client.as_ref().map(|client| client.session(address)).transpose()?;
+        let inner = self.inner.connect(address, options)?;
+        Ok(Stream { inner, session: session.map(|tls| Session::new(tls.into())), watched: None })
     }
 
+    /// The handshake begins when the connection is made. Reads and writes go on with it.
     fn check_connecting(&mut self, stream: &mut Self::Stream) -> io::Result<()> {
-        self.inner.check_connecting(&mut stream.inner)
+        self.inner.check_connecting(&mut stream.inner)?;
+        self.flush(stream, false)
     }
 
     fn local_address(&self, listener: &Self::Listener) -> io::Result<Address> {
@@ -329,9 +301,8 @@ impl<N: Net> Net for Tls<N> {
         let session = match &listener.identity {
             None => None,
             Some(identity) => {
-                let mut tls = ServerConnection::new(identity.config()).map_err(io::Error::other)?;
-                tls.set_buffer_limit(None); // a write is a connection's output at the most
-                Some(Box::new(Session { tls, accepted: 0, handshake: 0 }))
+                let tls = ServerConnection::new(identity.config()).map_err(io::Error::other)?;
+                Some(Session::new(tls.into()))
             }
         };
         Ok((Stream { inner, session, watched: None }, peer))
@@ -360,11 +331,11 @@ impl<N: Net> Net for Tls<N> {
     }
 
     fn write(&mut self, stream: &mut Self::Stream, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        self.send(stream, slices, false)
+        self.send(stream, slices, false).map_err(|error| self.explain(stream, error))
     }
 
     fn write_more(&mut self, stream: &mut Self::Stream, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        self.send(stream, slices, true)
+        self.send(stream, slices, true).map_err(|error| self.explain(stream, error))
     }
 
     fn send_file(&mut self, stream: &mut Self::Stream, file: &File, offset: u64, len: usize) -> io::Result<usize> {
@@ -399,7 +370,8 @@ impl<N: Net> Net for Tls<N> {
     }
 
     fn take_error(&mut self, stream: &mut Self::Stream) -> Option<io::Error> {
-        self.inner.take_error(&mut stream.inner)
+        let error = self.inner.take_error(&mut stream.inner)?;
+        Some(self.explain(stream, error))
     }
 
     fn close(&mut self, stream: Self::Stream) {

@@ -140,7 +140,8 @@ fn build_now(kind: &str, name: &str) -> PathBuf {
     paths.find(|path| path.file_stem().is_some_and(|stem| stem == name)).expect("cargo says where it is")
 }
 
-/// Returns the path of a file of the certificate authority of the tests: `ca.pem`, `cert.pem`, `key.pem`.
+/// Returns the path of a file of the certificate authority of the tests: `ca.pem`, `cert.pem`, `key.pem`; or of a
+/// client with an authority of its own: `client.pem`, `client-key.pem`.
 pub fn tls_file(name: &str) -> String {
     format!("{}/../tls/{name}", env!("CARGO_MANIFEST_DIR"))
 }

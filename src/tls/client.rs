@@ -1,0 +1,97 @@
+//! The client's side: the authorities and the names that servers are verified by.
+
+use super::identity::{provider, read_certificates, read_key, wrong};
+use crate::net::Address;
+use rustls::client::Resumption;
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use std::collections::HashMap;
+use std::fmt;
+use std::io::{self, ErrorKind, Read, Write};
+use std::path::Path;
+use std::sync::Arc;
+
+/// The configuration of connections that go out, and the names of the servers that they go to.
+#[derive(Clone)]
+pub struct Client {
+    config: Arc<ClientConfig>,
+    names: HashMap<Address, ServerName<'static>>,
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client").field("names", &self.names).finish_non_exhaustive()
+    }
+}
+
+impl Client {
+    /// Makes a client of a configuration of rustls.
+    pub fn new(config: Arc<ClientConfig>) -> Client {
+        Client { config, names: HashMap::new() }
+    }
+
+    /// Reads the certificates of authorities; and a certificate chain with its key, to be shown to servers that ask
+    /// for one. All are PEM. Sessions are not resumed: each connection verifies its server.
+    ///
+    /// # Errors
+    /// A text that names the file; `InvalidData` if a certificate and its key do not fit, or are not PEM.
+    pub fn load(authorities: &Path, own: Option<(&Path, &Path)>) -> io::Result<Client> {
+        let mut roots = RootCertStore::empty();
+        for certificate in read_certificates(authorities)? {
+            roots.add(certificate).map_err(|error| wrong(authorities, &error))?;
+        }
+        let config = ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions();
+        let config = config.map_err(|error| wrong(authorities, &error))?.with_root_certificates(roots);
+        let mut config = match own {
+            None => config.with_no_client_auth(),
+            Some((certificates, key)) => {
+                let (chain, secret) = (read_certificates(certificates)?, read_key(key)?);
+                config.with_client_auth_cert(chain, secret).map_err(|error| wrong(key, &error))?
+            }
+        };
+        config.resumption = Resumption::disabled();
+        Ok(Client::new(Arc::new(config)))
+    }
+
+    /// Names the server at `address`, by a DNS name or an IP address: its certificate has to hold for that. The first
+    /// name of an address counts. A server without a name is verified by the IP address.
+    ///
+    /// # Errors
+    /// `InvalidInput`: no certificate can have this name.
+    pub fn name(&mut self, address: Address, name: &str) -> io::Result<()> {
+        let server = ServerName::try_from(name.to_owned());
+        let server = server.map_err(|_| invalid(format!("{name}: no certificate can have this name")))?;
+        self.names.entry(address).or_insert(server);
+        Ok(())
+    }
+
+    /// Begins a session with the server at `address`.
+    pub(super) fn session(&self, address: &Address) -> io::Result<ClientConnection> {
+        let name = match (self.names.get(address), address) {
+            (Some(name), _) => name.clone(),
+            (None, Address::Tcp(address)) => ServerName::from(address.ip()),
+            (None, Address::Unix(_)) => return Err(invalid(format!("{address}: its server has no name to verify"))),
+        };
+        ClientConnection::new(Arc::clone(&self.config), name).map_err(io::Error::other)
+    }
+
+    /// Encrypts a stream that blocks, which is connected to `address`: returns when the handshake is complete.
+    ///
+    /// # Errors
+    /// Those of the stream; `InvalidData` if the server is not to be trusted, or does not trust us.
+    pub fn connect<S: Read + Write>(
+        &self,
+        address: &Address,
+        stream: S,
+    ) -> io::Result<StreamOwned<ClientConnection, S>> {
+        let mut stream = StreamOwned::new(self.session(address)?, stream);
+        while stream.conn.is_handshaking() {
+            stream.conn.complete_io(&mut stream.sock)?;
+        }
+        Ok(stream)
+    }
+}
+
+fn invalid(text: String) -> io::Error {
+    io::Error::new(ErrorKind::InvalidInput, text)
+}

@@ -1,0 +1,87 @@
+//! The server's side: a certificate and its key.
+
+use rustls::ServerConfig;
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use std::cell::RefCell;
+use std::fmt;
+use std::io::{self, ErrorKind};
+use std::path::Path;
+use std::rc::Rc;
+use std::sync::Arc;
+
+/// A certificate and its key, or a whole configuration of rustls. Clones are the same identity:
+/// [replacing](Identity::replace) one changes all listeners that have it.
+#[derive(Clone)]
+pub struct Identity(Rc<RefCell<Arc<ServerConfig>>>);
+
+impl fmt::Debug for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Identity").finish_non_exhaustive()
+    }
+}
+
+impl Identity {
+    /// Makes an identity of a configuration of rustls: with client certificates, or several names.
+    pub fn new(config: Arc<ServerConfig>) -> Identity {
+        Identity(Rc::new(RefCell::new(config)))
+    }
+
+    /// Reads a certificate chain and its key, both PEM.
+    ///
+    /// # Errors
+    /// A text that names the file; `InvalidData` if the two do not fit, or are not PEM.
+    pub fn load(certificates: &Path, key: &Path) -> io::Result<Identity> {
+        load(certificates, key).map(Identity::new)
+    }
+
+    /// Serves new connections with what the files hold now. If that is wrong, nothing changes.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn reload(&self, certificates: &Path, key: &Path) -> io::Result<()> {
+        self.replace(load(certificates, key)?);
+        Ok(())
+    }
+
+    /// Serves new connections with another configuration.
+    pub fn replace(&self, config: Arc<ServerConfig>) {
+        *self.0.borrow_mut() = config;
+    }
+
+    pub(super) fn config(&self) -> Arc<ServerConfig> {
+        Arc::clone(&self.0.borrow())
+    }
+}
+
+fn load(certificates: &Path, key: &Path) -> io::Result<Arc<ServerConfig>> {
+    let (chain, secret) = (read_certificates(certificates)?, read_key(key)?);
+    let config = ServerConfig::builder_with_provider(provider()).with_safe_default_protocol_versions();
+    let config = config.map_err(|error| wrong(certificates, &error))?.with_no_client_auth();
+    config.with_single_cert(chain, secret).map(Arc::new).map_err(|error| wrong(key, &error))
+}
+
+/// Returns the certificates of a PEM file; one at least.
+pub(super) fn read_certificates(file: &Path) -> io::Result<Vec<CertificateDer<'static>>> {
+    let chain = CertificateDer::pem_file_iter(file).map_err(|error| wrong(file, &error))?;
+    let chain: Vec<_> = chain.collect::<Result<_, _>>().map_err(|error| wrong(file, &error))?;
+    if chain.is_empty() {
+        return Err(wrong(file, &"there is no certificate in it; it has to be PEM"));
+    }
+    Ok(chain)
+}
+
+/// Returns the key of a PEM file.
+pub(super) fn read_key(file: &Path) -> io::Result<PrivateKeyDer<'static>> {
+    PrivateKeyDer::from_pem_file(file).map_err(|error| wrong(file, &error))
+}
+
+pub(super) fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::ring::default_provider())
+}
+
+/// Returns an error that names the file.
+pub(super) fn wrong(file: &Path, why: &dyn fmt::Display) -> io::Error {
+    io::Error::new(ErrorKind::InvalidData, format!("{}: {why}", file.display()))
+}
