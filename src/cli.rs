@@ -84,7 +84,7 @@ pub(crate) struct Options {
     ///
     /// More hosts may follow, with commas: those of one engine, of which one takes writes. Pushes
     /// are as durable as it makes them (appendonly, appendfsync). The password is in a file, or
-    /// in the variable POLLSTACK_ENGINE_PASSWORD.
+    /// in the variable POLLSTACK_ENGINE_PASSWORD. With rediss:// the connection is encrypted.
     #[arg(long, value_name = "URL", env = "POLLSTACK_ENGINE", help_heading = "Data")]
     #[arg(verbatim_doc_comment, conflicts_with = "data")]
     pub(crate) engine: Option<Target>,
@@ -98,6 +98,21 @@ pub(crate) struct Options {
     #[arg(long, value_name = "FILE", env = "POLLSTACK_ENGINE_PASSWORD_FILE")]
     #[arg(requires = "engine", help_heading = "Data")]
     pub(crate) engine_password_file: Option<PathBuf>,
+
+    /// Trust the engine by this certificate of its authority, PEM: for rediss://HOST/NAME
+    ///
+    /// The certificate of the engine has to hold for HOST. Files of TLS are read at the start.
+    #[arg(long, value_name = "FILE", env = "POLLSTACK_ENGINE_CA", requires = "engine", help_heading = "Data")]
+    #[arg(verbatim_doc_comment)]
+    pub(crate) engine_ca: Option<PathBuf>,
+
+    /// Show the engine this certificate chain, PEM, if it asks for one
+    #[arg(long, value_name = "FILE", env = "POLLSTACK_ENGINE_CERT", requires = "engine_key", help_heading = "Data")]
+    pub(crate) engine_cert: Option<PathBuf>,
+
+    /// The key of --engine-cert, PEM
+    #[arg(long, value_name = "FILE", env = "POLLSTACK_ENGINE_KEY", requires = "engine_cert", help_heading = "Data")]
+    pub(crate) engine_key: Option<PathBuf>,
 
     /// How many clients are served at once; the next one reads 0xFF (busy)
     #[arg(long, value_name = "CLIENTS", env = "POLLSTACK_MAX_CLIENTS", default_value_t = 100)]

@@ -8,18 +8,29 @@
 //! [`Target`] says where the engine is, [`check`] asks it before the server starts, [`Link`] is the connection
 //! to it, [`Linked`] a service with one, and [`edge`] makes that of the stack.
 
+mod duplex;
 mod edge;
 mod link;
 mod linked;
+#[cfg(not(feature = "tls"))]
+mod plain;
 mod resp;
 mod script;
+#[cfg(feature = "tls")]
+mod secure;
 mod session;
 mod target;
+
+#[cfg(not(feature = "tls"))]
+use self::plain as security;
+#[cfg(feature = "tls")]
+use self::secure as security;
 
 pub use self::edge::edge;
 pub use self::link::{Link, LinkEvent};
 pub use self::linked::{Engaged, EngagedHandler, Linked, LinkedConn};
 pub use self::resp::Reply;
 pub use self::script::SCRIPT;
+pub use self::security::Network;
 pub use self::session::{Session, check, check_script};
 pub use self::target::Target;

@@ -9,7 +9,7 @@ use pollstack::activation::Activated;
 use pollstack::durable::{DataFile, Durable, Kept};
 use pollstack::engine::{self, Linked, Target};
 use pollstack::http::{BUSY, Guard};
-use pollstack::net::{Address, Handle};
+use pollstack::net::{Address, Handle, OnMio};
 use pollstack::operate::{Operated, Places};
 use pollstack::signals::{StopSignals, terminating};
 use pollstack::stack::{StackService, wire};
@@ -107,13 +107,16 @@ fn serve_edge(
     handed: Option<ListenerConfig>,
 ) -> Result<(), Box<dyn Error>> {
     let named = |error: String| format!("--engine {engine}: {error}");
+    let own = options.engine_cert.as_deref().zip(options.engine_key.as_deref());
     let engine = engine.clone().with_password(options.engine_password_file.as_deref())?;
+    let mut engine = engine.with_tls(options.engine_ca.as_deref(), own)?;
     let addresses = engine.addresses().map_err(named)?;
     engine::check(&engine, &addresses, options.capacity).map_err(named)?;
+    let net = engine.network()?;
     let links = Linked::<Operated>::CONNS;
     let (face, limits) = (ListenerId::new(), reserve(options, links)?);
     let edge = engine::edge(operated(options, face), engine, addresses, options.wait_replicas);
-    let mut event_loop = EventLoop::with_limits(edge, limits)?;
+    let mut event_loop = EventLoop::with_net(net, edge, limits);
     let outgoing = event_loop.service().listener();
     event_loop.listen(ListenerConfig::unbound().id(outgoing).max_conns(links))?;
     let listener = event_loop.listen(stack)?;
@@ -154,8 +157,8 @@ fn face_config(options: &Options, id: ListenerId, handed: Option<ListenerConfig>
 }
 
 /// Says where the server listens, and runs it until a signal.
-fn run<S: Service>(
-    event_loop: &mut EventLoop<S>,
+fn run<S: Service, N: OnMio>(
+    event_loop: &mut EventLoop<S, N>,
     options: &Options,
     listener: ListenerId,
     face: Option<ListenerId>,

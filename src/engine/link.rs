@@ -88,7 +88,7 @@ pub enum LinkEvent {
 
 impl Link {
     /// Makes a link that connects to the engine at `addresses`, one after the other, and brings it `script`. It begins
-    /// when its service is [started](super::Linked::start).
+    /// when its service is [started](super::Linked::start), in a loop on [the target's network](Target::network).
     pub fn new(target: Target, addresses: Vec<Address>, script: &'static str) -> Link {
         Link {
             target,

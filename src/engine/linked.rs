@@ -1,12 +1,14 @@
 //! A service with a link to an engine, as one service of one loop.
 
 use super::link::{Link, LinkEvent};
+use super::security::explain;
 use crate::context::Context;
 use crate::http::{Handler, Http, Responder};
 use crate::id::{ConnId, ListenerId};
 use crate::net::Peer;
 use crate::operate::{Metrics, Observed};
 use crate::service::{CloseReason, Closed, EofAction, Service};
+use std::io::ErrorKind;
 use std::time::Instant;
 
 /// A service that talks to an engine.
@@ -264,7 +266,7 @@ impl<S: Engaged> Service for Linked<S> {
 
 fn reason(reason: &CloseReason) -> String {
     match reason {
-        CloseReason::Failed(error) => error.to_string(),
+        CloseReason::Failed(error) if error.kind() != ErrorKind::UnexpectedEof => explain(error),
         _ => "it has closed the connection".to_owned(),
     }
 }

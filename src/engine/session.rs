@@ -1,11 +1,13 @@
 //! A connection to an engine that waits for each answer: for a server that is about to start, for tools and tests.
 
+use super::duplex::Duplex;
 use super::resp::{Reply, command, evalsha, moved, reply};
 use super::script::{self, SCRIPT};
+use super::security;
 use super::target::Target;
 use crate::net::Address;
 use crate::stack::{Asks, Told};
-use std::io::{Read, Write};
+use std::io::{self, ErrorKind};
 use std::net::TcpStream;
 use std::time::Duration;
 
@@ -16,7 +18,7 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct Session {
     target: Target,
-    stream: TcpStream,
+    stream: Box<dyn Duplex>,
     input: Vec<u8>,
     digest: Vec<u8>,
 }
@@ -27,9 +29,14 @@ impl Session {
     /// # Errors
     /// A text: it cannot be reached, or refuses.
     pub fn open(target: &Target, address: &Address, script: &str) -> Result<Session, String> {
-        let Address::Tcp(address) = address else { return Err("it is not on TCP".to_owned()) };
-        let stream = TcpStream::connect_timeout(address, TIMEOUT).map_err(|error| error.to_string())?;
+        let Address::Tcp(tcp) = address else { return Err("it is not on TCP".to_owned()) };
+        let stream = TcpStream::connect_timeout(tcp, TIMEOUT).map_err(|error| error.to_string())?;
         stream.set_read_timeout(Some(TIMEOUT)).map_err(|error| error.to_string())?;
+        stream.set_write_timeout(Some(TIMEOUT)).map_err(|error| error.to_string())?;
+        let stream = match target.client()? {
+            None => Box::new(stream),
+            Some(client) => security::encrypt(client, address, stream).map_err(|error| unencrypted(&error))?,
+        };
         let (input, digest) = Default::default();
         let mut session = Session { target: target.clone(), stream, input, digest };
         session.ask(&target.hello())?;
@@ -62,7 +69,7 @@ impl Session {
     }
 
     fn say(&mut self, request: &[u8]) -> Result<Reply, String> {
-        self.stream.write_all(request).map_err(|error| error.to_string())?;
+        let written = self.stream.write_all(request);
         loop {
             if let Some((answer, len)) = reply(&self.input)? {
                 self.input.drain(..len);
@@ -72,11 +79,33 @@ impl Session {
                 };
             }
             let mut buffer = [0; 4096];
-            match self.stream.read(&mut buffer).map_err(|error| format!("no answer: {error}"))? {
-                0 => return Err("it has closed the connection".to_owned()),
-                len => self.input.extend(&buffer[..len]),
+            // The answer to a request that was not taken may lie before the reset.
+            match (self.stream.read(&mut buffer), &written) {
+                (Ok(0), Err(error)) => return Err(trouble("the request", error)),
+                (Ok(0), Ok(())) => return Err("it has closed the connection".to_owned()),
+                (Ok(len), _) => self.input.extend(&buffer[..len]),
+                (Err(error), _) => return Err(trouble("no answer", &error)),
             }
         }
+    }
+}
+
+/// Returns a text that says why a handshake has failed.
+fn unencrypted(error: &io::Error) -> String {
+    let text = trouble("the TLS handshake", error);
+    match error.kind() {
+        ErrorKind::InvalidData => text, // it has answered
+        _ => format!("{text}; its port may be one without TLS"),
+    }
+}
+
+/// Returns a text that says what has failed, and why.
+fn trouble(step: &str, error: &io::Error) -> String {
+    match error.kind() {
+        ErrorKind::WouldBlock | ErrorKind::TimedOut => format!("{step}: it does not answer within {TIMEOUT:?}"),
+        ErrorKind::UnexpectedEof => format!("{step}: it has closed the connection"),
+        ErrorKind::ConnectionReset => format!("{step}: {error}; if it speaks TLS, write rediss://"),
+        _ => format!("{step}: {}", security::explain(error)),
     }
 }
 

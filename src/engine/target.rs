@@ -1,7 +1,9 @@
 //! Where an engine is, and who asks it.
 
+use super::security::{self, Client, Network};
 use crate::net::Address;
 use std::fmt;
+use std::io;
 use std::net::ToSocketAddrs;
 use std::path::Path;
 use std::str::FromStr;
@@ -12,12 +14,16 @@ const PORT: u16 = 6379;
 /// The longest name of a stack.
 const LONGEST_NAME: usize = 64;
 
-/// An engine, and the name of what it shares: `redis://[USER@]HOST[:PORT][,HOST[:PORT]…]/NAME`.
+/// An engine, and the name of what it shares: `redis://[USER@]HOST[:PORT][,HOST[:PORT]…]/NAME`; with `rediss://` its
+/// connections are encrypted, where `tls` is built in.
 ///
 /// The hosts are those of one engine, of which one at a time takes writes. They are looked up once, at the start.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone)]
 pub struct Target {
     text: String,
+    is_encrypted: bool,
+    /// Whom to trust, once that has been read.
+    client: Option<Client>,
     hosts: Vec<(String, u16)>,
     user: Option<String>,
     password: Option<String>,
@@ -41,10 +47,11 @@ impl FromStr for Target {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Target, Self::Err> {
-        if text.starts_with("rediss://") {
-            return Err("there is no TLS to the engine; use redis:// and a tunnel");
+        let secure = text.strip_prefix("rediss://");
+        if secure.is_some() && cfg!(not(feature = "tls")) {
+            return Err("there is no TLS in this build; use redis:// and a tunnel");
         }
-        let rest = text.strip_prefix("redis://").ok_or("write redis://HOST:PORT/NAME")?;
+        let rest = secure.or_else(|| text.strip_prefix("redis://")).ok_or("write redis://HOST:PORT/NAME")?;
         let (authority, name) = rest.split_once('/').ok_or("the name is missing: redis://HOST:PORT/NAME")?;
         let (user, hosts) = authority.rsplit_once('@').map_or((None, authority), |(user, hosts)| (Some(user), hosts));
         if user.is_some_and(|user| user.contains(':')) {
@@ -55,8 +62,8 @@ impl FromStr for Target {
             return Err("a name has 1 to 64 letters, digits, dots, hyphens and underscores");
         }
         let hosts = hosts.split(',').map(host).collect::<Result<_, _>>()?;
-        let user = user.map(str::to_owned);
-        Ok(Target { text: text.to_owned(), hosts, user, password: None, name: name.to_owned() })
+        let (text, user, name) = (text.to_owned(), user.map(str::to_owned), name.to_owned());
+        Ok(Target { text, is_encrypted: secure.is_some(), client: None, hosts, user, password: None, name })
     }
 }
 
@@ -87,17 +94,58 @@ impl Target {
         Ok(Target { password, ..self })
     }
 
-    /// Looks up the addresses, in order. This may take seconds.
+    /// Reads the certificates of the authorities of the engine, and a certificate with its key for an engine that asks
+    /// for one: for `rediss://`, and for no other target.
     ///
     /// # Errors
-    /// A text that names the host that is not known.
-    pub fn addresses(&self) -> Result<Vec<Address>, String> {
+    /// A text: a file is missing, or wrong.
+    pub fn with_tls(mut self, authorities: Option<&Path>, own: Option<(&Path, &Path)>) -> Result<Target, String> {
+        if !self.is_encrypted && (authorities.is_some() || own.is_some()) {
+            return Err(format!("--engine {self}: --engine-ca and --engine-cert are for TLS; write rediss://"));
+        }
+        if let Some(authorities) = authorities {
+            let client = security::load(authorities, own);
+            self.client = Some(client.map_err(|error| format!("--engine-ca, --engine-cert, --engine-key: {error}"))?);
+        }
+        self.client().map_err(|error| format!("--engine {self}: {error}"))?;
+        Ok(self)
+    }
+
+    /// Looks up the addresses, in order; the certificate at each has to hold for its host. This may take seconds.
+    ///
+    /// # Errors
+    /// A text that names the host that is not known, or says that TLS lacks its [files](Self::with_tls).
+    pub fn addresses(&mut self) -> Result<Vec<Address>, String> {
+        self.client()?;
         let mut found = Vec::new();
         for (host, port) in &self.hosts {
             let addresses = (host.as_str(), *port).to_socket_addrs().map_err(|error| format!("{host}: {error}"))?;
-            found.extend(addresses.map(Address::Tcp));
+            for address in addresses.map(Address::Tcp) {
+                if let Some(client) = &mut self.client {
+                    security::name(client, address.clone(), host)?;
+                }
+                found.push(address);
+            }
         }
         if found.is_empty() { Err("its host has no address".to_owned()) } else { Ok(found) }
+    }
+
+    /// Makes a network for the loop of a server with a link to this engine. The [addresses](Self::addresses) come first.
+    ///
+    /// # Errors
+    /// The system's, if it has no descriptor to spare.
+    pub fn network(&self) -> io::Result<Network> {
+        security::network(self.client().map_err(io::Error::other)?)
+    }
+
+    /// Returns the configuration of TLS to the engine, if it is asked for.
+    pub(super) fn client(&self) -> Result<Option<&Client>, String> {
+        match &self.client {
+            None if self.is_encrypted => {
+                Err("it cannot be verified; name the certificate of its authority: --engine-ca FILE".to_owned())
+            }
+            client => Ok(client.as_ref()),
+        }
     }
 
     /// Returns the beginning of all keys and channels: they share a hash tag, and so a node of a cluster.
@@ -137,10 +185,28 @@ mod tests {
             "redis://a:b/x",
             "redis://a/x{y",
             "redis://ann:hush@a/x",
-            "rediss://a/x",
             "redis://a,/x",
         ] {
             assert!(wrong.parse::<Target>().is_err(), "{wrong}");
         }
+        assert_eq!("rediss://a/x".parse::<Target>().is_ok(), cfg!(feature = "tls"));
+    }
+
+    /// Lost otherwise: a password, to an engine that is not verified, or over a link that an operator takes for encrypted.
+    #[test]
+    #[cfg(feature = "tls")]
+    fn tls_is_used_as_it_is_asked_for_or_refused() {
+        let with_tls =
+            |url: &str, file: Option<&str>| url.parse::<Target>().unwrap().with_tls(file.map(Path::new), None);
+        assert!(with_tls("redis://a/x", None).is_ok_and(|target| target.client().is_ok_and(|client| client.is_none())));
+        assert!(with_tls("redis://a/x", Some("ca.pem")).is_err_and(|error| error.contains("rediss://")));
+        assert!(with_tls("rediss://a/x", None).is_err_and(|error| error.contains("--engine-ca FILE")));
+        assert!(with_tls("rediss://a/x", Some("no-such.pem")).is_err_and(|error| error.contains("no-such.pem")));
+        assert!("rediss://127.0.0.1/x".parse::<Target>().unwrap().addresses().is_err(), "its files are missing");
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/tls/ca.pem");
+        assert!(
+            with_tls("rediss://a/x", Some(file))
+                .is_ok_and(|target| target.client().is_ok_and(|client| client.is_some()))
+        );
     }
 }

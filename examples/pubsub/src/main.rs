@@ -67,7 +67,7 @@ struct Options {
     /// Share the channels of a Redis 7 or Valkey with other servers: redis://[USER@]HOST[:PORT]/NAME
     ///
     /// More hosts may follow, with commas: those of one engine, of which one takes writes. The password is in a file,
-    /// or in the variable POLLSTACK_ENGINE_PASSWORD.
+    /// or in the variable POLLSTACK_ENGINE_PASSWORD. With rediss:// the connection is encrypted.
     #[arg(long, value_name = "URL")]
     engine: Option<Target>,
 
@@ -78,6 +78,20 @@ struct Options {
     /// Read the password of the engine from this file, its first line
     #[arg(long, value_name = "FILE", requires = "engine")]
     engine_password_file: Option<PathBuf>,
+
+    /// Trust the engine by this certificate of its authority, PEM: for rediss://HOST/NAME
+    ///
+    /// The certificate of the engine has to hold for HOST. Files of TLS are read at the start.
+    #[arg(long, value_name = "FILE", requires = "engine")]
+    engine_ca: Option<PathBuf>,
+
+    /// Show the engine this certificate chain, PEM, if it asks for one
+    #[arg(long, value_name = "FILE", requires = "engine_key")]
+    engine_cert: Option<PathBuf>,
+
+    /// The key of --engine-cert, PEM
+    #[arg(long, value_name = "FILE", requires = "engine_cert")]
+    engine_key: Option<PathBuf>,
 
     /// Let pages of this origin publish and subscribe, https://example.org for example; may be repeated
     #[arg(long, value_name = "ORIGIN", value_parser = Origin::parse)]
@@ -152,14 +166,16 @@ fn serve(options: &Options) -> Result<(), Box<dyn Error>> {
     };
     let pubsub = Observed::new("pubsub", pubsub, now);
     let (counts, limits) = (pubsub.listener(), reserved.output(config.backlog));
-    let net = Tls::new(Mio::new()?);
     let Some(engine) = &options.engine else {
-        return run(EventLoop::with_net(net, pubsub, limits), options, counts, conns);
+        return run(EventLoop::with_net(Tls::new(Mio::new()?), pubsub, limits), options, counts, conns);
     };
     let named = |error: String| format!("--engine {engine}: {error}");
+    let own = options.engine_cert.as_deref().zip(options.engine_key.as_deref());
     let target = engine.clone().with_password(options.engine_password_file.as_deref())?;
+    let mut target = target.with_tls(options.engine_ca.as_deref(), own)?;
     let addresses = target.addresses().map_err(named)?;
     engine::check_script(&target, &addresses, pubsub::SCRIPT).map_err(named)?;
+    let net = target.network()?;
     let linked = Linked::new(pubsub, Link::new(target, addresses, pubsub::SCRIPT).replicas(options.wait_replicas));
     let outgoing = linked.listener();
     let input = limits.input.max(config.message.saturating_add(pubsub::AROUND));

@@ -1,21 +1,24 @@
 //! A redis-server, for tests of what is in an engine. They are left out where none is installed, and say so, unless
 //! `ENGINE=required` is in the environment.
 
-use crate::{TEST_TIMEOUT, no_fork};
+use crate::{TEST_TIMEOUT, no_fork, tls_file};
 use std::env;
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU16, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
+
+const CONFIG: &str = include_str!("../../../packaging/redis.conf");
 
 /// A redis-server with a folder of its own, in which it keeps what it has over a [restart](Redis::restart); killed
 /// when dropped.
 pub struct Redis {
     child: Child,
     address: SocketAddr,
+    tls: Option<SocketAddr>,
     args: Vec<String>,
     folder: TempDir,
 }
@@ -23,19 +26,42 @@ pub struct Redis {
 impl Redis {
     /// Starts one that syncs each write, with these arguments besides.
     pub fn start(args: &[&str]) -> Option<Redis> {
+        Redis::start_at(own_address(), None, args)
+    }
+
+    /// Starts one that has a port for TLS, too, as `packaging/redis.conf` says: with the certificate of the tests, for
+    /// `localhost` and 127.0.0.1, and for clients that show `client.pem`. It is at 127.0.0.2, too, for which that does
+    /// not hold.
+    pub fn encrypted() -> Option<Redis> {
+        let [plain, tls] = own_ports();
+        let port = tls.port().to_string();
+        let values = [
+            ("6379", port),
+            ("/etc/redis/cert.pem", tls_file("cert.pem")),
+            ("/etc/redis/key.pem", tls_file("key.pem")),
+            ("/etc/redis/clients.pem", tls_file("client.pem")),
+        ];
+        let lines = CONFIG.lines().filter_map(|line| line.strip_prefix("#tls-"));
+        let lines = values.iter().fold(lines.collect::<Vec<_>>().join("\n"), |text, (from, to)| text.replace(from, to));
+        let options = lines.lines().map(|line| format!("--tls-{line}"));
+        let mut args: Vec<String> = ["--bind", "127.0.0.1", "127.0.0.2"].map(str::to_owned).into();
+        args.extend(options.flat_map(|option| option.split(' ').map(str::to_owned).collect::<Vec<_>>()));
+        let args: Vec<&str> = args.iter().map(String::as_str).collect();
+        Redis::start_at(plain, Some(tls), &args)
+    }
+
+    fn start_at(address: SocketAddr, tls: Option<SocketAddr>, args: &[&str]) -> Option<Redis> {
         let folder = tempfile::tempdir().unwrap();
-        let address = own_address();
         let args: Vec<String> = args.iter().map(|arg| (*arg).to_owned()).collect();
         let child = required("redis-server", start(address, &args, &folder))?;
-        let redis = Redis { child, address, args, folder };
+        let redis = Redis { child, address, tls, args, folder };
         redis.wait();
         Some(redis)
     }
 
     /// Starts one as `packaging/redis.conf` says.
     pub fn recommended() -> Option<Redis> {
-        let config = include_str!("../../../packaging/redis.conf");
-        let lines = config.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
+        let lines = CONFIG.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
         let words = lines.flat_map(|line| format!("--{line}").split(' ').map(str::to_owned).collect::<Vec<_>>());
         let words: Vec<String> = words.map(|word| word.trim_matches('"').to_owned()).collect();
         Redis::start(&words.iter().map(String::as_str).collect::<Vec<_>>())
@@ -43,6 +69,11 @@ impl Redis {
 
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Returns the address of the port for TLS.
+    pub fn tls_address(&self) -> SocketAddr {
+        self.tls.expect("it is encrypted")
     }
 
     /// Ends it with SIGKILL.
@@ -116,6 +147,17 @@ fn own_address() -> SocketAddr {
     static NEXT: AtomicU8 = AtomicU8::new(1);
     let [.., high, low] = std::process::id().to_be_bytes();
     SocketAddr::from(([127, 1 + high % 250, low, NEXT.fetch_add(1, Ordering::Relaxed)], 24379))
+}
+
+/// Returns two free ports of 127.0.0.1, which the system gives no client, nor a listener that asks for any.
+fn own_ports() -> [SocketAddr; 2] {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let first = std::process::id() as u16 % 8000;
+    std::iter::repeat_with(|| NEXT.fetch_add(1, Ordering::Relaxed))
+        .map(|n| 10_000 + first.wrapping_add(n) % 8000 * 2)
+        .map(|port| [port, port + 1].map(|port| SocketAddr::from(([127, 0, 0, 1], port))))
+        .find(|ports| ports.iter().all(|address| TcpListener::bind(address).is_ok()))
+        .expect("some are free")
 }
 
 fn start(address: SocketAddr, args: &[String], folder: &TempDir) -> io::Result<Child> {

@@ -59,6 +59,9 @@ pub fn command(program: impl AsRef<OsStr>, args: &[&str]) -> Command {
         "WAIT_REPLICAS",
         "ENGINE_PASSWORD",
         "ENGINE_PASSWORD_FILE",
+        "ENGINE_CA",
+        "ENGINE_CERT",
+        "ENGINE_KEY",
     ] {
         command.env_remove(format!("POLLSTACK_{name}"));
     }
