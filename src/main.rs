@@ -109,7 +109,7 @@ fn serve_edge(
     let named = |error: String| format!("--engine {engine}: {error}");
     let own = options.engine_cert.as_deref().zip(options.engine_key.as_deref());
     let engine = engine.clone().with_password(options.engine_password_file.as_deref())?;
-    let mut engine = engine.with_tls(options.engine_ca.as_deref(), own)?;
+    let engine = engine.with_tls(options.engine_ca.as_deref(), own)?;
     let addresses = engine.addresses().map_err(named)?;
     engine::check(&engine, &addresses, options.capacity).map_err(named)?;
     let net = engine.network()?;

@@ -1,12 +1,16 @@
 //! TLS from an edge to its engine: a real redis-server that asks for client certificates. They run where there is a
 //! `redis-server`; with `ENGINE=required` they fail where there is none.
 
+use pollstack::engine::{Engaged, Link, LinkEvent, Linked, SCRIPT, Target};
+use pollstack::net::Address;
+use pollstack::{ConnId, Context, EventLoop, Limits, ListenerConfig, ListenerId, Service};
 use std::net::TcpListener;
+use std::path::PathBuf;
 use std::process::{Command, Output};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use test_support::engine::Redis;
-use test_support::{Client, Server, replies, run, tls_file, wait_until};
+use test_support::{Client, Server, TEST_TIMEOUT, replies, run, tls_file, wait_until};
 
 /// The options of a client that the engine trusts, and that trusts it.
 fn files() -> [String; 6] {
@@ -104,6 +108,62 @@ fn an_engine_that_changes_is_not_trusted() {
     wait_until("the edge knows", || get(&one, "/healthz").text().contains("alert").then_some(()));
     redis.ask(&["CONFIG", "SET", "tls-ca-cert-file", &tls_file("client.pem")]);
     assert_eq!(pop.item(), b"a");
+}
+
+/// Waits for its link.
+struct Waiting {
+    deadline: Instant,
+    is_linked: bool,
+}
+
+impl Service for Waiting {
+    type Conn = ();
+
+    fn on_open(&mut self, _: &mut Context<'_>, _: ConnId, _: ListenerId) {}
+
+    fn on_data(&mut self, _: &mut Context<'_>, _: ConnId, (): &mut (), input: &[u8]) -> usize {
+        input.len()
+    }
+
+    fn on_timer(&mut self, cx: &mut Context<'_>) {
+        cx.stop(Duration::ZERO);
+    }
+}
+
+impl Engaged for Waiting {
+    fn on_link(&mut self, cx: &mut Context<'_>, _: &mut Link, event: LinkEvent) {
+        if matches!(event, LinkEvent::Ready) {
+            self.is_linked = true;
+            cx.stop(Duration::ZERO);
+        }
+    }
+
+    fn settle(&mut self, _: &mut Context<'_>, _: &mut Link) -> bool {
+        !self.is_linked
+    }
+
+    fn timer(&self, _: &Link) -> Option<Instant> {
+        Some(self.deadline)
+    }
+}
+
+/// Lost otherwise: an engine whose name has another address than at the start, as after a fail-over by DNS.
+#[test]
+fn a_name_is_looked_up_again() {
+    let Some(redis) = Redis::encrypted() else { return };
+    let target: Target = format!("rediss://localhost:{}/jobs", redis.tls_address().port()).parse().unwrap();
+    let files = ["ca.pem", "client.pem", "client-key.pem"].map(|name| PathBuf::from(tls_file(name)));
+    let target = target.with_tls(Some(&files[0]), Some((&files[1], &files[2]))).unwrap();
+    // Nothing is known of the name, and no server is where it was.
+    let (net, gone) = (target.network().unwrap(), TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap());
+    let link = Link::new(target, vec![Address::Tcp(gone)], SCRIPT);
+    let waiting = Waiting { deadline: Instant::now() + TEST_TIMEOUT, is_linked: false };
+    let mut event_loop = EventLoop::with_net(net, Linked::new(waiting, link), Limits::default());
+    let outgoing = event_loop.service().listener();
+    event_loop.listen(ListenerConfig::unbound().id(outgoing).max_conns(Linked::<Waiting>::CONNS)).unwrap();
+    event_loop.call(|linked, cx| linked.start(cx));
+    event_loop.run().unwrap();
+    assert!(event_loop.service().service().is_linked);
 }
 
 /// Lost otherwise: an hour, to an option that is missing or wrong; or a password, to an engine that was not verified.

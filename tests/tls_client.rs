@@ -245,20 +245,17 @@ fn a_server_that_is_not_verified_is_told_nothing() {
             let result = stream.read(&mut [0; 100]);
             (result, stream.sock.1)
         });
-        let mut client = trusting(authority);
-        if let Some(name) = name {
-            client.name(Address::Tcp(address), name).unwrap();
-        }
+        let client = trusting(authority);
+        client.set_names(name.map(|name| (Address::Tcp(address), name))).unwrap();
         let caller = Caller::new(b"a secret", 1).call(client, address, TEST_TIMEOUT);
         assert!(caller.failure().contains(reason), "{}", caller.failure());
         let (result, wire) = served.join().unwrap();
         assert!(result.unwrap_err().to_string().contains("alert"), "the server reads why");
         assert!(!has_in_clear(&wire, b"secret"));
     }
-    let mut client = trusting("ca.pem");
     let address = Address::Tcp(([127, 0, 0, 1], 1).into());
-    assert!(client.name(address.clone(), "no name").is_err_and(|error| error.to_string().contains("no name")));
-    client.name(address, "localhost").unwrap();
+    let refused = trusting("ca.pem").set_names([(address, "no name")]);
+    assert!(refused.is_err_and(|error| error.to_string().contains("no name")));
 }
 
 /// Lost otherwise: the reason why a server that asks for certificates does not serve us.

@@ -8,6 +8,8 @@ use crate::net::Address;
 use crate::operate::EngineState;
 use std::collections::VecDeque;
 use std::hash::{BuildHasher, RandomState};
+use std::sync::mpsc::{Receiver, TryRecvError, channel};
+use std::thread;
 use std::time::{Duration, Instant};
 
 /// How long a connection may take, and an answer. Then it is made again, to the next address. A link that is silent
@@ -27,6 +29,8 @@ pub struct Link {
     addresses: Vec<Address>,
     /// The address in use, of these.
     at: usize,
+    /// A thread looks the addresses up: names may have others by now.
+    look_up: Option<Receiver<Result<Vec<Address>, String>>>,
     /// Where a node of a cluster has sent us.
     moved: Option<Address>,
     listener: ListenerId,
@@ -94,6 +98,7 @@ impl Link {
             target,
             addresses,
             at: 0,
+            look_up: None,
             moved: None,
             listener: ListenerId::new(),
             script,
@@ -194,12 +199,39 @@ impl Link {
     }
 
     fn connect(&mut self, cx: &mut Context<'_>) {
+        self.take_addresses();
         let address = self.moved.take().unwrap_or_else(|| self.addresses[self.at].clone());
         self.conn = Some(cx.connect(self.listener, address));
         (self.retry, self.unconfirmed) = (None, None);
         (self.is_ready, self.is_held, self.is_waiting) = (false, false, false);
         self.output = [command(&self.target.hello()), command(&["SCRIPT", "LOAD", self.script])].concat();
         self.expected = [Expected::Hello, Expected::Digest].into();
+    }
+
+    /// Looks the addresses up anew, on a thread: this may take seconds. The next tries go on with those that there are.
+    fn look_up(&mut self) {
+        if self.look_up.is_some() || !self.target.has_names() {
+            return;
+        }
+        let (sender, receiver) = channel();
+        let target = self.target.clone();
+        let started = thread::Builder::new().spawn(move || sender.send(target.addresses()));
+        self.look_up = started.is_ok().then_some(receiver);
+    }
+
+    /// Takes what a look-up has found, if there is one and it is over.
+    fn take_addresses(&mut self) {
+        let Some(found) = self.look_up.as_ref().map(Receiver::try_recv) else { return };
+        match found {
+            Err(TryRecvError::Empty) => return,
+            Ok(Ok(addresses)) if addresses != self.addresses => {
+                log::info!("--engine {}: its addresses have changed: {addresses:?}", self.target);
+                (self.addresses, self.at) = (addresses, 0);
+            }
+            Ok(Err(error)) => log::debug!("--engine {}: {error}; its addresses stay", self.target),
+            _ => {}
+        }
+        self.look_up = None;
     }
 
     /// Returns when there is something to do.
@@ -316,6 +348,9 @@ impl Link {
         self.state.trouble = Some(reason);
         self.state.failures += 1;
         self.at = (self.at + 1) % self.addresses.len().max(1);
+        if self.at == 0 {
+            self.look_up();
+        }
         let pause = PAUSE.0.saturating_mul(1 << self.failures.min(16)).min(PAUSE.1);
         self.failures += 1;
         // Between a half and the whole: edges that have lost the engine together do not come back together.

@@ -17,7 +17,7 @@ pub(super) fn load(_: &Path, _: Option<(&Path, &Path)>) -> Result<Client, String
     Err("there is no TLS in this build; use redis:// and a tunnel".to_owned())
 }
 
-pub(super) fn name(client: &mut Client, _: Address, _: &str) -> Result<(), String> {
+pub(super) fn set_names(client: &Client, _: &[(Address, &str)]) -> Result<(), String> {
     match *client {}
 }
 

@@ -18,9 +18,9 @@ pub(super) fn load(authorities: &Path, own: Option<(&Path, &Path)>) -> Result<Cl
     Client::load(authorities, own).map_err(|error| error.to_string())
 }
 
-/// Notes that the engine at `address` is `host`.
-pub(super) fn name(client: &mut Client, address: Address, host: &str) -> Result<(), String> {
-    client.name(address, host).map_err(|error| error.to_string())
+/// Notes which host is at which address.
+pub(super) fn set_names(client: &Client, hosts: &[(Address, &str)]) -> Result<(), String> {
+    client.set_names(hosts.iter().cloned()).map_err(|error| error.to_string())
 }
 
 /// Makes a network whose connections that go out are those of `client`, or are not encrypted.

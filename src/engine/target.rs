@@ -4,7 +4,7 @@ use super::security::{self, Client, Network};
 use crate::net::Address;
 use std::fmt;
 use std::io;
-use std::net::ToSocketAddrs;
+use std::net::{IpAddr, ToSocketAddrs};
 use std::path::Path;
 use std::str::FromStr;
 
@@ -17,7 +17,7 @@ const LONGEST_NAME: usize = 64;
 /// An engine, and the name of what it shares: `redis://[USER@]HOST[:PORT][,HOST[:PORT]…]/NAME`; with `rediss://` its
 /// connections are encrypted, where `tls` is built in.
 ///
-/// The hosts are those of one engine, of which one at a time takes writes. They are looked up once, at the start.
+/// The hosts are those of one engine, of which one at a time takes writes.
 #[derive(Clone)]
 pub struct Target {
     text: String,
@@ -115,22 +115,26 @@ impl Target {
     ///
     /// # Errors
     /// A text that names the host that is not known, or says that TLS lacks its [files](Self::with_tls).
-    pub fn addresses(&mut self) -> Result<Vec<Address>, String> {
-        self.client()?;
+    pub fn addresses(&self) -> Result<Vec<Address>, String> {
+        let client = self.client()?;
         let mut found = Vec::new();
         for (host, port) in &self.hosts {
             let addresses = (host.as_str(), *port).to_socket_addrs().map_err(|error| format!("{host}: {error}"))?;
-            for address in addresses.map(Address::Tcp) {
-                if let Some(client) = &mut self.client {
-                    security::name(client, address.clone(), host)?;
-                }
-                found.push(address);
-            }
+            found.extend(addresses.map(|address| (Address::Tcp(address), host.as_str())));
         }
+        if let Some(client) = client {
+            security::set_names(client, &found)?;
+        }
+        let found: Vec<Address> = found.into_iter().map(|(address, _)| address).collect();
         if found.is_empty() { Err("its host has no address".to_owned()) } else { Ok(found) }
     }
 
-    /// Makes a network for the loop of a server with a link to this engine. The [addresses](Self::addresses) come first.
+    /// Returns whether a host is a name, whose addresses may change.
+    pub(super) fn has_names(&self) -> bool {
+        self.hosts.iter().any(|(host, _)| host.parse::<IpAddr>().is_err())
+    }
+
+    /// Makes a network for the loop of a server with a link to this engine.
     ///
     /// # Errors
     /// The system's, if it has no descriptor to spare.

@@ -9,25 +9,27 @@ use std::collections::HashMap;
 use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// The configuration of connections that go out, and the names of the servers that they go to.
+/// The configuration of connections that go out, and the names of the servers that they go to. Clones share the names.
 #[derive(Clone)]
 pub struct Client {
     config: Arc<ClientConfig>,
-    names: HashMap<Address, ServerName<'static>>,
+    names: Arc<Mutex<Names>>,
 }
+
+type Names = HashMap<Address, ServerName<'static>>;
 
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Client").field("names", &self.names).finish_non_exhaustive()
+        f.debug_struct("Client").field("names", &*self.names()).finish_non_exhaustive()
     }
 }
 
 impl Client {
     /// Makes a client of a configuration of rustls.
     pub fn new(config: Arc<ClientConfig>) -> Client {
-        Client { config, names: HashMap::new() }
+        Client { config, names: Arc::default() }
     }
 
     /// Reads the certificates of authorities; and a certificate chain with its key, to be shown to servers that ask
@@ -53,22 +55,29 @@ impl Client {
         Ok(Client::new(Arc::new(config)))
     }
 
-    /// Names the server at `address`, by a DNS name or an IP address: its certificate has to hold for that. The first
-    /// name of an address counts. A server without a name is verified by the IP address.
+    /// Sets the names of the servers, by their addresses: DNS names or IP addresses. The certificate of a server has to
+    /// hold for its name; that of a server without one, for its IP address. It is for connections from here on.
     ///
     /// # Errors
-    /// `InvalidInput`: no certificate can have this name.
-    pub fn name(&mut self, address: Address, name: &str) -> io::Result<()> {
-        let server = ServerName::try_from(name.to_owned());
-        let server = server.map_err(|_| invalid(format!("{name}: no certificate can have this name")))?;
-        self.names.entry(address).or_insert(server);
+    /// `InvalidInput`: no certificate can have this name; nothing changes.
+    pub fn set_names<'a>(&self, names: impl IntoIterator<Item = (Address, &'a str)>) -> io::Result<()> {
+        let named = names.into_iter().map(|(address, name)| match ServerName::try_from(name.to_owned()) {
+            Ok(server) => Ok((address, server)),
+            Err(_) => Err(invalid(format!("{name}: no certificate can have this name"))),
+        });
+        let named = named.collect::<io::Result<Names>>()?;
+        *self.names() = named;
         Ok(())
+    }
+
+    fn names(&self) -> MutexGuard<'_, Names> {
+        self.names.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Begins a session with the server at `address`.
     pub(super) fn session(&self, address: &Address) -> io::Result<ClientConnection> {
-        let name = match (self.names.get(address), address) {
-            (Some(name), _) => name.clone(),
+        let name = match (self.names().get(address).cloned(), address) {
+            (Some(name), _) => name,
             (None, Address::Tcp(address)) => ServerName::from(address.ip()),
             (None, Address::Unix(_)) => return Err(invalid(format!("{address}: its server has no name to verify"))),
         };

@@ -172,7 +172,7 @@ fn serve(options: &Options) -> Result<(), Box<dyn Error>> {
     let named = |error: String| format!("--engine {engine}: {error}");
     let own = options.engine_cert.as_deref().zip(options.engine_key.as_deref());
     let target = engine.clone().with_password(options.engine_password_file.as_deref())?;
-    let mut target = target.with_tls(options.engine_ca.as_deref(), own)?;
+    let target = target.with_tls(options.engine_ca.as_deref(), own)?;
     let addresses = target.addresses().map_err(named)?;
     engine::check_script(&target, &addresses, pubsub::SCRIPT).map_err(named)?;
     let net = target.network()?;
