@@ -167,16 +167,16 @@ impl Clients {
         self.placement
     }
 
-    /// Sends requests to `server` until `count` have ended. Those that are still open then, such as the
+    /// Sends requests to `servers`, two to each in turn, until `count` have ended. Those that are still open then, such as the
     /// pops that have not been evicted yet, are cancelled.
-    pub(crate) fn run(&mut self, server: SocketAddr, flood: Flood, requests: usize) -> io::Result<Tally> {
+    pub(crate) fn run(&mut self, servers: &[SocketAddr], flood: Flood, requests: usize) -> io::Result<Tally> {
         self.clients.call(|visitors, _| visitors.flood = Some(flood));
         let (start, mut opened) = (Instant::now(), 0);
         // Pops alone only end when others come for their places.
         let last = if matches!(flood.order, Order::Only(Request::Pop)) { usize::MAX } else { requests };
         while self.finished() < requests {
             while let Some(due) = self.next_due(flood.pace, start, opened).filter(|_| opened < last) {
-                self.open(server, flood.order.request(opened), due)?;
+                self.open(servers[opened / 2 % servers.len()], flood.order.request(opened), due)?;
                 opened += 1;
             }
             // A pace to the microsecond leaves no time to sleep: timers are coarser.

@@ -91,7 +91,7 @@ fn alone(clients: &mut Clients) -> Result<(), String> {
         settle(&target);
         let flood =
             Flood { protocol: Protocol::Stack, order: Order::Only(Request::Push), payload: 1, pace: Pace::Closed(1) };
-        clients.run(target.address, flood, 1).map_err(|error| error.to_string())?.check(Outcome::Served)?;
+        clients.run(&target.addresses(), flood, 1).map_err(|error| error.to_string())?.check(Outcome::Served)?;
     }
     settle(&target);
     judge("a request, 1 client", &strace.stop(), REQUESTS as f64, 7.1)
@@ -104,7 +104,10 @@ fn segments(requests: usize, clients: &mut Clients) -> Result<(), String> {
     let target = Kind::Pollstack.start(Setup::default())?;
     let flood = |order| Flood { protocol: Protocol::Stack, order, payload: 1, pace: Pace::Closed(10) };
     let mut run = |order, requests| {
-        clients.run(target.address, flood(order), requests).map_err(|error| error.to_string())?.check(Outcome::Served)
+        clients
+            .run(&target.addresses(), flood(order), requests)
+            .map_err(|error| error.to_string())?
+            .check(Outcome::Served)
     };
     run(Order::Only(Request::Push), 50)?;
     let before = machine::segments_sent();
@@ -149,7 +152,7 @@ fn executed(requests: usize, clients: &mut Clients) -> Result<f64, String> {
     let flood = |order, pace| Flood { protocol: Protocol::Stack, order, payload: 1, pace };
     for (order, clients_at_once, requests) in [(Order::Only(Request::Push), 10, 50), (Order::Alternating, 64, requests)]
     {
-        let tally = clients.run(target.address, flood(order, Pace::Closed(clients_at_once)), requests);
+        let tally = clients.run(&target.addresses(), flood(order, Pace::Closed(clients_at_once)), requests);
         tally.map_err(|error| error.to_string())?.check(Outcome::Served)?;
     }
     target.server.signal("TERM");

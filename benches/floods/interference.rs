@@ -66,7 +66,7 @@ pub(crate) fn overload(crowd: usize, probes: usize, clients: &mut Clients) -> Re
             let probing = scope.spawn(|| probe_inside(&server, &mut inside, ROUND));
             let start = Instant::now();
             while loud && !probing.is_finished() {
-                let turned_away = clients.run(address, flood, 2_000).map_err(|error| error.to_string())?;
+                let turned_away = clients.run(&[address], flood, 2_000).map_err(|error| error.to_string())?;
                 interference.crowd.add(&turned_away);
             }
             interference.crowd_time += if loud { start.elapsed() } else { Duration::ZERO };

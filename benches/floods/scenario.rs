@@ -150,10 +150,10 @@ pub(crate) fn all() -> Vec<Scenario> {
     for clients in [1, 64, 1000] {
         all.push(Scenario {
             name: format!("an engine, {clients} clients"),
-            what: "push and pop in turn: by way of an edge, embedded, and at redis-server itself; with the engine's time",
+            what: "push and pop in turn: by way of an edge or two, embedded, and at redis-server itself; with the engine's time",
             load: Load::Flood { order: Order::Alternating, payload: 20, pace: Pace::Closed(clients) },
             placements: &[Placement::Apart],
-            entries: entries(&[Kind::Edge, Kind::Pollstack, Kind::Redis]),
+            entries: entries(&[Kind::Edge, Kind::TwoEdges, Kind::Pollstack, Kind::Redis]),
             base: Some(Kind::Redis),
             quick: false,
         });

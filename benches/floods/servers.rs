@@ -34,6 +34,8 @@ pub(crate) enum Kind {
     DurableBeanstalkd,
     /// Ours with `--engine`, and the engine beside it.
     Edge,
+    /// Two of these, with one engine.
+    TwoEdges,
     /// Ours with `--http`, and a scraper that asks for its metrics once a second, fifteen times as often as is usual.
     Scraped,
     Echo,
@@ -57,6 +59,8 @@ pub(crate) struct Setup {
     pub(crate) evicts: bool,
     /// Ours has room for all that is pushed.
     pub(crate) endless: bool,
+    /// The engine of an edge, if it is not to have one of its own.
+    pub(crate) engine: Option<SocketAddr>,
 }
 
 /// A server that runs.
@@ -64,8 +68,8 @@ pub(crate) struct Instance {
     pub(crate) kind: Kind,
     pub(crate) server: Server,
     pub(crate) address: SocketAddr,
-    /// The engine of an edge.
-    engine: Option<Box<Instance>>,
+    /// The engine of an edge, and the other edge.
+    beside: Vec<Instance>,
     /// Its data.
     _folder: Option<TempDir>,
 }
@@ -86,6 +90,7 @@ impl Kind {
             Kind::Beanstalkd => "beanstalkd",
             Kind::DurablePollstack => "pollstack --data",
             Kind::Edge => "pollstack --engine",
+            Kind::TwoEdges => "two of pollstack --engine",
             Kind::Scraped => "pollstack --http, scraped",
             Kind::DurableRedis => "redis-server appendfsync always",
             Kind::DurableBeanstalkd => "beanstalkd -b -f 0",
@@ -104,6 +109,7 @@ impl Kind {
             Pollstack
                 | DurablePollstack
                 | Edge
+                | TwoEdges
                 | Scraped
                 | Echo
                 | Chat
@@ -139,9 +145,19 @@ impl Kind {
         if let Some(folder) = &folder {
             program.arg("--data").arg(folder.path().join("stack.data"));
         }
-        let engine = if self == Kind::Edge { Some(Box::new(Kind::Redis.start(setup)?)) } else { None };
-        if let Some(engine) = &engine {
-            program.arg("--engine").arg(format!("redis://{}/floods", engine.address));
+        let mut beside = Vec::new();
+        if matches!(self, Kind::Edge | Kind::TwoEdges) {
+            let engine = match setup.engine {
+                Some(engine) => engine,
+                None => {
+                    beside.push(Kind::Redis.start(setup)?);
+                    beside[0].address
+                }
+            };
+            if self == Kind::TwoEdges {
+                beside.push(Kind::Edge.start(Setup { engine: Some(engine), ..setup })?);
+            }
+            program.arg("--engine").arg(format!("redis://{engine}/floods"));
         }
         if self == Kind::Scraped {
             program.args(["--http", "127.0.0.1:0"]);
@@ -158,7 +174,7 @@ impl Kind {
         }
         let address = server.address();
         let address = SocketAddr::from(([127, 0, 0, 1], address.port()));
-        Ok(Instance { kind: self, server, address, engine, _folder: folder })
+        Ok(Instance { kind: self, server, address, beside, _folder: folder })
     }
 
     /// Returns a folder for its data, on the disk of the target folder.
@@ -172,7 +188,7 @@ impl Kind {
         let clients = setup.clients.unwrap_or(100).to_string();
         let age = if setup.evicts { "0" } else { "3600" };
         Ok(match self {
-            Kind::Pollstack | Kind::DurablePollstack | Kind::Edge | Kind::Scraped => {
+            Kind::Pollstack | Kind::DurablePollstack | Kind::Edge | Kind::TwoEdges | Kind::Scraped => {
                 let evict_after = if setup.evicts { "1ns" } else { "1h" };
                 let listen = ["--listen", "127.0.0.1:0", "--max-clients", &clients, "--evict-after", evict_after];
                 let endless = setup.endless || self == Kind::DurablePollstack;
@@ -231,20 +247,26 @@ impl Kind {
             }
             std::thread::sleep(Duration::from_millis(5));
         }
-        Ok(Instance { kind: self, server, address, engine: None, _folder: folder })
+        Ok(Instance { kind: self, server, address, beside: Vec::new(), _folder: folder })
     }
 }
 
 impl Instance {
-    /// Has it, and its engine, run where `placement` says.
+    /// Has it, and what it needs, run where `placement` says.
     pub(crate) fn place(&self, placement: Placement) {
         machine::place(&self.server, placement);
-        self.engine.iter().for_each(|engine| engine.place(placement));
+        self.beside.iter().for_each(|other| other.place(placement));
     }
 
-    /// Returns the processor time that it has used, with its engine.
+    /// Returns the processor time that it has used, with what it needs.
     pub(crate) fn cpu(&self) -> Duration {
-        machine::cpu(self.server.pid()) + self.engine.as_ref().map_or(Duration::ZERO, |engine| engine.cpu())
+        machine::cpu(self.server.pid()) + self.beside.iter().map(Instance::cpu).sum::<Duration>()
+    }
+
+    /// Returns where its clients connect: to itself, and to the other edge.
+    pub(crate) fn addresses(&self) -> Vec<SocketAddr> {
+        let edges = self.beside.iter().filter(|other| other.kind == Kind::Edge).map(|edge| edge.address);
+        [self.address].into_iter().chain(edges).collect()
     }
 }
 

@@ -85,7 +85,7 @@ impl Target {
         let order = Order::Only(Request::Push);
         let flood = Flood { protocol: self.target.kind.protocol(), order, payload, pace: Pace::Closed(10) };
         if items > 0 {
-            let tally = clients.run(self.target.address, flood, items).map_err(|error| error.to_string())?;
+            let tally = clients.run(&self.target.addresses(), flood, items).map_err(|error| error.to_string())?;
             tally.check(Outcome::Served)?;
         }
         Ok(())
@@ -128,21 +128,21 @@ impl Target {
     fn ask(&mut self, clients: &mut Clients, requests: usize) -> io::Result<Tally> {
         let protocol = self.target.kind.protocol();
         let flood = |order, payload, pace| Flood { protocol, order, payload, pace };
-        let address = self.target.address;
+        let addresses = self.target.addresses();
         match self.load {
             Load::Flood { order, payload, pace } => {
                 let whole = match order {
                     Order::PopsFirst(block) | Order::PushesFirst(block) => requests.next_multiple_of(2 * block),
                     Order::Alternating | Order::Only(_) => requests.next_multiple_of(2),
                 };
-                clients.run(address, flood(order, payload, pace), whole)
+                clients.run(&addresses, flood(order, payload, pace), whole)
             }
             Load::Crowd { request, clients: crowd } => {
-                clients.run(address, flood(Order::Only(request), 1, Pace::Closed(crowd)), requests)
+                clients.run(&addresses, flood(Order::Only(request), 1, Pace::Closed(crowd)), requests)
             }
             Load::Evictions => {
                 let pace = Pace::Closed(PLACES + EVICTING);
-                clients.run(address, flood(Order::Only(Request::Pop), 1, pace), requests)
+                clients.run(&addresses, flood(Order::Only(Request::Pop), 1, pace), requests)
             }
             Load::Messages(_) => match &mut self.persistent_clients {
                 Some(persistent_clients) => persistent_clients.run(requests, clients.placement()),
