@@ -12,7 +12,7 @@ const show = () => {
     }
 };
 for (const row of document.querySelectorAll("tr[data-server]")) {
-    row.classList.toggle("own", row.dataset.server.startsWith("pollstack"));
+    row.classList.toggle("own", row.dataset.server.includes("pollstack"));
 }
 // A click on a name with Alt shows that server alone.
 form?.addEventListener("click", (event) => {

@@ -33,7 +33,7 @@ impl Page {
         let _ =
             writeln!(self.body, "<section data-scenario=\"{name}\">\n<h2>{name}</h2>\n<p>{}</p>", prose(&table.what));
         if !table.rows.is_empty() {
-            self.rows(table);
+            self.rows(&table.without_empty_columns());
         }
         for note in &table.notes {
             let _ = writeln!(self.body, "<p class=note>{}</p>", prose(note));
@@ -162,7 +162,9 @@ fn cell_html(cell: &Cell, longest: f64) -> String {
         return "<td class=number>".to_owned();
     };
     let spread = match cell {
-        Cell::Quartiles([low, _, high], digits) => format!("<small>{low:.digits$} to {high:.digits$}</small>"),
+        Cell::Quartiles([low, _, high], digits) if low < high => {
+            format!("<small>{low:.digits$} to {high:.digits$}</small>")
+        }
         _ => String::new(),
     };
     let middle = match cell {

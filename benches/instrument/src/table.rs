@@ -92,6 +92,7 @@ impl Display for Cell {
         match self {
             Cell::Empty => Ok(()),
             Cell::Number(value, digits) | Cell::Count(value, digits) => write!(f, "{value:.digits$}"),
+            Cell::Quartiles([low, median, high], digits) if low == high => write!(f, "{median:.digits$}"),
             Cell::Quartiles([low, median, high], digits) => {
                 write!(f, "{median:.digits$} ({low:.digits$} to {high:.digits$})")
             }
@@ -127,8 +128,24 @@ impl Table {
         Table { subject: subject.to_owned(), ..self }
     }
 
+    /// Returns it without the columns that are empty.
+    pub(crate) fn without_empty_columns(&self) -> Table {
+        let has = |n: &usize| self.rows.iter().any(|row| row.cells.get(*n).is_some_and(|cell| *cell != Cell::Empty));
+        let shown: Vec<usize> = (0..self.columns.len()).filter(has).collect();
+        let mut table = self.clone();
+        table.columns = shown.iter().map(|n| self.columns[*n].clone()).collect();
+        for row in &mut table.rows {
+            row.cells = shown.iter().filter_map(|n| row.cells.get(*n).cloned()).collect();
+        }
+        table
+    }
+
     /// Writes it in Markdown.
     pub fn markdown(&self) -> String {
+        self.without_empty_columns().write()
+    }
+
+    fn write(&self) -> String {
         let mut text = format!("\n### {}\n\n{}\n", self.name, self.what);
         if !self.rows.is_empty() {
             let case = if self.case.is_empty() { String::new() } else { format!("| {} ", self.case) };

@@ -316,6 +316,32 @@ fn with_d_refusals_are_logged_too() {
     }
 }
 
+/// Lost otherwise: caches that keep responses too long, and changes that are answered 304, after the clock of a machine
+/// was set.
+#[test]
+fn the_date_follows_a_clock_that_is_set() {
+    let folder = layout("host default www\n", &[("a.txt", b"old")]);
+    let mut command = in_folder(&folder, &[]);
+    let Some(clock) = SettableClock::of(&mut command) else { return };
+    let site = Site { server: Server::spawn(command, 1), folder };
+    let date = |reply: &Response| httpdate::parse_http_date(reply.header("Date").unwrap()).unwrap();
+    for hours in [24, -24] {
+        clock.set(hours * 3600);
+        let hour = Duration::from_secs(3600);
+        wait_until("the new date is told", || {
+            let (told, now) = (date(&site.get("/a.txt")), SystemTime::now());
+            let off = if hours > 0 { told.duration_since(now) } else { now.duration_since(told) };
+            off.is_ok_and(|off| off > 23 * hour && off < 25 * hour).then_some(())
+        });
+    }
+    // A file of a time that is to come, by the server's clock.
+    fs::write(site.path("new.txt"), "new").unwrap();
+    let reply = site.get("/new.txt");
+    let told = reply.header("Last-Modified").unwrap();
+    assert!(httpdate::parse_http_date(told).unwrap() <= date(&reply), "no date is in the future");
+    assert_eq!(site.ask("GET", "/new.txt", &[("If-Modified-Since", told)]).status, 200, "it may have changed since");
+}
+
 /// Lost otherwise: a way to see what a server would do, and its man page.
 #[test]
 fn the_command_line_explains_itself() {
