@@ -199,8 +199,8 @@ fn run<S: Service>(
     let files = options.tls_cert.as_ref().zip(options.tls_key.as_ref());
     let identity = files.map(|(cert, key)| Identity::load(cert, key)).transpose()?;
     event_loop.net_mut().set_identity(identity.clone());
-    let listener = event_loop
-        .listen(server::activated_or(&options.listen)?.max_conns(conns).overload(Overload::Reject(BUSY.into())))?;
+    let overload = Overload::Reject(busy(!options.allow_origin.is_empty()).into());
+    let listener = event_loop.listen(server::activated_or(&options.listen)?.max_conns(conns).overload(overload))?;
     server::print(metrics);
     let Some((identity, (cert, key))) = identity.zip(files) else {
         return Ok(server::run(&mut event_loop, listener, options.grace)?);
@@ -212,6 +212,14 @@ fn run<S: Service>(
         Err(error) => log::error!("{error}; the old certificate stays"),
     };
     Ok(signals.run_with(&mut event_loop, options.grace, reload, |_, _| {})?)
+}
+
+/// Returns the response to a client that finds no place. It goes out before the request is read, and with it the origin;
+/// that the server is full is no secret, so pages of all origins may read it if those of some are allowed.
+fn busy(has_origins: bool) -> Vec<u8> {
+    let (fields, end) = BUSY.split_at(BUSY.len() - b"\r\n".len());
+    let cross_origin: &[u8] = if has_origins { b"Access-Control-Allow-Origin: *\r\n" } else { b"" };
+    [fields, cross_origin, end].concat()
 }
 
 fn configure(options: &Options) -> Result<Config, String> {
@@ -232,4 +240,17 @@ const MIN_BACKLOG: usize = 16 * 1024;
 
 fn count(n: usize) -> NonZeroUsize {
     NonZeroUsize::new(n).unwrap_or(NonZeroUsize::MIN)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Lost otherwise: a page of another site that is told of a network error when the server is full.
+    #[test]
+    fn a_page_of_another_site_may_read_that_there_is_no_place() {
+        let text = String::from_utf8(busy(true)).unwrap();
+        assert!(text.starts_with("HTTP/1.1 503 ") && text.ends_with("close\r\nAccess-Control-Allow-Origin: *\r\n\r\n"));
+        assert_eq!(busy(false), BUSY);
+    }
 }
