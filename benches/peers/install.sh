@@ -49,6 +49,9 @@ if ! have nginx && ! [ -x /usr/sbin/nginx ]; then
 fi
 [ -e /usr/lib/nginx/modules/ngx_nchan_module.so ] || apt_install libnginx-mod-nchan
 have wrk || apt_install wrk
+if ! have haproxy && ! [ -x /usr/sbin/haproxy ]; then
+    apt_install haproxy && [ -d /run/systemd/system ] && systemctl disable --now haproxy >/dev/null 2>&1
+fi
 have node || apt_install nodejs
 
 if have python3; then
