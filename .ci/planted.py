@@ -4,7 +4,7 @@
     python3 .ci/planted.py edge pop   those whose names contain one of these
     python3 .ci/planted.py --check    none; checks only that every place is found once
 
-Prints a table: the fault, the check that caught it, and the seed (the first is 0). Fails if a fault is
+Prints a table: the fault, the check that caught it, the seed (the first is 0), and the seconds it took. Fails if a fault is
 not caught, or can no longer be planted. Works on a copy under target/planted.
 
 A place is a function of a file and a piece of its code. In the piece, `$a` to `$z` stand for any name or
@@ -19,6 +19,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 
 SEEDS = "20000"
 
@@ -340,6 +341,7 @@ def try_faults(workshop, faults, table, lost):
     while faults:
         fault = faults.pop(0)
         name, server = (fault[0], "script") if len(fault) == 3 else fault[:2]
+        start = time.monotonic()
         try:
             found = workshop.find_in_script(fault) if server == "script" else workshop.find(fault)
         except LookupError as error:
@@ -347,7 +349,7 @@ def try_faults(workshop, faults, table, lost):
             continue
         message, seed = found or ("**nothing**", "")
         message = re.sub(r"\s+", " ", message).replace("|", "/")[:100]
-        table(f"| {name} | {server} | {message} | {seed} |")
+        table(f"| {name} | {server} | {message} | {seed} | {time.monotonic() - start:.0f} |")
         if not found:
             lost.append(f"not caught: {name}")
 
@@ -361,7 +363,7 @@ def main():
     kinds = [[fault for fault in faults if not wanted or any(word in fault[0] for word in wanted)]
              for faults in (FAULTS, SCRIPT_FAULTS)]
     lost = []
-    print("| planted | in | caught by | seed |\n| --- | --- | --- | --- |", flush=True)
+    print("| planted | in | caught by | seed | s |\n| --- | --- | --- | --: | --: |", flush=True)
 
     def work_through(workshop, *lists):
         for faults in lists:
