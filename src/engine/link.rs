@@ -7,7 +7,7 @@ use crate::id::{ConnId, ListenerId};
 use crate::net::Address;
 use crate::operate::EngineState;
 use std::collections::VecDeque;
-use std::hash::{BuildHasher, RandomState};
+use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher, RandomState};
 use std::sync::mpsc::{Receiver, TryRecvError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -53,6 +53,8 @@ pub struct Link {
     unconfirmed: Option<Reply>,
     /// Tries that have failed, since one that has not.
     failures: u32,
+    /// The pauses are those of this seed.
+    seed: u64,
     /// When the next try is due.
     retry: Option<Instant>,
     /// The connection is to be given up, for this reason.
@@ -112,6 +114,7 @@ impl Link {
             replicas: 0,
             unconfirmed: None,
             failures: 0,
+            seed: RandomState::new().hash_one(()),
             retry: None,
             given_up: None,
             state: EngineState::default(),
@@ -122,6 +125,11 @@ impl Link {
     /// ([WAIT](https://redis.io/docs/latest/commands/wait/)).
     pub fn replicas(self, replicas: usize) -> Link {
         Link { replicas, ..self }
+    }
+
+    /// Has its pauses be the same in each run, for a simulation. Otherwise they are random.
+    pub fn seed(self, seed: u64) -> Link {
+        Link { seed, ..self }
     }
 
     /// Returns the id for the listener that its connections count with.
@@ -354,7 +362,7 @@ impl Link {
         let pause = PAUSE.0.saturating_mul(1 << self.failures.min(16)).min(PAUSE.1);
         self.failures += 1;
         // Between a half and the whole: edges that have lost the engine together do not come back together.
-        let part = RandomState::new().hash_one(self.failures) % 512;
+        let part = BuildHasherDefault::<DefaultHasher>::default().hash_one((self.seed, self.state.failures)) % 512;
         self.retry = cx.now().checked_add(pause.mul_f64(0.5 + part as f64 / 1024.0));
         self.output.clear();
         Some(LinkEvent::Down)
@@ -393,5 +401,5 @@ impl Link {
 
 /// Returns whether an error is one of a script of ours.
 fn is_for_service(error: &str) -> bool {
-    error.starts_with("EXPIRED ") || error.starts_with("CAPACITY ")
+    ["EXPIRED ", "CAPACITY ", "CHANNEL "].iter().any(|kind| error.starts_with(kind))
 }

@@ -56,8 +56,8 @@ impl<S> Channel<S> {
     /// Goes on at `next`, in a life that began at `first`: what is before is not held.
     pub(crate) fn jump(&mut self, first: u64, next: u64) {
         self.ring.clear();
-        if self.next == self.first {
-            // Nothing was ever published: all who are there have everything.
+        if self.next == self.first && next == first {
+            // Nothing was ever published, in this life or in that: all who are there have everything.
             self.members.retain(|member| {
                 member.next = next;
                 true

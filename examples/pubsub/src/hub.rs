@@ -353,6 +353,16 @@ impl<S: Copy> Hub<S> {
         self.forget_if_empty(seat.channel);
     }
 
+    /// Forgets a channel. Returns its subscribers, which are none any more.
+    pub(crate) fn remove(&mut self, name: &str) -> Vec<S> {
+        let Some(&key) = self.names.get(name) else { return Vec::new() };
+        let members = self.channels.get(key).into_iter().flat_map(|(_, channel)| channel.members.iter());
+        let members: Vec<S> = members.map(|(_, member)| member.who).collect();
+        self.counts.subscribers -= members.len();
+        self.forget(key);
+        members
+    }
+
     /// Returns the id of the message that a subscriber is to have next.
     pub(crate) fn next_of(&self, seat: Seat) -> Option<u64> {
         self.seated(seat).map(|(_, next, _)| next)

@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 /// 1 to 64 letters, digits, dots, underscores and hyphens, but not `.` or `..`: nothing that means
 /// something in a path, a header or a log.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Name(String);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,7 +5,7 @@ use super::limits::PUBLISH_TIME;
 use super::name::Name;
 use super::poll;
 use super::publish;
-use super::reader::{Author, How, Reader, Stage};
+use super::reader::{Author, How, Reader, Stage, Subscriber, Transport};
 use super::remote::{News, Remote};
 use super::router::{Failure, busy};
 use super::service::Pubsub;
@@ -14,6 +14,9 @@ use super::websocket::text_frame;
 use pollstack::engine::{EngagedHandler, Link, LinkEvent};
 use pollstack::http::{ExchangeId, Responder};
 use std::time::Instant;
+
+/// A channel cannot be read, nor be published to.
+const BROKEN: &str = "Another program's value is in the place of this channel.";
 
 impl Pubsub {
     /// Shares the channels of an engine, with other nodes.
@@ -27,9 +30,17 @@ impl Pubsub {
         self.remote.is_some()
     }
 
-    /// Returns whether the readers of a channel have to wait until it has come from the engine.
-    pub(crate) fn must_wait(&self, name: &Name) -> bool {
-        self.remote.as_ref().is_some_and(|remote| !(remote.is_live(name) && self.hub.has(name.as_str())))
+    /// Returns whether a reader of a channel that has the message `after` has to wait until the engine has been asked.
+    pub(crate) fn must_wait(&self, name: &Name, after: Option<&str>) -> bool {
+        let is_here = |remote: &Remote<_>| remote.is_live(name) && self.hub.has(name.as_str());
+        self.remote.as_ref().is_some_and(|remote| !is_here(remote) || self.is_ahead(name, after))
+    }
+
+    /// Returns whether a reader has more than this node: it comes from one that has heard more of the engine; or the
+    /// engine has lost what it has.
+    fn is_ahead(&self, name: &Name, after: Option<&str>) -> bool {
+        let after = after.and_then(|after| after.parse::<u64>().ok());
+        after.zip(self.hub.next(name.as_str())).is_some_and(|(after, next)| after >= next)
     }
 
     pub(crate) fn wait(&mut self, http: &mut Responder<'_>, id: ExchangeId, reader: Reader) {
@@ -46,17 +57,34 @@ impl Pubsub {
         self.readers.insert(id, reader);
     }
 
-    /// Goes on with the readers of a channel, which can be read now, or has no room here.
-    fn go_on(&mut self, http: &mut Responder<'_>, name: &Name, is_live: bool) {
+    /// Goes on with the readers of a channel, which can be read now, or not.
+    fn go_on(&mut self, http: &mut Responder<'_>, name: &Name, read: Result<(), fn() -> Failure>) {
         let here = self.readers.iter().filter(|(_, reader)| reader.name == *name).map(|(id, _)| *id);
         for id in here.collect::<Vec<_>>() {
-            let Some(reader) = self.readers.remove(&id) else { continue };
+            let Some(mut reader) = self.readers.remove(&id) else { continue };
+            let is_ahead = !reader.is_checked && self.is_ahead(name, reader.after.as_deref());
+            if let Some(remote) = self.remote.as_mut().filter(|_| is_ahead && read.is_ok()) {
+                // The engine may have been asked before this reader came.
+                remote.want(name);
+                reader.is_checked = true;
+                self.readers.insert(id, reader);
+                continue;
+            }
             let stage = reader.stage();
             http.set_deadline(id, None);
-            let done = if is_live { (self.read)(self, http, id, reader) } else { Err(hub::Busy::Channels.into()) };
+            let done = read.map_err(|why| why()).and_then(|()| (self.read)(self, http, id, reader));
             if let Err(why) = done {
                 self.turn_away(http, id, stage, why);
             }
+        }
+    }
+
+    /// Ends the subscribers of a channel that cannot be read any more.
+    fn end_channel(&mut self, http: &mut Responder<'_>, name: &Name, why: &'static str) {
+        for Subscriber { id, transport } in self.hub.remove(name.as_str()) {
+            self.sessions.remove(&id);
+            let stage = if let Transport::Poll(origin) = transport { Stage::Unanswered(origin) } else { Stage::Open };
+            self.turn_away(http, id, stage, busy(why));
         }
     }
 
@@ -135,8 +163,13 @@ impl EngagedHandler for Pubsub {
                 News::Unknown(author) => {
                     self.not_published(http, author, busy("The engine went away; the message may be published."));
                 }
-                News::Live(name) => self.go_on(http, &name, true),
-                News::Full(name) => self.go_on(http, &name, false),
+                News::Refused(author) => self.not_published(http, author, busy(BROKEN)),
+                News::Live(name) => self.go_on(http, &name, Ok(())),
+                News::Full(name) => self.go_on(http, &name, Err(|| hub::Busy::Channels.into())),
+                News::Broken(name) => {
+                    self.end_channel(http, &name, BROKEN);
+                    self.go_on(http, &name, Err(|| busy(BROKEN)));
+                }
                 News::Wrong => link.give_up("its answer is not that of our script"),
                 News::Message(name, len) => self.behind = Some((name, len)),
                 News::More => {}

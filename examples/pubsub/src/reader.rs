@@ -17,6 +17,8 @@ pub(crate) struct Reader {
     pub(crate) name: Name,
     pub(crate) after: Option<String>,
     pub(crate) how: How,
+    /// It has more than this node, which has asked the engine again since.
+    pub(crate) is_checked: bool,
 }
 
 pub(crate) enum How {
@@ -40,6 +42,10 @@ pub(crate) enum Stage {
 }
 
 impl Reader {
+    pub(crate) fn new(name: Name, after: Option<String>, how: How) -> Reader {
+        Reader { name, after, how, is_checked: false }
+    }
+
     pub(crate) fn stage(&self) -> Stage {
         match self.how {
             How::Summary(origin) | How::Poll(Poll { origin, .. }) => Stage::Unanswered(origin),

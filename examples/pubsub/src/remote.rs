@@ -2,12 +2,14 @@
 //! their messages in its hub.
 //!
 //! A channel is read from the engine once; then its messages come as they are published. A hole in their ids, or a new
-//! connection, has it read again from there.
+//! connection, has it read again from there. The engine is told the stamp of the last message here: so it notices that it
+//! has lost that one, and given its id again.
 
 use super::hub::Hub;
 use super::name::Name;
 use pollstack::engine::{Link, LinkEvent, Reply};
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::str::FromStr;
 
 /// The script in the engine.
 pub const SCRIPT: &str = include_str!("channel.lua");
@@ -18,6 +20,9 @@ const PAGE: usize = 32 * 1024;
 /// How many commands there may be without an answer before publishers wait.
 const UNANSWERED: usize = 64;
 
+/// How many broken channels the log tells of.
+const TOLD: usize = 16;
+
 /// Bytes of a message's answer around it.
 pub const AROUND: usize = PAGE + 16 * 1024;
 
@@ -26,14 +31,31 @@ pub const AROUND: usize = PAGE + 16 * 1024;
 pub(crate) struct Remote<P> {
     /// How many messages of a channel are kept.
     history: usize,
-    channels: HashMap<Name, State>,
+    channels: BTreeMap<Name, Channel>,
     /// Commands without an answer, in order.
     sent: VecDeque<Sent<P>>,
     /// Channels that are still to be listened to.
     wanted: VecDeque<Name>,
     /// Messages that are still to be sent.
     messages: VecDeque<(Name, String, P)>,
+    /// Channels of which the log has told, on this connection, that they are broken.
+    told: BTreeSet<Name>,
     is_up: bool,
+}
+
+/// A channel that is listened to, or is to be.
+#[derive(Clone, Copy, Debug)]
+struct Channel {
+    state: State,
+    /// The last message that is here.
+    last: Option<Entry>,
+}
+
+/// A message in the engine: its id, and the time at which it was published.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Entry {
+    id: u64,
+    stamp: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,10 +79,14 @@ pub(crate) enum News<P> {
     Published(Name, P, u64),
     /// It may be published, or not: the link is down.
     Unknown(P),
+    /// It is not: the channel is broken.
+    Refused(P),
     /// A channel can be read.
     Live(Name),
     /// It cannot: there are too many channels here.
     Full(Name),
+    /// It cannot: another program's value is in its place.
+    Broken(Name),
     /// A message has come to a channel, of so many bytes.
     Message(Name, usize),
     /// There is more to read.
@@ -71,13 +97,13 @@ pub(crate) enum News<P> {
 
 impl<P> Remote<P> {
     pub(crate) fn new(history: usize) -> Remote<P> {
-        let (channels, sent, wanted, messages) = Default::default();
-        Remote { history, channels, sent, wanted, messages, is_up: false }
+        let (channels, sent, wanted, messages, told) = Default::default();
+        Remote { history, channels, sent, wanted, messages, told, is_up: false }
     }
 
     /// Returns whether a channel can be read.
     pub(crate) fn is_live(&self, name: &Name) -> bool {
-        self.channels.get(name) == Some(&State::Live)
+        self.channels.get(name).is_some_and(|channel| channel.state == State::Live)
     }
 
     /// Forgets the channels that are not to be kept.
@@ -92,10 +118,17 @@ impl<P> Remote<P> {
 
     /// Has a channel be listened to, and read.
     pub(crate) fn want(&mut self, name: &Name) {
-        if self.channels.get(name) != Some(&State::Reading) {
-            self.channels.insert(name.clone(), State::Reading);
+        let is_reading = self.channels.get(name).is_some_and(|channel| channel.state == State::Reading);
+        if !is_reading {
+            self.set(name, State::Reading);
             self.wanted.push_back(name.clone());
         }
+    }
+
+    fn set(&mut self, name: &Name, state: State) -> &mut Channel {
+        let channel = self.channels.entry(name.clone()).or_insert(Channel { state, last: None });
+        channel.state = state;
+        channel
     }
 
     /// Returns whether a message may be published now.
@@ -119,8 +152,9 @@ impl<P> Remote<P> {
     }
 
     fn read(&mut self, link: &mut Link, name: &Name, from: u64) {
-        self.channels.insert(name.clone(), State::Reading);
-        link.ask(&keys(link, name), &["read", &from.to_string(), &PAGE.to_string()]);
+        let last = self.set(name, State::Reading).last.filter(|last| last.id.checked_add(1) == Some(from));
+        let stamp = last.map(|last| last.stamp.to_string()).unwrap_or_default();
+        link.ask(&keys(link, name), &["read", &from.to_string(), &PAGE.to_string(), &stamp]);
         self.sent.push_back(Sent::Read(name.clone(), from));
     }
 
@@ -129,8 +163,7 @@ impl<P> Remote<P> {
         for name in hub.take_forgotten() {
             let name: Result<Name, _> = name.parse();
             if let Some(name) = name.ok().filter(|name| self.is_live(name) && !hub.has(name.as_str())) {
-                self.channels.remove(&name);
-                link.send_unanswered(&["SUNSUBSCRIBE", &key(link, &name, "")]);
+                self.abandon(link, &name);
             }
         }
         while let Some((name, text, who)) = if self.is_up { self.messages.pop_front() } else { None } {
@@ -148,8 +181,9 @@ impl<P> Remote<P> {
         match event {
             LinkEvent::Ready => {
                 self.is_up = true;
+                self.told.clear();
                 self.wanted = self.channels.keys().cloned().collect();
-                self.channels.values_mut().for_each(|state| *state = State::Reading);
+                self.channels.values_mut().for_each(|channel| channel.state = State::Reading);
                 Vec::new()
             }
             LinkEvent::Down => {
@@ -158,6 +192,7 @@ impl<P> Remote<P> {
                 self.sent.drain(..).filter_map(publisher).collect()
             }
             LinkEvent::Message(channel, message) => self.message(link, hub, &channel, &message).into_iter().collect(),
+            LinkEvent::Answer(Reply::Error(error)) => self.refused(link, &error).into_iter().collect(),
             LinkEvent::Answer(reply) => match self.sent.pop_front() {
                 Some(Sent::Publish(name, who)) => match reply.number() {
                     Some(id) => vec![News::Published(name, who, id)],
@@ -169,6 +204,32 @@ impl<P> Remote<P> {
         }
     }
 
+    /// A channel is broken: another program's value is in its place.
+    fn refused(&mut self, link: &mut Link, error: &str) -> Option<News<P>> {
+        let (name, news) = match self.sent.pop_front()? {
+            Sent::Publish(name, who) => (name, News::Refused(who)),
+            Sent::Read(name, _) => {
+                self.abandon(link, &name);
+                (name.clone(), News::Broken(name))
+            }
+        };
+        if self.told.len() < TOLD && self.told.insert(name.clone()) {
+            log::error!(
+                "--engine {}: channel {}: {error}; delete {}",
+                link.target(),
+                name.as_str(),
+                key(link, &name, ":*")
+            );
+        }
+        Some(news)
+    }
+
+    /// Listens to a channel no more.
+    fn abandon(&mut self, link: &mut Link, name: &Name) {
+        self.channels.remove(name);
+        link.send_unanswered(&["SUNSUBSCRIBE", &key(link, name, "")]);
+    }
+
     fn message<S: Copy>(
         &mut self,
         link: &mut Link,
@@ -178,18 +239,25 @@ impl<P> Remote<P> {
     ) -> Option<News<P>> {
         let channel = std::str::from_utf8(channel).ok()?;
         let name: Name = channel.strip_prefix(&prefix(link))?.parse().ok()?;
-        let (id, text) = std::str::from_utf8(message).ok()?.split_once(' ')?;
-        let (id, next) = (id.parse::<u64>().ok()?, hub.next(name.as_str())?);
+        let (entry, text) = std::str::from_utf8(message).ok()?.split_once(' ')?;
+        let (entry, next) = (entry.parse::<Entry>().ok()?, hub.next(name.as_str())?);
         if !self.is_live(&name) {
             return None; // it is among what is being read
         }
-        if id != next {
+        if entry.id != next {
             // There is a hole, or the engine has lost messages and gives their ids again.
-            self.read(link, &name, if id > next { next } else { 0 });
+            self.read(link, &name, next);
             return None;
         }
-        hub.append(name.as_str(), id, text);
+        self.append(hub, &name, entry, text);
         Some(News::Message(name, text.len()))
+    }
+
+    fn append<S: Copy>(&mut self, hub: &mut Hub<S>, name: &Name, entry: Entry, text: &str) {
+        hub.append(name.as_str(), entry.id, text);
+        if let Some(channel) = self.channels.get_mut(name) {
+            channel.last = Some(entry);
+        }
     }
 
     /// Takes messages of a channel that is being read, and asks for more if there are.
@@ -200,14 +268,13 @@ impl<P> Remote<P> {
             self.read(link, &name, 0);
             return News::More;
         }
-        let begins = messages.first().map_or(end, |(id, _)| *id);
+        let begins = messages.first().map_or(end, |(entry, _)| entry.id);
         if !hub.open(name.as_str(), first, begins) {
-            self.channels.remove(&name);
-            link.send_unanswered(&["SUNSUBSCRIBE", &key(link, &name, "")]);
+            self.abandon(link, &name);
             return News::Full(name);
         }
-        for (id, text) in messages {
-            hub.append(name.as_str(), id, text);
+        for (entry, text) in messages {
+            self.append(hub, &name, entry, text);
         }
         match hub.next(name.as_str()) {
             Some(next) if next < end => {
@@ -215,7 +282,7 @@ impl<P> Remote<P> {
                 News::More
             }
             _ => {
-                self.channels.insert(name.clone(), State::Live);
+                self.set(&name, State::Live);
                 News::Live(name)
             }
         }
@@ -226,7 +293,16 @@ impl<P> Remote<P> {
 struct Page<'a> {
     first: u64,
     end: u64,
-    messages: Vec<(u64, &'a str)>,
+    messages: Vec<(Entry, &'a str)>,
+}
+
+impl FromStr for Entry {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Entry, ()> {
+        let (id, stamp) = text.split_once('-').ok_or(())?;
+        Ok(Entry { id: id.parse().map_err(drop)?, stamp: stamp.parse().map_err(drop)? })
+    }
 }
 
 fn page(reply: &Reply) -> Option<Page<'_>> {
@@ -234,8 +310,8 @@ fn page(reply: &Reply) -> Option<Page<'_>> {
     let (head, rest) = parts.split_at_checked(2)?;
     let mut messages = Vec::with_capacity(rest.len() / 2);
     for pair in rest.chunks(2) {
-        let [id, Reply::Text(text)] = pair else { return None };
-        messages.push((id.number()?, std::str::from_utf8(text).ok()?));
+        let [Reply::Text(entry), Reply::Text(text)] = pair else { return None };
+        messages.push((std::str::from_utf8(entry).ok()?.parse().ok()?, std::str::from_utf8(text).ok()?));
     }
     Some(Page { first: head[0].number()?, end: head[1].number()?, messages })
 }

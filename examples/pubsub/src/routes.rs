@@ -83,8 +83,8 @@ fn channel(
 ) -> Done {
     let name = parameters.get("name")?;
     let origin = server.guard.origin(request);
-    match server.must_wait(&name) {
-        true => server.wait(http, id, Reader { name, after: None, how: How::Summary(origin) }),
+    match server.must_wait(&name, None) {
+        true => server.wait(http, id, Reader::new(name, None, How::Summary(origin))),
         false => summary(server, http, id, &name, origin),
     }
     Ok(())
@@ -145,7 +145,7 @@ fn events(
     parameters: &Parameters<'_>,
 ) -> Done {
     let (name, after) = begin(server, request, parameters)?;
-    let (is_head, waits) = (request.method() == "HEAD", server.must_wait(&name));
+    let (is_head, waits) = (request.method() == "HEAD", server.must_wait(&name, after.as_deref()));
     let start = start(server, &name, after.as_deref());
     if !is_head && !waits {
         server.subscribe(id, &name, start.next, Transport::Events)?;
@@ -162,7 +162,7 @@ fn events(
     if is_head {
         http.finish(id);
     } else if waits {
-        server.wait(http, id, Reader { name, after, how: How::Events });
+        server.wait(http, id, Reader::new(name, after, How::Events));
     } else {
         server.open(http, id, sse::opening(start, limits::RETRY).as_bytes());
     }
@@ -180,8 +180,8 @@ fn long_poll(
     let seconds = Query(request.query()).get("timeout")?.unwrap_or(limits::POLL_TIME).min(limits::LONGEST_POLL);
     let (name, after) = begin(server, request, parameters)?;
     let poll = Poll { origin: server.guard.origin(request), seconds, is_head: request.method() == "HEAD" };
-    if server.must_wait(&name) {
-        server.wait(http, id, Reader { name, after, how: How::Poll(poll) });
+    if server.must_wait(&name, after.as_deref()) {
+        server.wait(http, id, Reader::new(name, after, How::Poll(poll)));
         return Ok(());
     }
     poll_now(server, http, id, &name, after.as_deref(), poll)
@@ -222,7 +222,7 @@ fn socket(
 ) -> Done {
     server.check_origin(request)?;
     let (name, after) = begin(server, request, parameters)?;
-    let (accept, waits) = (websocket::accept(request)?, server.must_wait(&name));
+    let (accept, waits) = (websocket::accept(request)?, server.must_wait(&name, after.as_deref()));
     let socket = Socket::new(server.config.message);
     let start = start(server, &name, after.as_deref());
     if !waits {
@@ -230,7 +230,7 @@ fn socket(
     }
     http.respond(id, Status::OK).header("Sec-WebSocket-Accept", accept).upgrade("websocket");
     if waits {
-        server.wait(http, id, Reader { name, after, how: How::Socket(Box::new(socket)) });
+        server.wait(http, id, Reader::new(name, after, How::Socket(Box::new(socket))));
     } else {
         server.attach(id, name, socket);
         server.open(http, id, &told(start));
@@ -245,7 +245,7 @@ fn told(start: Start) -> Vec<u8> {
 
 /// Begins to read a channel for a client that has waited for it.
 fn read(server: &mut Pubsub, http: &mut Responder<'_>, id: ExchangeId, reader: Reader) -> Done {
-    let Reader { name, after, how } = reader;
+    let Reader { name, after, how, .. } = reader;
     let start = start(server, &name, after.as_deref());
     match how {
         How::Summary(origin) => summary(server, http, id, &name, origin),

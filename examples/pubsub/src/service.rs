@@ -24,7 +24,7 @@ use pollstack::http::{
 };
 use pollstack::operate::{EngineState, Metrics, Text};
 use pollstack::{EofAction, SendError};
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::mem;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -48,13 +48,13 @@ pub struct Pubsub {
     router: Rc<Router<Route>>,
     /// Begins to read a channel.
     pub(crate) read: Read,
-    sessions: HashMap<ExchangeId, Session>,
+    pub(crate) sessions: HashMap<ExchangeId, Session>,
     /// Publishers that wait, see [`Hub::may_publish`].
     waiting: VecDeque<Publisher>,
     /// The engine that has the channels, if one has.
     pub(crate) remote: Option<Remote<Author>>,
     /// Readers of channels that are being read from it.
-    pub(crate) readers: HashMap<ExchangeId, Reader>,
+    pub(crate) readers: BTreeMap<ExchangeId, Reader>,
     /// The channel, and the length of its last message, whose readers the engine waits for.
     pub(crate) behind: Option<(Name, usize)>,
     /// How it does.
@@ -77,7 +77,7 @@ enum Publisher {
 }
 
 /// The state of a subscriber beside its place in the hub.
-struct Session {
+pub(crate) struct Session {
     seat: Seat,
     transport: Transport,
     socket: Option<Box<Speaker>>,
@@ -113,7 +113,7 @@ impl Pubsub {
             sessions: HashMap::new(),
             waiting: VecDeque::new(),
             remote: None,
-            readers: HashMap::new(),
+            readers: BTreeMap::new(),
             behind: None,
             engine: None,
             timer: None,
@@ -500,7 +500,9 @@ impl Handler for Pubsub {
         for (id, reader) in mem::take(&mut self.readers) {
             self.turn_away(http, id, reader.stage(), busy("The server is stopping."));
         }
-        for (id, session) in mem::take(&mut self.sessions) {
+        let mut sessions: Vec<_> = mem::take(&mut self.sessions).into_iter().collect();
+        sessions.sort_by_key(|(id, _)| *id);
+        for (id, session) in sessions {
             self.hub.leave(session.seat);
             let retry = fastrand::u64(RETRY_AFTER_STOP);
             match session.transport {

@@ -114,6 +114,70 @@ fn a_node_reads_on_when_the_engine_is_back() {
     assert_eq!(event(&mut stream), (first + 6, "back".to_owned()));
 }
 
+/// Lost otherwise: a node and all its channels, for another program's value in the place of one.
+#[test]
+fn a_broken_channel_is_broken_alone() {
+    let Some(redis) = Redis::start(&["--appendfsync", "no"]) else { return };
+    let one = node(&redis, &[]);
+    let mut stream = subscribe(&one, "");
+    wait_for_subscribers(&one, 1);
+    redis.ask(&["SET", "{pollstack:rooms}:channel:bad:numbers", "another's"]);
+    for _ in 0..3 {
+        assert_eq!(ask(&one, "POST", "/channels/bad", &[], b"text").status, 503);
+        assert_eq!(get(&one, "/channels/bad/poll?after=0").status, 503);
+        assert_eq!(get(&one, "/channels/bad").status, 503);
+    }
+    let (first, _) = publish(&one, "a");
+    assert_eq!(event(&mut stream), (first, "a".to_owned()));
+    // One that was good is broken: its stream ends, and there is a good one again.
+    redis.ask(&["DEL", "{pollstack:rooms}:channel:c:numbers", "{pollstack:rooms}:channel:c:stream"]);
+    redis.ask(&["SET", "{pollstack:rooms}:channel:c:stream", "another's"]);
+    redis.ask(&["CLIENT", "KILL", "TYPE", "pubsub"]);
+    assert_eq!(stream.next(), None);
+    redis.ask(&["DEL", "{pollstack:rooms}:channel:c:stream", "{pollstack:rooms}:channel:bad:numbers"]);
+    let (last, _) = publish(&one, "b");
+    assert!(last > first && ask(&one, "POST", "/channels/bad", &[], b"text").status == 200);
+    let found = messages(&get(&one, &format!("/channels/c/poll?after={first}")));
+    assert_eq!(found, [(last - 1, "gap".to_owned()), (last, "b".to_owned())]);
+}
+
+/// Lost otherwise: messages, without a word, that an engine has lost, and whose ids it has given again.
+#[test]
+fn lost_ids_are_a_gap_even_if_they_were_given_again() {
+    for again in [0, 2, 5] {
+        let Some(redis) = Redis::start(&["--appendfsync", "no"]) else { return };
+        let one = node(&redis, &[]);
+        let (first, _) = publish(&one, "a");
+        let lost: Vec<u64> = ["b", "c"].map(|text| publish(&one, text).0).into();
+        let mut stream = subscribe(&one, &format!("?after={}", first - 1));
+        wait_for_subscribers(&one, 1);
+        (0..3).for_each(|n| assert_eq!(event(&mut stream).0, first + n));
+        // A fail-over, and a node that publishes before that one is back. Nothing is lost while a node sleeps.
+        one.signal("STOP");
+        redis.ask(&["CLIENT", "KILL", "TYPE", "pubsub"]);
+        redis.ask(&["HSET", "{pollstack:rooms}:channel:c:numbers", "next", &lost[0].to_string()]);
+        lost.iter()
+            .for_each(|id| drop(redis.ask(&["XDEL", "{pollstack:rooms}:channel:c:stream", &entry(&redis, *id)])));
+        redis.ask(&["XSETID", "{pollstack:rooms}:channel:c:stream", &format!("{first}-99999999999999999")]);
+        let two = node(&redis, &[]);
+        (0..again).for_each(|n| assert_eq!(publish(&two, "again").0, lost[0] + n));
+        one.signal("CONT");
+        wait_for_subscribers(&one, 0); // they come back
+        let found = messages(&get(&two, &format!("/channels/c/poll?timeout=0&after={}", lost[1])));
+        assert_eq!(found.first().map(|(_, text)| text.as_str()), Some("gap"), "{again}: {found:?}");
+        let (next, _) = publish(&two, "d");
+        assert!(next > lost[1] + again);
+        assert_eq!(texts(&one, next - 1), ["d"]);
+    }
+}
+
+/// The name of a message in the engine.
+fn entry(redis: &Redis, id: u64) -> String {
+    let id = id.to_string();
+    let answer = redis.ask(&["XRANGE", "{pollstack:rooms}:channel:c:stream", &id, &id]);
+    answer.lines().find(|line| line.starts_with(&id)).unwrap().to_owned()
+}
+
 /// Lost otherwise: the user that doc/scaling.md recommends, who may do what is needed.
 #[test]
 fn the_recommended_user_may_do_what_is_needed() {
