@@ -95,6 +95,22 @@ FAULTS = [
     ("an edge does not ask for what waits for it", "shared", "src/stack/shared.rs:call", "$a.is_called = true;", ""),
     ("the clients of an edge that has expired wait for ever", "shared", "src/stack/service.rs:expire",
      "$a.release_parked($b);", ""),
+    ("a hole is not filled", "rooms", "examples/pubsub/src/remote.rs:message",
+     "$a.read($b, &$c, $d); return None;", "{ let _ = &$b; return None; }"),
+    ("a new link is not listened to", "rooms", "examples/pubsub/src/remote.rs:settle",
+     "$a.send_unanswered(&[\"SSUBSCRIBE\", &key($b, &$c, \"\")]);", ""),
+    ("channels are not read again over a new link", "rooms", "examples/pubsub/src/remote.rs:hear",
+     "$a.wanted = $b.keys().cloned().collect();", ""),
+    ("the stamp of a message is forgotten", "rooms", "examples/pubsub/src/remote.rs:append",
+     "$a.last = Some($b);", "let _ = ($a, $b);"),
+    ("a message is sent to the engine twice", "rooms", "examples/pubsub/src/node.rs:put",
+     "$a.publish($b, $c, $d);", "$a.publish($b, $c, $d); $a.publish($b, $c, $d);"),
+    ("readers of an empty channel are not told of a gap", "rooms", "examples/pubsub/src/channel.rs:jump",
+     "&& $a == $b {", "{"),
+    ("a node that is behind tells its readers of a gap", "rooms", "examples/pubsub/src/node.rs:must_wait",
+     "|| $a.is_ahead($b, $c)", ""),
+    ("readers that wait are forgotten with the link", "rooms", "examples/pubsub/src/node.rs:on_link",
+     "|| $a.values().any(|$b| $b.name == *$c)", ""),
     ("an item of HTTP that has not left is gone", "operate", "src/operate/service.rs:on_close",
      "Some($a) if $b => $c.settle($d, $a),", "Some($a) => { let _ = $b; $c.settle($d, $a) }"),
     ("an item of HTTP that has left goes back", "operate", "src/operate/service.rs:on_close",
@@ -212,25 +228,41 @@ FAULTS = [
     ("two at a time", "accio", "src/listener.rs:has_place", "$a.len() + $b < $c", "$a.len() + $b <= $c"),
 ]
 
-# name, the text of the script in the engine that is replaced, the fault; the real engine beside its model finds them
+# The scripts in the engine, and the tests that have a real engine beside their models
+SCRIPTS = {
+    "script": ("src/engine/stack.lua", "engine"),
+    "channel": ("examples/pubsub/src/channel.lua", "channels"),
+}
+
+# name, script, the text of it that is replaced, the fault
 SCRIPT_FAULTS = [
-    ("an edge whose lease is over is answered", "not (lives and (", "not ((lives or true) and ("),
-    ("a batch that is sent again is applied again", "if lives and applied == number then", "if false then"),
-    ("an old batch is applied", "(applied == number or applied == number - 1)", "applied"),
-    ("answers for other edges are lost", "keep(who, all_answers(who))", "keep(who, {})"),
-    ("answers that do not fit are lost", "keep(edge, rest)", "keep(edge, {})"),
-    ("the items of a dead edge are lost", "put_back(land(entry[2]))", "land(entry[2])"),
-    ("the items of a dead edge come back in another order", "one[1] > other[1]", "one[1] < other[1]"),
-    ("the requests of a dead edge stay", "if is_its(request) then", "if false then"),
-    ("pops are in order within an edge only", "call('ZADD', pops, seq, request)", "call('ZADD', pops, ARGV[n + 1], request)"),
-    ("pushes are in order within an edge only", "call('ZADD', pushes, seq, request)", "call('ZADD', pushes, ARGV[n + 1], request)"),
-    ("items in flight leave room", "depth + in_flight < capacity", "depth < capacity"),
-    ("a cancelled pop keeps its item", "put_back(land(request))\n    end", "land(request)\n    end"),
+    ("an edge whose lease is over is answered", "script", "not (lives and (", "not ((lives or true) and ("),
+    ("a batch that is sent again is applied again", "script", "if lives and applied == number then", "if false then"),
+    ("an old batch is applied", "script", "(applied == number or applied == number - 1)", "applied"),
+    ("answers for other edges are lost", "script", "keep(who, all_answers(who))", "keep(who, {})"),
+    ("answers that do not fit are lost", "script", "keep(edge, rest)", "keep(edge, {})"),
+    ("the items of a dead edge are lost", "script", "put_back(land(entry[2]))", "land(entry[2])"),
+    ("the items of a dead edge come back in another order", "script", "one[1] > other[1]", "one[1] < other[1]"),
+    ("the requests of a dead edge stay", "script", "if is_its(request) then", "if false then"),
+    ("pops are in order within an edge only", "script", "call('ZADD', pops, seq, request)", "call('ZADD', pops, ARGV[n + 1], request)"),
+    ("pushes are in order within an edge only", "script", "call('ZADD', pushes, seq, request)", "call('ZADD', pushes, ARGV[n + 1], request)"),
+    ("items in flight leave room", "script", "depth + in_flight < capacity", "depth < capacity"),
+    ("a cancelled pop keeps its item", "script", "put_back(land(request))\n    end", "land(request)\n    end"),
+    ("an id is given twice", "channel", "'next', show(next_id + 1)", "'next', show(next_id)"),
+    ("one message too many is kept", "channel", "'MAXLEN', keep", "'MAXLEN', keep + 1"),
+    ("nodes are not told of a message", "channel", "    call('SPUBLISH', channel, entry .. ' ' .. text)\n", ""),
+    ("a page leaves out its first message", "channel", "math.max(from, first)", "math.max(from, first) + 1"),
+    ("a page has no end", "channel", "if bytes <= 0 then", "if false then"),
+    ("the end of a channel is not told", "channel", "local result = { first, next_id }", "local result = { first, first }"),
+    ("a channel with messages is kept for an hour", "channel", "    call('PEXPIRE', meta, LIFE)\n", ""),
+    ("a message whose id was given again is not noticed", "channel", "before[1][1] ~= id", "before[1][1] == id"),
+    ("lost ids are given again", "channel", "local is_lost = from > next_id", "local is_lost = false"),
+    ("the history of a former life is read", "channel", "math.max(from, first)", "from"),
+    ("a broken channel is an error of the engine", "channel", "return redis.error_reply('CHANNEL ' .. result.err)", "return result"),
 ]
 
 root = pathlib.Path(__file__).resolve().parent.parent
 work = root / "target" / "planted"
-SCRIPT = "src/engine/stack.lua"
 
 
 class Workshop:
@@ -276,10 +308,9 @@ class Workshop:
 
     def find_in_script(self, fault):
         """As find, for a fault in the script."""
-        name, old, new = fault
         path = self.tree / "fault.lua"
-        path.write_text(plant_in_script(name, old, new))
-        code, text = self.run("cargo", "test", "--quiet", "--locked", "-p", "simulate", "--test", "engine",
+        path.write_text(plant_in_script(*fault))
+        code, text = self.run("cargo", "test", "--quiet", "--locked", "-p", "simulate", "--test", SCRIPTS[fault[1]][1],
                               ENGINE_SCRIPT=str(path), ENGINE="required", RUST_BACKTRACE="0")
         found = re.search(r"(left: .*)", text)
         return (found[1] if found else text.strip().splitlines()[-1], "") if code != 0 else None
@@ -317,10 +348,11 @@ def plant(name, place, old, new):
     return source, source[:begin + match.start()] + fault + source[begin + match.end():]
 
 
-def plant_in_script(name, old, new):
-    source = (root / SCRIPT).read_text()
+def plant_in_script(name, script, old, new):
+    file, _ = SCRIPTS[script]
+    source = (root / file).read_text()
     if source.count(old) != 1:
-        raise LookupError(f"{name}: `{old}` stands {source.count(old)} times in {SCRIPT}")
+        raise LookupError(f"{name}: `{old}` stands {source.count(old)} times in {file}")
     return source.replace(old, new)
 
 
@@ -328,7 +360,7 @@ def check():
     lost = []
     for fault in FAULTS + SCRIPT_FAULTS:
         try:
-            plant_in_script(*fault) if len(fault) == 3 else plant(fault[0], *fault[2:])
+            plant_in_script(*fault) if fault in SCRIPT_FAULTS else plant(fault[0], *fault[2:])
         except (LookupError, OSError) as error:
             lost.append(str(error))
     if lost:
@@ -340,10 +372,10 @@ def try_faults(workshop, faults, table, lost):
     """Tries faults until there are none left."""
     while faults:
         fault = faults.pop(0)
-        name, server = (fault[0], "script") if len(fault) == 3 else fault[:2]
+        name, server = fault[:2]
         start = time.monotonic()
         try:
-            found = workshop.find_in_script(fault) if server == "script" else workshop.find(fault)
+            found = workshop.find_in_script(fault) if server in SCRIPTS else workshop.find(fault)
         except LookupError as error:
             lost.append(str(error))
             continue
@@ -359,7 +391,7 @@ def main():
     check()
     if wanted == ["--check"]:
         return
-    # Those of the script in one workshop: they have the build of a test in common.
+    # Those of the scripts in one workshop: they have the build of a test in common.
     kinds = [[fault for fault in faults if not wanted or any(word in fault[0] for word in wanted)]
              for faults in (FAULTS, SCRIPT_FAULTS)]
     lost = []

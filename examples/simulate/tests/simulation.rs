@@ -19,7 +19,7 @@ fn all_is_as_it_should_be() {
 fn is_as_it_should_be(server: Server) {
     let mut sum = Report::default();
     // Those whose worlds take long without optimisation have fewer here.
-    let worlds = if ["chat", "http"].contains(&server.name) { 100 } else { 300 };
+    let worlds = if ["chat", "http", "rooms"].contains(&server.name) { 100 } else { 300 };
     for seed in 0..worlds {
         let mut report = Report::default();
         simulate::run(server, seed, &mut report, false).unwrap_or_else(|failure| panic!("{failure}"));

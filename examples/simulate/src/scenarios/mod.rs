@@ -7,10 +7,14 @@ mod durable;
 mod http;
 mod model;
 mod operate;
+mod post;
 mod proxy;
+mod reader;
 mod report;
+mod rooms;
 mod shared;
 mod stack;
+mod truth;
 
 pub use report::Report;
 
@@ -28,11 +32,12 @@ pub struct Server {
 }
 
 /// All of them.
-pub const SERVERS: [Server; 9] = [
+pub const SERVERS: [Server; 10] = [
     Server { name: "stack", run: stack::run },
     Server { name: "operate", run: operate::run },
     Server { name: "durable", run: durable::run },
     Server { name: "shared", run: shared::run },
+    Server { name: "rooms", run: rooms::run },
     Server { name: "chat", run: chat::run },
     Server { name: "accio", run: accio::run },
     Server { name: "http", run: http::run },
