@@ -272,9 +272,10 @@ class Workshop:
         self.tree, self.built = work / name / "tree", work / name / "build"
         if like:
             shutil.copytree(like.built, self.built, dirs_exist_ok=True)
+        # Most of the time is the compiler's.
         self.env = dict(os.environ, CARGO_TARGET_DIR=str(self.built), CARGO_PROFILE_RELEASE_LTO="off",
                         CARGO_PROFILE_RELEASE_CODEGEN_UNITS="16", CARGO_PROFILE_RELEASE_INCREMENTAL="true",
-                        PROPTEST_MAX_SHRINK_ITERS="0")
+                        CARGO_PROFILE_RELEASE_OPT_LEVEL="1", PROPTEST_MAX_SHRINK_ITERS="0")
         shutil.rmtree(self.tree, ignore_errors=True)
         # With new times: cargo must not take what an earlier run has planted for up to date.
         shutil.copytree(root, self.tree, ignore=shutil.ignore_patterns("target", ".git", "corpus"),
@@ -310,7 +311,8 @@ class Workshop:
         """As find, for a fault in the script."""
         path = self.tree / "fault.lua"
         path.write_text(plant_in_script(*fault))
-        code, text = self.run("cargo", "test", "--quiet", "--locked", "-p", "simulate", "--test", SCRIPTS[fault[1]][1],
+        code, text = self.run("cargo", "test", "--quiet", "--locked", "--release", "-p", "simulate",
+                              "--test", SCRIPTS[fault[1]][1],
                               ENGINE_SCRIPT=str(path), ENGINE="required", RUST_BACKTRACE="0")
         found = re.search(r"(left: .*)", text)
         return (found[1] if found else text.strip().splitlines()[-1], "") if code != 0 else None
