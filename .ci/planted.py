@@ -1,4 +1,4 @@
-"""Plants faults in the loop and the services, one at a time, and has the simulation find them.
+"""Plants faults in the loop and the services, and has the simulation find them, one after the other.
 
     python3 .ci/planted.py            all of them
     python3 .ci/planted.py edge pop   those whose names contain one of these
@@ -6,6 +6,9 @@
 
 Prints a table: the fault, the check that caught it, the seed (the first is 0), and the seconds it took. Fails if a fault is
 not caught, or can no longer be planted. Works on a copy under target/planted.
+
+All of them are compiled into one program: a function with faults begins with its faulty bodies, each behind a number, and
+an environment variable chooses one. So the faults cost one build, and must not be in functions that return `impl Trait`.
 
 A place is a function of a file and a piece of its code. In the piece, `$a` to `$z` stand for any name or
 path (`self.limits.turn`), and white space for any white space or none; so a place survives
@@ -62,7 +65,7 @@ FAULTS = [
     ("a connection that is still to be made gives way", "chaos", "src/event_loop/accept.rs:ask_to_make_way",
      "matches!($a.seat, Seat::Admitted(_)) &&", ""),
     ("a connection gives way and no client comes in", "chaos", "src/event_loop/accept.rs:ask_to_make_way",
-     "$a.evict($b.key()); } $c }", "$a.evict($b.key()); } false }"),
+     "$a.evict($b.key()); } $c", "$a.evict($b.key()); } false"),
     ("a push is answered before its commit", "durable", "src/stack/store.rs:decide_and_write",
      "$a.journal.answers_wait() || $a.trouble.is_some()", "false"),
     ("a batch that failed is joined in the wrong order", "durable", "src/stack/store.rs:hear",
@@ -266,56 +269,81 @@ work = root / "target" / "planted"
 
 
 class Workshop:
-    """A copy of the project, in which one fault at a time is planted."""
+    """A copy of the project, in which all faults are planted, and asleep: `PLANTED=7` wakes one."""
 
-    def __init__(self, name, like=None):
-        self.tree, self.built = work / name / "tree", work / name / "build"
-        if like:
-            shutil.copytree(like.built, self.built, dirs_exist_ok=True)
-        # Most of the time is the compiler's.
+    def __init__(self):
+        self.tree, self.built = work / "tree", work / "build"
+        # Most of the time is the compiler's. The copy has code that cannot be reached.
         self.env = dict(os.environ, CARGO_TARGET_DIR=str(self.built), CARGO_PROFILE_RELEASE_LTO="off",
-                        CARGO_PROFILE_RELEASE_CODEGEN_UNITS="16", CARGO_PROFILE_RELEASE_INCREMENTAL="true",
-                        CARGO_PROFILE_RELEASE_OPT_LEVEL="1", PROPTEST_MAX_SHRINK_ITERS="0")
+                        CARGO_PROFILE_RELEASE_CODEGEN_UNITS="16", RUSTFLAGS="-A warnings",
+                        PROPTEST_MAX_SHRINK_ITERS="0")
         shutil.rmtree(self.tree, ignore_errors=True)
         # With new times: cargo must not take what an earlier run has planted for up to date.
         shutil.copytree(root, self.tree, ignore=shutil.ignore_patterns("target", ".git", "corpus"),
                         copy_function=shutil.copy)
+
+    def plant(self, faults):
+        """Plants faults, each under its number, and builds."""
+        functions = {}
+        for number, (name, _, place, old, new) in enumerate(faults):
+            file, (begin, body, end), (start, stop), fault = find(name, place, old, new)
+            functions.setdefault((file, begin), (body, end, []))[2].append((number, start, stop, fault))
+        for file in {file for file, _ in functions}:
+            source = (root / file).read_text()
+            guard = ("crate" if file.startswith("src/") else "pollstack") + "::planted::is"
+            # From the end, so that the places before stay where they are.
+            for (_, _), (body, end, planted) in sorted((one for one in functions.items() if one[0][0] == file), reverse=True):
+                faulty = ["if %s(%d) { return {%s}; }" % (guard, number, source[body:start] + fault + source[stop:end])
+                          for number, start, stop, fault in planted]
+                source = source[:body] + "\n".join(faulty) + source[body:]
+            (self.tree / file).write_text(source)
+        with (self.tree / "src/lib.rs").open("a") as lib:
+            lib.write(AWAKE)
+        # The simulation, and the tests of the scripts.
+        for what in (["build", "--bins"], ["test", "--no-run", "--tests"]):
+            code, text = self.run("cargo", what[0], "--quiet", "--locked", "--release", "-p", "simulate", *what[1:])
+            if code != 0:
+                sys.exit(f"a fault does not compile\n{text}")
 
     def run(self, *command, **more):
         result = subprocess.run(command, cwd=self.tree, env=dict(self.env, **more), capture_output=True, text=True,
                                 errors="replace")
         return result.returncode, result.stdout + result.stderr
 
-    def build(self):
-        return self.run("cargo", "build", "--quiet", "--locked", "--release", "-p", "simulate")
-
-    def find(self, fault):
-        """Plants a fault. Returns how it was caught, and the seed; None if it was not."""
-        name, server, place, old, new = fault
-        path = self.tree / place.partition(":")[0]
-        source, faulty = plant(name, place, old, new)
-        path.write_text(faulty)
-        code, text = self.build()
-        path.write_text(source)
-        if code != 0:
-            raise LookupError(f"{name}: it does not compile\n{text}")
-        code, text = self.run("timeout", "300", str(self.built / "release/simulate"),
-                              "--server", server, "--seeds", SEEDS, "--threads", "1")
+    def wake(self, number, server):
+        """Wakes a fault. Returns how it was caught, and the seed; None if it was not."""
+        code, text = self.run("timeout", "300", str(self.built / "release/simulate"), "--server", server,
+                              "--seeds", SEEDS, "--threads", "1", PLANTED=str(number))
         if code == 0:
             return None
         found = re.findall(rf"^{server}: seed (\d+): (.*)", text, re.MULTILINE)
         seed, message = found[-1] if found else ("?", (text.strip().splitlines() or [f"exit status {code}"])[-1])
         return message, seed
 
-    def find_in_script(self, fault):
-        """As find, for a fault in the script."""
-        path = self.tree / "fault.lua"
+    def run_script(self, number, fault):
+        """Runs a script with a fault beside its model. Returns the same."""
+        path = self.tree / f"fault{number}.lua"
         path.write_text(plant_in_script(*fault))
         code, text = self.run("cargo", "test", "--quiet", "--locked", "--release", "-p", "simulate",
                               "--test", SCRIPTS[fault[1]][1],
                               ENGINE_SCRIPT=str(path), ENGINE="required", RUST_BACKTRACE="0")
         found = re.search(r"(left: .*)", text)
         return (found[1] if found else text.strip().splitlines()[-1], "") if code != 0 else None
+
+
+AWAKE = """
+#[doc(hidden)]
+#[allow(missing_docs)]
+pub mod planted {
+    use std::sync::LazyLock;
+
+    static AWAKE: LazyLock<Option<u32>> = LazyLock::new(|| std::env::var("PLANTED").ok()?.parse().ok());
+
+    pub fn is(number: u32) -> bool {
+        *AWAKE == Some(number)
+    }
+}
+"""
 
 
 def pattern(code):
@@ -332,22 +360,31 @@ def pattern(code):
     return re.compile("".join(parts))
 
 
-def function(source, name):
-    """Returns where the functions of that name begin and end."""
-    found = re.finditer(rf"^( *)(pub(\([a-z]+\))? )?fn {name}\b.*?^\1}}", source, re.MULTILINE | re.DOTALL)
-    return [match.span() for match in found]
+def functions(source, name):
+    """Returns where the functions of that name begin, where their bodies do, and where these end."""
+    for match in re.finditer(rf"^( *)(pub(\([a-z]+\))? )?fn (?P<name>{name})\b.*?^\1}}", source, re.MULTILINE | re.DOTALL):
+        begin, end = match.span()
+        # The body begins behind the parameters, which may have braces of their own.
+        depth, at = 1, source.index("(", match.end("name")) + 1
+        while depth > 0:
+            depth += {"(": 1, ")": -1}.get(source[at], 0)
+            at += 1
+        yield begin, source.index("{", at) + 1, end - 1
 
 
-def plant(name, place, old, new):
-    """Returns the source of the place's file, and the same with the fault in it."""
+def find(name, place, old, new):
+    """Returns the file of a place, its function, the part that is replaced, and the fault."""
     file, _, inside = place.partition(":")
     source = (root / file).read_text()
-    found = [(begin, match) for begin, end in function(source, inside) for match in pattern(old).finditer(source[begin:end])]
+    found = [(span, match) for span in functions(source, inside)
+             for match in pattern(old).finditer(source[span[1]:span[2]])]
     if len(found) != 1:
         raise LookupError(f"{name}: `{old}` stands {len(found)} times in {place}")
-    begin, match = found[0]
+    (begin, body, end), match = found[0]
+    if "impl " in source[begin:body].partition("->")[2]:
+        raise LookupError(f"{name}: {place} returns a type without a name, so it cannot return from two places")
     fault = re.sub(r"\$([a-z])", lambda variable: match[variable[1]], new)
-    return source, source[:begin + match.start()] + fault + source[begin + match.end():]
+    return file, (begin, body, end), (body + match.start(), body + match.end()), fault
 
 
 def plant_in_script(name, script, old, new):
@@ -362,7 +399,7 @@ def check():
     lost = []
     for fault in FAULTS + SCRIPT_FAULTS:
         try:
-            plant_in_script(*fault) if fault in SCRIPT_FAULTS else plant(fault[0], *fault[2:])
+            plant_in_script(*fault) if fault in SCRIPT_FAULTS else find(fault[0], *fault[2:])
         except (LookupError, OSError) as error:
             lost.append(str(error))
     if lost:
@@ -370,46 +407,31 @@ def check():
     print(f"{len(FAULTS) + len(SCRIPT_FAULTS)} places are found")
 
 
-def try_faults(workshop, faults, table, lost):
-    """Tries faults until there are none left."""
-    while faults:
-        fault = faults.pop(0)
-        name, server = fault[:2]
-        start = time.monotonic()
-        try:
-            found = workshop.find_in_script(fault) if server in SCRIPTS else workshop.find(fault)
-        except LookupError as error:
-            lost.append(str(error))
-            continue
-        message, seed = found or ("**nothing**", "")
-        message = re.sub(r"\s+", " ", message).replace("|", "/")[:100]
-        table(f"| {name} | {server} | {message} | {seed} | {time.monotonic() - start:.0f} |")
-        if not found:
-            lost.append(f"not caught: {name}")
-
-
 def main():
     wanted = sys.argv[1:]
     check()
     if wanted == ["--check"]:
         return
-    # Those of the scripts in one workshop: they have the build of a test in common.
-    kinds = [[fault for fault in faults if not wanted or any(word in fault[0] for word in wanted)]
-             for faults in (FAULTS, SCRIPT_FAULTS)]
+    workshop = Workshop()
+    workshop.plant(FAULTS)
     lost = []
     print("| planted | in | caught by | seed | s |\n| --- | --- | --- | --: | --: |", flush=True)
 
-    def work_through(workshop, *lists):
-        for faults in lists:
-            try_faults(workshop, faults, lambda row: print(row, flush=True), lost)
+    def attempt(numbered):
+        number, fault = numbered
+        name, server = fault[:2]
+        start = time.monotonic()
+        found = workshop.run_script(number, fault) if server in SCRIPTS else workshop.wake(number, server)
+        message, seed = found or ("**nothing**", "")
+        message = re.sub(r"\s+", " ", message).replace("|", "/")[:100]
+        print(f"| {name} | {server} | {message} | {seed} | {time.monotonic() - start:.0f} |", flush=True)
+        if not found:
+            lost.append(f"not caught: {name}")
 
-    one = Workshop("one")
-    one.build()
-    two = Workshop("two", like=one)
-    with concurrent.futures.ThreadPoolExecutor(2) as pool:
-        tasks = [pool.submit(work_through, one, kinds[0]), pool.submit(work_through, two, kinds[1], kinds[0])]
-    for task in tasks:
-        task.result()
+    all_faults = [one for faults in (FAULTS, SCRIPT_FAULTS) for one in enumerate(faults)
+                  if not wanted or any(word in one[1][0] for word in wanted)]
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(attempt, all_faults))
     if lost:
         sys.exit("\n".join(lost))
 
