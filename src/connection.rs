@@ -95,6 +95,8 @@ pub(crate) enum OutputEnd {
     NotAsked,
     /// The end follows when the output is out.
     Asked,
+    /// The end follows when there is room for it.
+    Waits,
     /// The end is out.
     Sent,
 }
@@ -164,7 +166,10 @@ impl Connection {
     pub(crate) fn update_readiness(&mut self, ready: Ready) {
         match self.connecting {
             true => self.ready.error = true,
-            false => self.ready |= ready,
+            false => {
+                self.ready |= ready;
+                self.ready.readable |= ready.writable && self.output.is_none();
+            }
         }
     }
 
@@ -222,6 +227,12 @@ impl Connection {
         self.output_end = OutputEnd::Sent;
     }
 
+    /// Notes that there is no room yet for the end of our half.
+    pub(crate) fn waits_to_shut_down(&mut self) {
+        self.ready.writable = false;
+        self.output_end = OutputEnd::Waits;
+    }
+
     /// Ends our half when the output is out.
     pub(crate) fn shutdown_write(&mut self) {
         if self.can_be_sent_to() {
@@ -231,7 +242,7 @@ impl Connection {
 
     /// Returns whether the stream ends behind the output.
     pub(crate) fn output_ends(&self) -> bool {
-        self.phase != Phase::Open || self.output_end == OutputEnd::Asked
+        self.phase != Phase::Open || self.output_end != OutputEnd::NotAsked
     }
 
     /// Returns whether both halves have ended, and the service has been told of all.
@@ -326,7 +337,7 @@ impl Connection {
     }
 
     pub(crate) fn can_write(&self) -> bool {
-        self.ready.writable && self.output.is_some()
+        self.ready.writable && (self.output.is_some() || self.output_end == OutputEnd::Waits)
     }
 
     pub(crate) fn output(&self) -> Option<&Output> {

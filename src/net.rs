@@ -38,6 +38,7 @@ use std::time::{Duration, Instant};
 /// The caller that drives the loop delivers events with
 /// [`EventLoop::notify`](crate::EventLoop::notify). Events are hints: the loop survives those that are
 /// late, doubled or about a connection that has gone. It cannot survive an edge that is never told.
+/// A stream with room, and no output, is read: a network may have had bytes of its own to write before it could go on.
 ///
 /// Functions may be added in a new minor version, with an implementation that is right for existing
 /// networks. Nothing that is private to this crate is needed to implement the trait.
@@ -111,8 +112,14 @@ pub trait Net {
         self.send_file(stream, file, offset, len)
     }
 
-    /// Ends our half of the stream (FIN), and sends what was kept back with it. An error means that what
-    /// was kept back is lost.
+    /// Returns whether the stream holds input that no event will tell of: a write may have to read first, as TLS
+    /// does. The loop asks after a write, and reads.
+    fn holds_input(&self, _stream: &Self::Stream) -> bool {
+        false
+    }
+
+    /// Ends our half of the stream (FIN), and sends what was kept back with it. `WouldBlock` means that
+    /// there is no room yet for an end that the network adds; any other error, that what was kept back is lost.
     fn shutdown_write(&mut self, stream: &mut Self::Stream) -> io::Result<()>;
 
     /// Asks for events, which carry [`Source::Connection`] of `key`. `before` is the interest until now.

@@ -46,6 +46,9 @@ pub const HANDSHAKE_BYTES: usize = 64 * 1024;
 /// Bytes of ciphertext that one read asks the network for: a record of the largest size, and its head.
 const RECORD: usize = 16 * 1024 + 256;
 
+/// Bytes of plaintext above which a session of rustls takes no more.
+const PLAINTEXT: usize = 16 * 1024;
+
 /// Records that one read may take before it brings a byte: an empty record costs its sender little.
 const RECORDS: usize = 4;
 
@@ -78,6 +81,7 @@ pub struct Listener<L> {
 pub struct Stream<S> {
     inner: S,
     session: Option<Box<Session>>,
+    /// The events that the network inside is asked for: a session that has ciphertext left waits for room, too.
     watched: Option<(usize, Interest)>,
 }
 
@@ -88,14 +92,18 @@ struct Session {
     accepted: usize,
     /// Ciphertext that has come before the handshake was complete.
     handshake: usize,
-    /// A write waits for the handshake.
+    /// A write, or the end of our half, waits for the handshake.
     is_awaited: bool,
+    /// Ciphertext that waits until the plaintext before it is read.
+    rest: Vec<u8>,
+    /// Plaintext, or the peer's end, has been decrypted and not been read.
+    holds_input: bool,
 }
 
 impl Session {
     fn new(mut tls: Connection) -> Box<Session> {
         tls.set_buffer_limit(None); // a write is a connection's output at the most
-        Box::new(Session { tls, accepted: 0, handshake: 0, is_awaited: false })
+        Box::new(Session { tls, accepted: 0, handshake: 0, is_awaited: false, rest: Vec::new(), holds_input: false })
     }
 }
 
@@ -126,12 +134,15 @@ impl<N: Net> Tls<N> {
 
     /// Takes what the network has, a record of it at the most. Returns how many bytes that were.
     fn receive(&mut self, stream: &mut Stream<N::Stream>) -> io::Result<usize> {
+        if let Some(session) = stream.session.as_mut().filter(|session| !session.rest.is_empty()) {
+            let rest = std::mem::take(&mut session.rest);
+            return self.decrypt(stream, &rest).map(|()| rest.len());
+        }
         let n = self.inner.read(&mut stream.inner, &mut self.scratch)?;
         let Some(session) = &mut stream.session else { return Ok(n) };
-        let mut bytes = &self.scratch[..n];
         if session.tls.is_handshaking() {
             let is_first = session.handshake == 0 && matches!(session.tls, Connection::Server(_));
-            if is_first && speaks_http(bytes) {
+            if is_first && speaks_http(&self.scratch[..n]) {
                 let _ = self.inner.write(&mut stream.inner, &[IoSlice::new(PLAIN_HTTP)]);
                 let _ = self.inner.shutdown_write(&mut stream.inner);
                 return Err(io::Error::new(ErrorKind::InvalidData, "plain HTTP on a port for TLS"));
@@ -141,26 +152,46 @@ impl<N: Net> Tls<N> {
                 return Err(io::Error::new(ErrorKind::InvalidData, "the TLS handshake is too long"));
             }
         }
+        let scratch = std::mem::take(&mut self.scratch);
+        let result = self.decrypt(stream, &scratch[..n]);
+        self.scratch = scratch;
+        result.map(|()| n)
+    }
+
+    /// Decrypts ciphertext, as far as the session has room for plaintext. The rest waits until that is read.
+    fn decrypt(&mut self, stream: &mut Stream<N::Stream>, mut bytes: &[u8]) -> io::Result<()> {
+        let Some(session) = &mut stream.session else { return Ok(()) };
         loop {
             session.tls.read_tls(&mut bytes)?;
-            if let Err(error) = session.tls.process_new_packets() {
-                let _ = self.flush(stream, false); // the alert
-                return Err(io::Error::new(ErrorKind::InvalidData, error));
+            let state = match session.tls.process_new_packets() {
+                Ok(state) => state,
+                Err(error) => {
+                    let _ = self.flush(stream, false); // the alert
+                    return Err(io::Error::new(ErrorKind::InvalidData, error));
+                }
+            };
+            session.holds_input |= state.plaintext_bytes_to_read() > 0 || state.peer_has_closed();
+            if state.peer_has_closed() {
+                bytes = &[]; // a session takes nothing behind the end
             }
-            if bytes.is_empty() {
+            if bytes.is_empty() || state.plaintext_bytes_to_read() > PLAINTEXT {
                 break;
             }
         }
+        session.rest = bytes.to_vec();
         if session.is_awaited && !session.tls.is_handshaking() {
             session.is_awaited = false;
             self.look_again(stream)?; // there may be room to write, which no event has said since
         }
-        Ok(n)
+        Ok(())
     }
 
     /// Goes on with the handshake until it is complete: a rejection, or a protocol that speaks first, reads
     /// nothing before it writes.
     fn shake_hands(&mut self, stream: &mut Stream<N::Stream>) -> io::Result<()> {
+        if let Some(session) = &mut stream.session {
+            session.is_awaited = session.tls.is_handshaking();
+        }
         for _ in 0..RECORDS {
             self.flush(stream, false)?;
             if stream.session.as_ref().is_none_or(|session| !session.tls.is_handshaking()) {
@@ -184,7 +215,6 @@ impl<N: Net> Tls<N> {
             };
         };
         if session.tls.is_handshaking() {
-            session.is_awaited = true;
             self.shake_hands(stream)?;
         }
         let offered: usize = slices.iter().map(|slice| slice.len()).sum();
@@ -196,6 +226,7 @@ impl<N: Net> Tls<N> {
             match self.flush(stream, more) {
                 Ok(()) => taken += stream.session.as_mut().map_or(0, |session| std::mem::take(&mut session.accepted)),
                 Err(error) if error.kind() == ErrorKind::WouldBlock && taken > 0 => break,
+                Err(error) if error.kind() == ErrorKind::Interrupted && taken > 0 => {} // no edge would follow
                 Err(error) => return Err(error),
             }
         }
@@ -208,6 +239,14 @@ impl<N: Net> Tls<N> {
         match (is_reset && stream.session.is_some()).then(|| self.receive(stream)) {
             Some(Err(alert)) if alert.kind() == ErrorKind::InvalidData => alert,
             _ => error,
+        }
+    }
+
+    /// Has an event tell of room for the ciphertext that is left, and not only of input.
+    fn wait_for_room(&mut self, stream: &mut Stream<N::Stream>) -> io::Result<()> {
+        match stream.watched {
+            Some((key, _)) => self.watch(stream, key, None, Interest::ReadWrite),
+            None => Ok(()), // the first watch does
         }
     }
 
@@ -231,9 +270,9 @@ fn encrypt(tls: &mut Connection, slices: &[IoSlice<'_>], mut skip: usize) -> io:
     Ok(accepted)
 }
 
-/// Returns whether a client begins with an HTTP method. A TLS record begins with 22.
+/// Returns whether a client begins as an HTTP method does, be it with a byte alone. A TLS record begins with 22.
 fn speaks_http(bytes: &[u8]) -> bool {
-    bytes.len() >= 4 && bytes[..4].iter().all(|byte| byte.is_ascii_uppercase() || *byte == b' ')
+    bytes.first().is_some_and(u8::is_ascii_uppercase)
 }
 
 /// Writes ciphertext to the network.
@@ -314,17 +353,23 @@ impl<N: Net> Net for Tls<N> {
     }
 
     fn read(&mut self, stream: &mut Self::Stream, buffer: &mut [u8]) -> io::Result<usize> {
-        for _ in 0..RECORDS {
+        for records in 0..=RECORDS {
             let Some(session) = &mut stream.session else { return self.inner.read(&mut stream.inner, buffer) };
             match session.tls.reader().read(buffer) {
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => session.holds_input = false,
                 result => return result,
             }
-            self.receive(stream)?;
-            match self.flush(stream, false) {
-                Err(error) if error.kind() != ErrorKind::WouldBlock => return Err(error),
-                _ => {} // the next read or write goes on with it
+            if records == RECORDS {
+                break;
             }
+            let write_waits = session.accepted > 0 && session.tls.wants_write();
+            let received = self.receive(stream);
+            match self.flush(stream, false) {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => self.wait_for_room(stream)?,
+                Ok(()) if write_waits => self.look_again(stream)?, // this has used its room up, and perhaps its event
+                result => result?,
+            }
+            received?;
         }
         self.look_again(stream)?;
         Err(ErrorKind::WouldBlock.into())
@@ -347,24 +392,30 @@ impl<N: Net> Net for Tls<N> {
         if n == 0 { Ok(0) } else { self.send(stream, &[IoSlice::new(&chunk[..n])], false) }
     }
 
-    /// Sends close_notify, and the FIN behind it.
+    fn holds_input(&self, stream: &Self::Stream) -> bool {
+        stream.session.as_ref().is_some_and(|session| session.holds_input)
+    }
+
+    /// Sends close_notify, and the FIN behind it. Both wait for the handshake, which they would end.
     fn shutdown_write(&mut self, stream: &mut Self::Stream) -> io::Result<()> {
+        self.shake_hands(stream)?;
         if let Some(session) = &mut stream.session {
             session.tls.send_close_notify();
         }
-        match self.flush(stream, true) {
-            Err(error) if !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => Err(error),
-            _ => self.inner.shutdown_write(&mut stream.inner),
-        }
+        self.flush(stream, true)?;
+        self.inner.shutdown_write(&mut stream.inner)
     }
 
     fn watch(
         &mut self,
         stream: &mut Self::Stream,
         key: usize,
-        before: Option<Interest>,
+        _: Option<Interest>,
         interest: Interest,
     ) -> io::Result<()> {
+        let before = stream.watched.map(|(_, before)| before);
+        let waits = stream.session.as_ref().is_some_and(|session| session.tls.wants_write());
+        let interest = if waits || before == Some(Interest::ReadWrite) { Interest::ReadWrite } else { interest };
         stream.watched = Some((key, interest));
         self.inner.watch(&mut stream.inner, key, before, interest)
     }

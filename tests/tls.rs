@@ -136,6 +136,25 @@ fn refusals_end_the_connection_and_no_other() {
     stream.read_exact(&mut [0; 5]).unwrap();
 }
 
+/// Lost otherwise: all clients, to one that goes on behind its end: no bytes are taken there, and none may be waited for.
+#[test]
+fn bytes_behind_the_end_hold_nothing_up() {
+    let server = echo();
+    for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+        let mut stream = rustls::StreamOwned::new(client(version), tcp(&server));
+        stream.write_all(b"begin").unwrap();
+        stream.read_exact(&mut [0; 5]).unwrap();
+        stream.conn.send_close_notify();
+        let mut last = Vec::new();
+        stream.conn.write_tls(&mut last).unwrap();
+        last.extend([0xEE; 6000]); // in one read with the end
+        stream.sock.write_all(&last).unwrap();
+        let mut another = rustls::StreamOwned::new(client(version), tcp(&server));
+        another.write_all(b"still").unwrap();
+        another.read_exact(&mut [0; 5]).unwrap();
+    }
+}
+
 /// Lost otherwise: an hour, to the wrong file.
 #[test]
 fn a_wrong_file_is_named() {

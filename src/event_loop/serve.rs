@@ -210,7 +210,7 @@ impl<S: Service, N: Net> EventLoop<S, N> {
     #[cold]
     fn end_output(&mut self, key: usize, emptied: bool) {
         let connection = &self.connections[key];
-        if connection.output_end == OutputEnd::Asked && connection.output().is_none() && !connection.connecting {
+        if connection.output_end != OutputEnd::Sent && connection.output().is_none() && !connection.connecting {
             if let Err(error) = self.shutdown_write(key) {
                 return self.close(key, CloseReason::Failed(error));
             }
@@ -223,11 +223,23 @@ impl<S: Service, N: Net> EventLoop<S, N> {
         }
     }
 
+    /// Ends our half, or has an event tell of the room for its end.
     fn shutdown_write(&mut self, key: usize) -> io::Result<()> {
         let Some(io) = io_of(&mut self.io, key) else { return Ok(()) };
-        self.net.shutdown_write(&mut io.stream)?;
-        self.connections[key].has_shut_down();
-        Ok(())
+        let result = loop {
+            match self.net.shutdown_write(&mut io.stream) {
+                Err(error) if error.kind() == Interrupted => {}
+                result => break result,
+            }
+        };
+        self.connections[key].ready.readable |= self.net.holds_input(&io.stream);
+        match result {
+            Err(error) if error.kind() == WouldBlock => {
+                self.connections[key].waits_to_shut_down();
+                self.watch(key, Interest::ReadWrite)
+            }
+            result => result.map(|()| self.connections[key].has_shut_down()),
+        }
     }
 
     /// Ends a connection whose output is out. Our FIN goes first, together with what the kernel has kept
@@ -250,7 +262,9 @@ impl<S: Service, N: Net> EventLoop<S, N> {
                 return self.close(key, CloseReason::Failed(error));
             }
         }
-        if self.connections[key].closes_at_once() {
+        if self.connections[key].output_end != OutputEnd::Sent {
+            self.start_lingering(key); // as long as a client may take that does not read
+        } else if self.connections[key].closes_at_once() {
             self.close(key, CloseReason::Finished);
         } else {
             self.linger(key);
@@ -286,6 +300,7 @@ impl<S: Service, N: Net> EventLoop<S, N> {
             }
         };
         let is_full = !connection.ready.writable;
+        connection.ready.readable |= self.net.holds_input(&io.stream);
         self.connections.stats.sent += sent;
         match result {
             Ok(true) => self.connections.reclaim_output(key),
