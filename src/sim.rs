@@ -1,6 +1,6 @@
 //! A simulated network with a virtual clock, to test a service on the loop that ships.
 //!
-//! Only the operating system is false here. [`Sim`] is a [`Net`](crate::net::Net) like the real
+//! Only the operating system is false here. [`Sim`] is a [`Net`] like the real
 //! one, with Linux's manners: buffers that fill, edges that are told once, resets that destroy
 //! bytes on their way. A [`World`] holds it, with the clients, the clock, and the faults that it
 //! is told to make; one seed decides everything that is not decided by the test, so what has
@@ -39,7 +39,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! Clients act between the loop's turns, or, with [`World::after`], in the middle of one.
+//! Clients act between the loop's turns, or, with [`World::after`], in the middle of one. The loop may also be on a
+//! network around this one, as TLS is.
 //!
 //! It does not have: addresses (a peer is a [`Peer::Unix`](crate::net::Peer), port 0 stays 0),
 //! packets that are lost or overtake each other, and backlogs that overflow.
@@ -59,7 +60,7 @@ use self::wire::{Buffers, Flavour, Wire};
 use crate::event_loop::EventLoop;
 use crate::limits::Limits;
 use crate::listener::ListenerConfig;
-use crate::net::{Ready, Source};
+use crate::net::{Net, Ready, Source};
 use crate::service::Service;
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -211,7 +212,7 @@ impl World {
     }
 
     /// Takes the calls that the server has made since the last time, by the names of the functions of
-    /// [`Net`](crate::net::Net), waits apart. The first time, recording begins.
+    /// [`Net`], waits apart. The first time, recording begins.
     pub fn take_calls(&self) -> Vec<&'static str> {
         self.0.borrow_mut().recorded.replace(Vec::new()).unwrap_or_default()
     }
@@ -339,13 +340,13 @@ impl World {
     }
 
     /// Waits, hands over what has happened, and has one turn of the loop.
-    pub fn turn<S: Service>(&self, event_loop: &mut EventLoop<S, Sim>) {
+    pub fn turn<S: Service, N: Net>(&self, event_loop: &mut EventLoop<S, N>) {
         self.turn_after(event_loop, || {});
     }
 
     /// The same, and between the wait and the turn `meanwhile` happens: the host may have been
     /// suspended, with clients that went on sending.
-    pub fn turn_after<S: Service>(&self, event_loop: &mut EventLoop<S, Sim>, meanwhile: impl FnOnce()) {
+    pub fn turn_after<S: Service, N: Net>(&self, event_loop: &mut EventLoop<S, N>, meanwhile: impl FnOnce()) {
         let cap = self.0.borrow_mut().event_cap();
         for _ in 0..event_loop.batches(cap) {
             self.step();
@@ -363,7 +364,7 @@ impl World {
     }
 
     /// Returns whether the loop has something to do before time passes.
-    pub fn has_work<S: Service>(&self, event_loop: &mut EventLoop<S, Sim>) -> bool {
+    pub fn has_work<S: Service, N: Net>(&self, event_loop: &mut EventLoop<S, N>) -> bool {
         let state = self.0.borrow();
         let quiet = state.edges.is_empty() && state.actions.is_empty();
         drop(state);
@@ -375,7 +376,7 @@ impl World {
     ///
     /// # Panics
     /// If the loop spins.
-    pub fn settle<S: Service>(&self, event_loop: &mut EventLoop<S, Sim>) -> usize {
+    pub fn settle<S: Service, N: Net>(&self, event_loop: &mut EventLoop<S, N>) -> usize {
         let rest = (0..SPIN).find(|_| {
             let work = self.has_work(event_loop);
             if work {

@@ -14,6 +14,8 @@ mod report;
 mod rooms;
 mod shared;
 mod stack;
+mod tls;
+mod tls_peer;
 mod truth;
 
 pub use report::Report;
@@ -28,21 +30,24 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 pub struct Server {
     /// The name on the command line.
     pub name: &'static str,
+    /// One world of it stands for so many of the others, for what it costs.
+    pub cost: u64,
     run: fn(u64, &World, &mut Report) -> Check,
 }
 
 /// All of them.
-pub const SERVERS: [Server; 10] = [
-    Server { name: "stack", run: stack::run },
-    Server { name: "operate", run: operate::run },
-    Server { name: "durable", run: durable::run },
-    Server { name: "shared", run: shared::run },
-    Server { name: "rooms", run: rooms::run },
-    Server { name: "chat", run: chat::run },
-    Server { name: "accio", run: accio::run },
-    Server { name: "http", run: http::run },
-    Server { name: "proxy", run: proxy::run },
-    Server { name: "chaos", run: chaos::run },
+pub const SERVERS: [Server; 11] = [
+    Server { name: "stack", cost: 1, run: stack::run },
+    Server { name: "operate", cost: 1, run: operate::run },
+    Server { name: "durable", cost: 1, run: durable::run },
+    Server { name: "shared", cost: 1, run: shared::run },
+    Server { name: "rooms", cost: 1, run: rooms::run },
+    Server { name: "chat", cost: 1, run: chat::run },
+    Server { name: "accio", cost: 1, run: accio::run },
+    Server { name: "http", cost: 1, run: http::run },
+    Server { name: "proxy", cost: 1, run: proxy::run },
+    Server { name: "chaos", cost: 1, run: chaos::run },
+    Server { name: "tls", cost: 10, run: tls::run },
 ];
 
 /// Runs a server in the world of a seed. A failure comes with the trace of that world, and the
