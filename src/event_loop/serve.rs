@@ -223,22 +223,32 @@ impl<S: Service, N: Net> EventLoop<S, N> {
         }
     }
 
-    /// Ends our half, or has an event tell of the room for its end.
-    fn shutdown_write(&mut self, key: usize) -> io::Result<()> {
-        let Some(io) = io_of(&mut self.io, key) else { return Ok(()) };
-        let result = loop {
-            match self.net.shutdown_write(&mut io.stream) {
-                Err(error) if error.kind() == Interrupted => {}
-                result => break result,
-            }
-        };
-        self.connections[key].ready.readable |= self.net.holds_input(&io.stream);
+    /// Ends our half. Returns whether the end is out; if not, an event tells of room for it.
+    fn shutdown_write(&mut self, key: usize) -> io::Result<bool> {
+        let Some(io) = io_of(&mut self.io, key) else { return Ok(true) };
+        let result = self.net.shutdown_write(&mut io.stream);
+        if self.net.holds_input(&io.stream) {
+            self.connections[key].ready.readable = true;
+        }
         match result {
-            Err(error) if error.kind() == WouldBlock => {
-                self.connections[key].waits_to_shut_down();
-                self.watch(key, Interest::ReadWrite)
+            Ok(()) => {
+                self.connections[key].has_shut_down();
+                Ok(true)
             }
-            result => result.map(|()| self.connections[key].has_shut_down()),
+            Err(error) => self.delay_shutdown(key, error),
+        }
+    }
+
+    /// Goes on after an end that is not out, for this reason.
+    #[cold]
+    fn delay_shutdown(&mut self, key: usize, error: io::Error) -> io::Result<bool> {
+        match error.kind() {
+            Interrupted => self.shutdown_write(key),
+            WouldBlock => {
+                self.connections[key].waits_to_shut_down();
+                self.watch(key, Interest::ReadWrite).map(|()| false)
+            }
+            _ => Err(error),
         }
     }
 
@@ -257,17 +267,12 @@ impl<S: Service, N: Net> EventLoop<S, N> {
                 Ok(_) | Err(_) => {}
             }
         }
-        if self.connections[key].output_end != OutputEnd::Sent {
-            if let Err(error) = self.shutdown_write(key) {
-                return self.close(key, CloseReason::Failed(error));
-            }
-        }
-        if self.connections[key].output_end != OutputEnd::Sent {
-            self.start_lingering(key); // as long as a client may take that does not read
-        } else if self.connections[key].closes_at_once() {
-            self.close(key, CloseReason::Finished);
-        } else {
-            self.linger(key);
+        let is_sent = self.connections[key].output_end == OutputEnd::Sent;
+        match if is_sent { Ok(true) } else { self.shutdown_write(key) } {
+            Err(error) => self.close(key, CloseReason::Failed(error)),
+            Ok(false) => self.start_lingering(key), // as long as a client may take that does not read
+            Ok(true) if self.connections[key].closes_at_once() => self.close(key, CloseReason::Finished),
+            Ok(true) => self.linger(key),
         }
     }
 
@@ -300,7 +305,9 @@ impl<S: Service, N: Net> EventLoop<S, N> {
             }
         };
         let is_full = !connection.ready.writable;
-        connection.ready.readable |= self.net.holds_input(&io.stream);
+        if self.net.holds_input(&io.stream) {
+            connection.ready.readable = true;
+        }
         self.connections.stats.sent += sent;
         match result {
             Ok(true) => self.connections.reclaim_output(key),
