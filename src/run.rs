@@ -139,7 +139,9 @@ impl<S: Service, N: OnMio> EventLoop<S, N> {
         Ok(())
     }
 
-    /// Registers an event source beside the loop, for [`run_with`](Self::run_with).
+    /// Registers an event source beside the loop, for [`run_with`](Self::run_with). It is told of what can be read, once
+    /// each time that more has come: read until `WouldBlock`. A source that is to be written, too, needs a poll of your
+    /// own with an [embedded](Self::embedded) loop.
     ///
     /// # Errors
     /// The system's; `InvalidInput` for a token of the loop's own: one that is not below

@@ -32,7 +32,9 @@ use std::io;
 /// ```
 pub trait Service {
     /// The protocol's state for one connection. The loop stores it, lends it to the callbacks of
-    /// that connection and gives it back in [`on_close`](Service::on_close).
+    /// that connection and gives it back in [`on_close`](Service::on_close). No other callback sees it: what
+    /// [`on_wake`](Service::on_wake), [`on_timer`](Service::on_timer), [`on_shutdown`](Service::on_shutdown) or
+    /// another connection needs belongs in a [`ConnMap`](crate::ConnMap) of the service.
     type Conn;
 
     /// A connection has been admitted to `listener`, or is being made for it
@@ -52,11 +54,13 @@ pub trait Service {
     ///
     /// `input` never grows beyond [`Limits::input`](crate::Limits::input). If the service waits
     /// for more than that, and has not paused, the loop closes the connection with
-    /// [`CloseReason::InputFull`]. Refuse such a message before, with an error of the protocol's own.
+    /// [`CloseReason::InputFull`]. Refuse such a message before, with an error of the protocol's own. Nothing is closed
+    /// for input that waits for room in the output.
     fn on_data(&mut self, cx: &mut Context<'_>, id: ConnId, conn: &mut Self::Conn, input: &[u8]) -> usize;
 
     /// The peer has ended its half of the stream. All that it sent has been offered. Input that the service
-    /// has left will not be completed any more. The peer may still read.
+    /// has left will not be completed any more. The peer may still read. It does not come while input waits for room in
+    /// the output. By default the connection [finishes](Context::finish).
     fn on_eof(&mut self, _cx: &mut Context<'_>, _id: ConnId, _conn: &mut Self::Conn) -> EofAction {
         EofAction::Finish
     }
@@ -66,7 +70,8 @@ pub trait Service {
     /// [`on_eof`](Service::on_eof) follows. If none is held back, `on_eof` comes at once.
     fn on_early_eof(&mut self, _cx: &mut Context<'_>, _id: ConnId, _conn: &mut Self::Conn) {}
 
-    /// The kernel has taken everything sent to this connection. The loop does not call this after
+    /// The kernel has taken everything sent to this connection: each time that its output has become empty, also if it
+    /// never was full. The loop does not call this after
     /// [`Context::finish`]: [`on_close`](Service::on_close) says the same then. After
     /// [`Context::shutdown_write`] the FIN has left, too.
     fn on_drain(&mut self, _cx: &mut Context<'_>, _id: ConnId, _conn: &mut Self::Conn) {}
@@ -74,7 +79,7 @@ pub trait Service {
     /// The deadline set with [`Context::set_deadline`] has passed, and is cleared.
     ///
     /// The loop has just tried once more to read and to write. If a callback moved or cleared the
-    /// deadline then, this one is not called.
+    /// deadline then, this one is not called. By default the connection is [aborted](Context::abort).
     fn on_deadline(&mut self, cx: &mut Context<'_>, id: ConnId, _conn: &mut Self::Conn) {
         cx.abort(id);
     }
@@ -124,7 +129,8 @@ pub trait Service {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EofAction {
     /// Go on sending. The connection stays until it is finished, aborted or
-    /// [shut down](Context::shutdown_write).
+    /// [shut down](Context::shutdown_write). The end is not told again: a service that keeps a connection for answers to
+    /// come remembers it, and finishes the connection with the last of them.
     Keep,
     /// Close as [`Context::finish`] does.
     Finish,

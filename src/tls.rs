@@ -25,6 +25,9 @@
 //!
 //! A handshake that takes too long is ended by the service's deadline for a first message; one that takes more
 //! than [`HANDSHAKE_BYTES`] fails. A client that speaks plain HTTP reads a line that says so.
+//!
+//! A client that leaves without close_notify, as many do, closes as `Failed` with `UnexpectedEof`; one that breaks the
+//! protocol, with `InvalidData`.
 
 mod client;
 mod identity;

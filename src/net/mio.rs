@@ -19,7 +19,7 @@ use super::unix::{self, SocketFile};
 use mio::net::{UnixListener, UnixStream};
 
 /// A loop with a poll of its own leaves the tokens below this one to the event sources that are
-/// [registered](crate::EventLoop::register) beside it.
+/// [registered](crate::EventLoop::register) beside it; all of them, also with [signals](crate::signals).
 pub const RESERVED_TOKENS: usize = 1024;
 
 /// How many listening sockets a loop can have. Their tokens come first; those of the connections
@@ -115,7 +115,7 @@ pub struct Handle {
 }
 
 impl Handle {
-    /// Asks the loop to stop, as [`EventLoop::stop`](crate::EventLoop::stop) does.
+    /// Asks the loop to stop, as [`EventLoop::stop`](crate::EventLoop::stop) does. It succeeds, too, if the loop has gone.
     ///
     /// # Errors
     /// The system's, if the loop cannot be woken.
@@ -126,7 +126,7 @@ impl Handle {
     }
 
     /// Has the loop call [`Service::on_wake`](crate::Service::on_wake), soon. Wakes before that call are one,
-    /// and cost no system call.
+    /// and cost no system call. It succeeds, too, if the loop has gone: a worker notices that by its channel.
     ///
     /// # Errors
     /// The system's, if the loop cannot be woken.

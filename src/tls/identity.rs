@@ -4,17 +4,17 @@ use rustls::ServerConfig;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use std::cell::RefCell;
 use std::fmt;
 use std::io::{self, ErrorKind};
 use std::path::Path;
-use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 /// A certificate and its key, or a whole configuration of rustls. Clones are the same identity:
-/// [replacing](Identity::replace) one changes all listeners that have it.
+/// [replacing](Identity::replace) one changes all listeners that have it, on all threads.
+///
+/// Sessions are resumed by loops that share one identity, and by no others: give clones of it to loops that share a port.
 #[derive(Clone)]
-pub struct Identity(Rc<RefCell<Arc<ServerConfig>>>);
+pub struct Identity(Arc<RwLock<Arc<ServerConfig>>>);
 
 impl fmt::Debug for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -25,7 +25,7 @@ impl fmt::Debug for Identity {
 impl Identity {
     /// Makes an identity of a configuration of rustls: with client certificates, or several names.
     pub fn new(config: Arc<ServerConfig>) -> Identity {
-        Identity(Rc::new(RefCell::new(config)))
+        Identity(Arc::new(RwLock::new(config)))
     }
 
     /// Reads a certificate chain and its key, both PEM.
@@ -36,7 +36,8 @@ impl Identity {
         load(certificates, key).map(Identity::new)
     }
 
-    /// Serves new connections with what the files hold now. If that is wrong, nothing changes.
+    /// Serves new connections with what the files hold now. If that is wrong, nothing changes. Sessions of before are not
+    /// resumed.
     ///
     /// # Errors
     /// As [`load`](Self::load).
@@ -47,11 +48,11 @@ impl Identity {
 
     /// Serves new connections with another configuration.
     pub fn replace(&self, config: Arc<ServerConfig>) {
-        *self.0.borrow_mut() = config;
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = config;
     }
 
     pub(super) fn config(&self) -> Arc<ServerConfig> {
-        Arc::clone(&self.0.borrow())
+        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
     }
 }
 

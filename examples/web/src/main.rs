@@ -129,17 +129,24 @@ fn serve(options: &Options) -> Result<(), Box<dyn Error>> {
     let asked = handed(options)?
         .map_or_else(|| Addresses { plain: plain(options), secure: options.tls_listen.clone() }.listeners(), Ok)?;
     let together = Workers::default();
-    let (mut first, addresses) = worker(options, &source, Loaded { config, limits, files }, asked, &together)?;
+    let files_of_tls = options.tls_cert.as_deref().zip(options.tls_key.as_deref());
+    let identity = files_of_tls.map(|(cert, key)| Identity::load(cert, key)).transpose()?;
+    let (mut first, addresses) =
+        worker(options, &source, Loaded { config, limits, files }, asked, identity.as_ref(), &together)?;
     let shared = addresses.shared();
     let (sender, handles) = mpsc::channel();
     std::thread::scope(|scope| {
         let threads: Vec<_> = (1..workers)
-            .map(|_| scope.spawn(|| work(options, &source, &shared, &together, &sender).map_err(|e| e.to_string())))
+            .map(|_| {
+                scope.spawn(|| {
+                    work(options, &source, &shared, identity.as_ref(), &together, &sender).map_err(|e| e.to_string())
+                })
+            })
             .collect();
         // Every worker sends one, before it serves, or none if it has failed.
         let ready: Vec<Handle> = threads.iter().filter_map(|_| handles.recv().ok().flatten()).collect();
         let result = if ready.len() == threads.len() {
-            lead(options, &source, &mut first, &addresses, ready.clone())
+            lead(options, &source, &mut first, &addresses, identity.as_ref(), ready.clone())
         } else {
             ready.iter().try_for_each(|handle| handle.stop(Duration::ZERO)).map_err(Into::into)
         };
@@ -233,23 +240,15 @@ fn worker(
     source: &Source,
     Loaded { config, limits, files }: Loaded,
     asked: Listeners,
+    identity: Option<&Identity>,
     workers: &Workers,
 ) -> Result<(Server, Addresses), Box<dyn Error>> {
-    let identity = match (&options.tls_cert, &options.tls_key) {
-        (Some(cert), Some(key)) => Some((Identity::load(cert, key)?, cert.clone(), key.clone())),
-        _ => None,
-    };
-    let (limits_of_http, source, certificate) = (Web::limits(&config), source.clone(), identity.clone());
+    let (limits_of_http, source) = (Web::limits(&config), source.clone());
     let mut seen = source.changes();
     let web = Web::new(config, files).reloading(move || {
         let changes = source.changes();
         if std::mem::replace(&mut seen, changes) == changes {
             return None; // it was woken for something else
-        }
-        if let Some((identity, cert, key)) = &certificate {
-            if let Err(error) = identity.reload(cert, key) {
-                log::error!("{error}; the old certificate stays");
-            }
         }
         source.load().and_then(Config::open).ok() // the first worker has reserved descriptors, and tells errors
     });
@@ -272,8 +271,8 @@ fn worker(
     };
     let (listener, plain) = listen(asked.plain, None)?;
     let mut addresses = Addresses { plain, secure: Vec::new() };
-    if let Some((identity, ..)) = identity {
-        addresses.secure = listen(asked.secure, Some(identity))?.1;
+    if let Some(identity) = identity {
+        addresses.secure = listen(asked.secure, Some(identity.clone()))?.1;
     }
     if let Some(port) = addresses.port().filter(|_| options.redirect) {
         event_loop.call(|http, cx| http.service_mut().call(cx, |web, _| web.redirect(listener, port)));
@@ -286,10 +285,12 @@ fn work(
     options: &Options,
     source: &Source,
     shared: &Addresses,
+    identity: Option<&Identity>,
     workers: &Workers,
     handles: &Sender<Option<Handle>>,
 ) -> Result<(), Box<dyn Error>> {
-    let made = load(options, source).and_then(|loaded| worker(options, source, loaded, shared.listeners()?, workers));
+    let made = load(options, source)
+        .and_then(|loaded| worker(options, source, loaded, shared.listeners()?, identity, workers));
     let handle = made.as_ref().ok().and_then(|(event_loop, _)| event_loop.handle().ok());
     let _ = handles.send(handle);
     Ok(made?.0.run()?)
@@ -301,6 +302,7 @@ fn lead(
     source: &Source,
     first: &mut Server,
     addresses: &Addresses,
+    identity: Option<&Identity>,
     others: Vec<Handle>,
 ) -> Result<(), Box<dyn Error>> {
     let signals = StopSignals::new(first, &[SIGINT, SIGTERM])?.others(&[SIGHUP])?.stopping(others.clone());
@@ -309,17 +311,30 @@ fn lead(
     server::print(server::listen_for_metrics(first, counts, &options.metrics)?);
     announce(&addresses.plain);
     announce(&addresses.secure);
-    let on_signal = |event_loop: &mut Server, _| match load(options, source) {
+    let on_signal = |event_loop: &mut Server, _| {
+        if let Some((identity, (cert, key))) = identity.zip(options.tls_cert.as_deref().zip(options.tls_key.as_deref()))
+        {
+            if let Err(error) = identity.reload(cert, key) {
+                log::error!("{error}; the old certificate stays");
+            }
+        }
+        reload(options, source, event_loop, &others);
+    };
+    Ok(signals.run_with(first, options.grace, on_signal, |_, _| {})?)
+}
+
+/// Has all workers read the configuration again, if it can be read.
+fn reload(options: &Options, source: &Source, first: &mut Server, others: &[Handle]) {
+    match load(options, source) {
         Err(error) => log::error!("{error}; the old configuration stays"),
         Ok(tried) => {
             drop(tried);
             source.change();
-            event_loop.wake();
+            first.wake();
             others.iter().for_each(|handle| drop(handle.wake()));
             log::info!("the configuration has been read again");
         }
-    };
-    Ok(signals.run_with(first, options.grace, on_signal, |_, _| {})?)
+    }
 }
 
 /// Reads the value of `--workers`.

@@ -85,3 +85,30 @@ fn wrong_certificates_are_told() {
         assert!(!output.status.success() && (text.contains("--tls") || text.contains("key.pem")), "{text}");
     }
 }
+
+/// Lost otherwise: a full handshake for nearly every connection, as soon as there is more than one worker.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_session_is_resumed_by_whichever_worker_gets_the_connection() {
+    use rustls::pki_types::pem::PemObject;
+    use rustls::pki_types::{CertificateDer, ServerName};
+    use rustls::{ClientConfig, ClientConnection, HandshakeKind, RootCertStore, StreamOwned};
+
+    let (_site, address) = site(&["--workers", "3"]);
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(file("ca.pem")).unwrap()).unwrap();
+    let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
+    let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let config = std::sync::Arc::new(config.with_root_certificates(roots).with_no_client_auth());
+    let kinds = (0..20).map(|_| {
+        let stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(test_support::TEST_TIMEOUT)).unwrap();
+        let session = ClientConnection::new(config.clone(), ServerName::try_from("localhost").unwrap()).unwrap();
+        let mut stream = StreamOwned::new(session, stream);
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
+        stream.read_to_end(&mut Vec::new()).unwrap();
+        stream.conn.handshake_kind().unwrap()
+    });
+    let kinds: Vec<HandshakeKind> = kinds.collect();
+    assert!(kinds[1..].iter().all(|kind| *kind == HandshakeKind::Resumed), "{kinds:?}");
+}
