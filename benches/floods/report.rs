@@ -119,7 +119,7 @@ pub(crate) fn table(scenario: &Scenario, found: &Found) -> Table {
     let mut table = Table::new(scenario.name.clone(), format!("{}.", scenario.what), &columns);
     for (n, row) in found.rows.iter().enumerate() {
         let again = found.rows[..n].iter().any(|other| other.entry == row.entry);
-        table.rows.push(line(row, if again { ", again" } else { "" }));
+        table.rows.push(line(row, if again { instrument::AGAIN } else { "" }));
     }
     table.notes.extend(found.failed.iter().map(|why| format!("FAILED: {why}.")));
     table.notes.extend(found.absent.iter().map(|why| format!("Left out: {why}.")));

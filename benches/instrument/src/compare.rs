@@ -6,11 +6,15 @@ use crate::table::{Cell, Results, Row, Table};
 /// Counts do not depend on the machine, but a few of them on chance.
 const CHANCE: f64 = 0.01;
 
-/// Compares what both runs have. A ratio has changed if its quartiles do not overlap, a count if it is not the same.
+/// The end of the name of a server that is measured a second time.
+pub const AGAIN: &str = ", again";
+
+/// Compares the figures of both runs. A ratio has changed if the change is more than its spread in both runs and the
+/// difference of the base to itself, all together; a count, if it is not the same.
 pub fn compare(now: &Results, then: &Results) -> Table {
     let what = format!(
-        "Beside the run of {}. A ratio differs beyond the noise if the middle half of its turns and that of the \
-         earlier run do not overlap; a count, by more than {:.0} %.",
+        "Beside the run of {}. A ratio differs beyond the noise if it has changed by more than the middle halves of both \
+         runs are wide, and the base measured twice is off, together; a count, by more than {:.0} %.",
         then.run,
         CHANCE * 100.0
     );
@@ -22,10 +26,11 @@ pub fn compare(now: &Results, then: &Results) -> Table {
             missing += 1;
             continue;
         };
+        let noise = noise_of_base(own).max(noise_of_base(other));
         for (n, row) in own.rows.iter().enumerate() {
             let Some(before) = nth_like(row, n, own, other) else { continue };
             for (name, (new, old)) in own.columns.iter().zip(row.cells.iter().zip(&before.cells)) {
-                match difference(old, new) {
+                match difference(old, new, noise) {
                     None => {}
                     Some(false) => same += 1,
                     Some(true) => {
@@ -53,11 +58,19 @@ fn nth_like<'a>(row: &Row, n: usize, own: &Table, other: &'a Table) -> Option<&'
     other.rows.iter().filter(is_like).nth(before)
 }
 
+/// Returns how far the ratios of a base that was measured twice are from 1.
+fn noise_of_base(table: &Table) -> f64 {
+    let again = table.rows.iter().filter(|row| row.server.ends_with(AGAIN)).flat_map(|row| &row.cells);
+    let off = again.map(|cell| if let Cell::Quartiles([_, median, _], _) = cell { (median - 1.0).abs() } else { 0.0 });
+    off.fold(0.0, f64::max)
+}
+
 /// Returns whether two figures differ beyond the noise; `None` if that cannot be said.
-fn difference(old: &Cell, new: &Cell) -> Option<bool> {
+fn difference(old: &Cell, new: &Cell, noise: f64) -> Option<bool> {
     match (old, new) {
         (Cell::Quartiles(old, _), Cell::Quartiles(new, _)) if old[0] < old[2] || new[0] < new[2] => {
-            Some(new[0] > old[2] || new[2] < old[0])
+            let spread = |[low, median, high]: &[f64; 3]| (high - low) / median;
+            Some((new[1] / old[1] - 1.0).abs() > spread(old) + spread(new) + noise)
         }
         (Cell::Count(old, _), Cell::Count(new, _)) => Some((new - old).abs() > old.abs() * CHANCE),
         _ => None,
@@ -83,8 +96,12 @@ mod tests {
         };
         let then = run([0.68, 0.70, 0.72], 5.06);
         assert!(rows(&run([0.70, 0.73, 0.75], 5.07), &then).is_empty(), "they overlap");
-        assert_eq!(rows(&run([0.73, 0.74, 0.75], 5.06), &then), ["flood, times"]);
-        assert_eq!(rows(&run([0.60, 0.62, 0.66], 5.06), &then), ["flood, times"]);
+        assert_eq!(rows(&run([0.79, 0.80, 0.81], 5.06), &then), ["flood, times"]);
+        assert_eq!(rows(&run([0.60, 0.61, 0.62], 5.06), &then), ["flood, times"]);
+        let mut noisy = run([0.79, 0.80, 0.81], 5.06);
+        let again = vec![Cell::Empty, Cell::Quartiles([0.85, 0.9, 1.0], 3), Cell::Empty];
+        noisy.tables[0].rows.push(Row::new(format!("base{AGAIN}"), again));
+        assert!(rows(&noisy, &then).is_empty(), "the base is off by a tenth itself");
         assert_eq!(rows(&run([0.68, 0.70, 0.72], 6.06), &then), ["flood, calls"]);
         let other = Results { tables: vec![Table::new("new", "", &[])], ..then.clone() };
         assert_eq!(compare(&other, &then).notes.len(), 2, "that it is missing is said");

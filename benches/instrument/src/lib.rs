@@ -8,7 +8,7 @@ mod perf;
 mod table;
 
 pub use self::callgrind::Instructions;
-pub use self::compare::compare;
+pub use self::compare::{AGAIN, compare};
 pub use self::page::Page;
 pub use self::perf::{Profile, Recording};
 pub use self::table::{Cell, Results, Row, Table};
