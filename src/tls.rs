@@ -130,7 +130,7 @@ impl<N: Net> Tls<N> {
     fn flush(&mut self, stream: &mut Stream<N::Stream>, more: bool) -> io::Result<()> {
         let Stream { inner, session: Some(session), .. } = stream else { return Ok(()) };
         while session.tls.wants_write() {
-            session.tls.write_tls(&mut Ciphertext { net: &mut self.inner, stream: inner, more })?;
+            session.tls.write_tls(&mut Inside { net: &mut self.inner, stream: inner, more })?;
         }
         Ok(())
     }
@@ -212,10 +212,7 @@ impl<N: Net> Tls<N> {
     /// same, and begin the next call.
     fn send(&mut self, stream: &mut Stream<N::Stream>, slices: &[IoSlice<'_>], more: bool) -> io::Result<usize> {
         let Some(session) = &mut stream.session else {
-            return match more {
-                true => self.inner.write_more(&mut stream.inner, slices),
-                false => self.inner.write(&mut stream.inner, slices),
-            };
+            return Inside { net: &mut self.inner, stream: &mut stream.inner, more }.write_vectored(slices);
         };
         if session.tls.is_handshaking() {
             self.shake_hands(stream)?;
@@ -278,14 +275,14 @@ fn speaks_http(bytes: &[u8]) -> bool {
     bytes.first().is_some_and(u8::is_ascii_uppercase)
 }
 
-/// Writes ciphertext to the network.
-struct Ciphertext<'a, N: Net> {
+/// Writes to the network inside, as it is.
+struct Inside<'a, N: Net> {
     net: &'a mut N,
     stream: &'a mut N::Stream,
     more: bool,
 }
 
-impl<N: Net> Write for Ciphertext<'_, N> {
+impl<N: Net> Write for Inside<'_, N> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.write_vectored(&[IoSlice::new(bytes)])
     }

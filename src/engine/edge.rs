@@ -12,8 +12,8 @@ use crate::stack::Asks;
 use std::hash::{BuildHasher, RandomState};
 use std::time::{Duration, Instant};
 
-/// Shares the stack of an engine at `addresses`, in a loop on [its network](Target::network): that of `operated` is empty. Clients are answered when so many
-/// `replicas` have it, too.
+/// Shares the stack of an engine at `addresses`, in a loop on [its network](Target::network): that of `operated` is
+/// empty. Clients are answered when so many `replicas` have it, too.
 pub fn edge(mut operated: Operated, target: Target, addresses: Vec<Address>, replicas: usize) -> Linked<Operated> {
     operated.stack_mut().share(new_name());
     Linked::new(operated, Link::new(target, addresses, SCRIPT).replicas(replicas))
