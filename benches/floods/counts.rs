@@ -88,12 +88,12 @@ fn alone(clients: &mut Clients) -> Result<(), String> {
     clients.place(Placement::Apart);
     let strace = Strace::attach(target.server.pid()).ok_or("strace cannot attach")?;
     for _ in 0..REQUESTS {
-        settle(&target);
+        settle(&target.server);
         let flood =
             Flood { protocol: Protocol::Stack, order: Order::Only(Request::Push), payload: 1, pace: Pace::Closed(1) };
         clients.run(&target.addresses(), flood, 1).map_err(|error| error.to_string())?.check(Outcome::Served)?;
     }
-    settle(&target);
+    settle(&target.server);
     judge("a request, 1 client", &strace.stop(), REQUESTS as f64, 7.1)
 }
 
@@ -121,7 +121,7 @@ fn segments(requests: usize, clients: &mut Clients) -> Result<(), String> {
 fn at_rest(time: Duration) -> Result<(), String> {
     let target = Kind::Pollstack.start(Setup::default())?;
     let _parked = park(&target, 10)?;
-    settle(&target);
+    settle(&target.server);
     let strace = Strace::attach(target.server.pid()).ok_or("strace cannot attach")?;
     std::thread::sleep(time);
     let calls = strace.stop().total();

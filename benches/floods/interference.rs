@@ -2,16 +2,16 @@
 
 use crate::clients::{Clients, Flood, Order, Pace, Tally, connect};
 use crate::protocol::{Outcome, Protocol, Request};
-use crate::run::middle;
 use crate::scenario::PLACES;
 use crate::servers::{Instance, Kind, Setup};
+use instrument::quartiles;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 use test_support::machine::{self, Placement, Times, Void};
-use test_support::wait_until;
+use test_support::{Server, wait_until};
 
 /// From one probe to the next: longer than a newcomer waits in the backlog behind a crowd, so that
 /// the places are taken nearly all the time.
@@ -132,7 +132,7 @@ impl Interference {
     /// the medians over all rounds, because a machine that stalls for once stalls for either.
     pub(crate) fn percentile(&self, percentile: f64) -> [f64; 3] {
         let at = |tally: &Tally| tally.latency.value_at_percentile(percentile) as f64 / 1e3;
-        let median = |figures: Vec<f64>| middle(figures)[1];
+        let median = |figures: Vec<f64>| quartiles(figures)[1];
         let ratios = self.quiet.iter().zip(&self.loud).map(|(quiet, loud)| at(loud) / at(quiet)).collect();
         let [quiet, loud] = [&self.quiet, &self.loud].map(|rounds| median(rounds.iter().map(at).collect()));
         [quiet, loud, median(ratios)]
@@ -280,9 +280,9 @@ fn write_slowly(target: &Instance, over: &AtomicBool) -> io::Result<()> {
 }
 
 /// Waits until a server sleeps.
-pub(crate) fn settle(target: &Instance) {
+pub(crate) fn settle(server: &Server) {
     wait_until("the server waits", || {
-        let wchan = std::fs::read_to_string(format!("/proc/{}/wchan", target.server.pid())).ok()?;
+        let wchan = std::fs::read_to_string(format!("/proc/{}/wchan", server.pid())).ok()?;
         wchan.contains("poll").then_some(())
     });
 }

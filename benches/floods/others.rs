@@ -2,6 +2,7 @@
 //! answer.
 
 use crate::baseline::CONFIRMATIONS;
+use crate::interference::settle;
 use instrument::Instructions;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -9,7 +10,7 @@ use std::path::Path;
 use std::process::Command;
 use tempfile::TempDir;
 use test_support::machine::{self, Placement, Strace, ordinary};
-use test_support::{Server, TEST_TIMEOUT, build, command, wait_until};
+use test_support::{Server, TEST_TIMEOUT, build, command};
 
 /// A server and its load.
 struct Subject {
@@ -133,13 +134,7 @@ impl Subject {
         machine::place(&server, Placement::Apart);
         (self.load)(&server, UNITS / 4, &|| ())?; // to warm up
         let strace = Strace::attach(server.pid()).ok_or_else(|| io::Error::other("strace cannot attach"))?;
-        let settled = || {
-            wait_until("the server waits", || {
-                let place = std::fs::read_to_string(format!("/proc/{}/wchan", server.pid())).ok()?;
-                place.contains("poll").then_some(())
-            });
-        };
-        (self.load)(&server, UNITS, &settled)?;
+        (self.load)(&server, UNITS, &|| settle(&server))?;
         let calls = strace.stop();
         println!("  {}", calls.list(UNITS as f64));
         Ok(calls.total() as f64 / UNITS as f64)

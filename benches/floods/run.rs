@@ -5,6 +5,7 @@ use crate::clients::{Clients, Pace, Tally};
 use crate::scenario::{Entry, Load, Scenario};
 use crate::servers::Kind;
 use crate::target::Target;
+use instrument::quartiles;
 use std::time::{Duration, Instant};
 use test_support::machine::{self, Placement, Void};
 
@@ -176,12 +177,6 @@ fn pairs(load: Load, config: RunConfig) -> usize {
     if matches!(load, Load::Upload { .. }) { config.pairs.div_ceil(2) } else { config.pairs }
 }
 
-/// Returns the quartiles.
-pub(crate) fn middle(mut figures: Vec<f64>) -> [f64; 3] {
-    figures.sort_by(f64::total_cmp);
-    [1, 2, 3].map(|quarter| figures.get(figures.len() * quarter / 4).copied().unwrap_or(f64::NAN))
-}
-
 impl Turns {
     fn new() -> Turns {
         let (elapsed, clients_cpu) = (Duration::ZERO, Duration::ZERO);
@@ -206,12 +201,12 @@ impl Turns {
     fn into_half(self, load: Load, placement: Placement, base: Option<&[f64]>) -> Half {
         let ratios = |base: &[f64]| self.cpu.iter().zip(base).map(|(own, base)| own / base).collect::<Vec<f64>>();
         Half {
-            ratio: base.map(ratios).map(middle),
+            ratio: base.map(ratios).map(quartiles),
             placement,
             rate: load.units(&self.tally) / self.elapsed.as_secs_f64(),
             clients_busy: self.clients_cpu.as_secs_f64() / self.elapsed.as_secs_f64(),
             keeps_pace: matches!(load, Load::Flood { pace: Pace::Open(_), .. }),
-            cpu: middle(self.cpu),
+            cpu: quartiles(self.cpu),
             tally: self.tally,
             void: self.void,
         }
