@@ -34,11 +34,10 @@ mod target;
 mod upload;
 
 use clap::Parser;
-use instrument::{Results, compare};
+use instrument::Keep;
 use report::Report;
 use run::RunConfig;
 use scenario::{Entry, Scenario};
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 #[derive(Parser)]
@@ -64,12 +63,8 @@ struct Options {
     /// Say where the time of our server goes, and of the one that it is compared with, in the first scenario of these.
     #[arg(long)]
     profile: bool,
-    /// Write the figures to this file, too.
-    #[arg(long, value_name = "FILE")]
-    save: Option<PathBuf>,
-    /// Say what differs from the figures in this file, which `--save` has written.
-    #[arg(long, value_name = "FILE")]
-    compare: Option<PathBuf>,
+    #[command(flatten)]
+    keep: Keep,
     /// With --counts: fail, too, if something cannot be counted.
     #[arg(long)]
     strict: bool,
@@ -138,7 +133,7 @@ fn profile(options: &Options) -> Result<(), String> {
 }
 
 fn measure(options: &Options) -> Result<(), String> {
-    let then = options.compare.as_deref().map(Results::load).transpose()?;
+    let then = options.keep.earlier()?;
     let scenarios = wanted_scenarios(options)?;
     let wanted = |name: &str| options.names.is_empty() || options.names.iter().any(|part| name.contains(&**part));
     let mut clients = clients::Clients::new().map_err(|error| error.to_string())?;
@@ -167,17 +162,11 @@ fn measure(options: &Options) -> Result<(), String> {
             bytes.map_or_else(|why| failures.push(why), |bytes| report.parked.push((count, bytes)));
         }
     }
-    let results = report.results();
-    print!("{}", results.markdown());
-    let differences = then.map(|then| compare(&results, &then));
-    differences.iter().for_each(|table| print!("{}", table.markdown()));
+    let differences = options.keep.tell(&report.results(), then.as_ref())?;
     let saved = |error: std::io::Error| error.to_string();
     let folder = report.save().map_err(saved)?;
     charts::draw(&report, &folder).map_err(|error| error.to_string())?;
     report.save_page(&folder, differences.as_ref()).map_err(saved)?;
-    if let Some(file) = &options.save {
-        results.save(file).map_err(|error| format!("--save {}: {error}", file.display()))?;
-    }
     println!("\nAll results are on {}.", folder.join("index.html").display());
     if failures.is_empty() { Ok(()) } else { Err(failures.join("\n")) }
 }

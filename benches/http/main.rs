@@ -28,7 +28,7 @@ mod wrk;
 
 use clap::Parser;
 use contender::Site;
-use instrument::{Page, Results, Table, compare};
+use instrument::{Keep, Page, Results, Table};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::SystemTime;
@@ -51,12 +51,8 @@ struct Options {
     /// Say where the time of our server goes, in the first of these parts; of files, `tls, files`, workers or proxy.
     #[arg(long)]
     profile: bool,
-    /// Write the figures to this file, too.
-    #[arg(long, value_name = "FILE")]
-    save: Option<PathBuf>,
-    /// Say what differs from the figures in this file, which `--save` has written.
-    #[arg(long, value_name = "FILE")]
-    compare: Option<PathBuf>,
+    #[command(flatten)]
+    keep: Keep,
     /// Set by `cargo bench`.
     #[arg(long, hide = true)]
     bench: bool,
@@ -126,7 +122,7 @@ fn measure(options: &Options) -> Result<(), String> {
     if let Some(unknown) = options.names.iter().find(|name| !PARTS.iter().any(|part| names(part, name))) {
         return Err(format!("there is no part `{unknown}`; --list names them"));
     }
-    let then = options.compare.as_deref().map(Results::load).transpose()?;
+    let then = options.keep.earlier()?;
     let wanted = |part: &&Part| options.names.is_empty() || options.names.iter().any(|name| names(part, name));
     let pairs = options.pairs.map_or(if options.quick { 2 } else { 6 }, usize::from);
     let site = Site::new().map_err(|error| format!("the files cannot be made: {error}"))?;
@@ -141,15 +137,10 @@ fn measure(options: &Options) -> Result<(), String> {
     for part in PARTS.iter().filter(wanted) {
         let table = (part.measure)(&site, pairs, options.quick).map_err(|why| format!("{}: {why}", part.name))?;
         results.tables.push(table);
-        save(&results, &[], &folder).map_err(|error| error.to_string())?; // so that nothing is lost if the next one hangs
+        save(&results, None, &folder).map_err(|error| error.to_string())?; // so that nothing is lost if the next one hangs
     }
-    print!("\n{}", results.markdown());
-    let differences: Vec<Table> = then.iter().map(|then| compare(&results, then)).collect();
-    differences.iter().for_each(|table| print!("{}", table.markdown()));
-    save(&results, &differences, &folder).map_err(|error| error.to_string())?;
-    if let Some(file) = &options.save {
-        results.save(file).map_err(|error| format!("--save {}: {error}", file.display()))?;
-    }
+    let differences = options.keep.tell(&results, then.as_ref())?;
+    save(&results, differences.as_ref(), &folder).map_err(|error| error.to_string())?;
     println!("\nAll results are on {}.", folder.join("index.html").display());
     Ok(())
 }
@@ -167,10 +158,10 @@ fn folder() -> io::Result<PathBuf> {
     folder.canonicalize()
 }
 
-fn save(results: &Results, differences: &[Table], folder: &std::path::Path) -> io::Result<()> {
+fn save(results: &Results, differences: Option<&Table>, folder: &std::path::Path) -> io::Result<()> {
     results.save(&folder.join("results.json"))?;
     fs::write(folder.join("table.md"), results.markdown())?;
     let mut page = Page::new("HTTP", &results.run);
-    differences.iter().chain(&results.tables).for_each(|table| page.table(table));
+    differences.into_iter().chain(&results.tables).for_each(|table| page.table(table));
     page.save(&folder.join("index.html"))
 }

@@ -11,7 +11,7 @@ pub const AGAIN: &str = ", again";
 
 /// Compares the figures of both runs. A ratio has changed if the change is more than its spread in both runs and the
 /// difference of the base to itself, all together; a count, if it is not the same.
-pub fn compare(now: &Results, then: &Results) -> Table {
+pub(crate) fn compare(now: &Results, then: &Results) -> Table {
     let what = format!(
         "Beside the run of {}. A ratio differs beyond the noise if it has changed by more than the middle halves of both \
          runs are wide, and the base measured twice is off, together; a count, by more than {:.0} %.",

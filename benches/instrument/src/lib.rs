@@ -3,12 +3,14 @@
 
 mod callgrind;
 mod compare;
+mod keep;
 mod page;
 mod perf;
 mod table;
 
 pub use self::callgrind::Instructions;
-pub use self::compare::{AGAIN, compare};
+pub use self::compare::AGAIN;
+pub use self::keep::Keep;
 pub use self::page::Page;
 pub use self::perf::{Profile, Recording};
 pub use self::table::{Cell, Results, Row, Table};
