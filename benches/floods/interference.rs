@@ -11,7 +11,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 use test_support::machine::{self, Placement, Times, Void};
-use test_support::{Server, wait_until};
 
 /// From one probe to the next: longer than a newcomer waits in the backlog behind a crowd, so that
 /// the places are taken nearly all the time.
@@ -277,12 +276,4 @@ fn write_slowly(target: &Instance, over: &AtomicBool) -> io::Result<()> {
         }
     }
     Ok(())
-}
-
-/// Waits until a server sleeps.
-pub(crate) fn settle(server: &Server) {
-    wait_until("the server waits", || {
-        let wchan = std::fs::read_to_string(format!("/proc/{}/wchan", server.pid())).ok()?;
-        wchan.contains("poll").then_some(())
-    });
 }

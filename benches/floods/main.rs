@@ -17,6 +17,7 @@
 //! `benches/peers`; those that are not installed are left out with a word. Results go to
 //! `target/floods`; `index.html` there has them all. Linux only.
 
+mod asking;
 mod baseline;
 mod charts;
 mod clients;

@@ -1,9 +1,9 @@
 //! The same counts for the four servers of the examples: each serves one client after the other, which waits for its
 //! answer.
 
+use crate::asking::{Asking, settle};
 use crate::baseline::CONFIRMATIONS;
-use crate::interference::settle;
-use instrument::Instructions;
+use instrument::Callgrind;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::path::Path;
@@ -19,8 +19,8 @@ struct Subject {
     program: fn(&Path) -> Command,
     /// It says on standard error where it listens.
     on_stderr: bool,
-    /// Has so many units served, and settles the server after each if asked to.
-    load: fn(&Server, usize, &dyn Fn()) -> io::Result<()>,
+    /// Has so many units served. Returns the connections that are still open, so that no close is counted.
+    load: fn(&Server, usize, Asking) -> io::Result<Vec<TcpStream>>,
     /// Makes a connection that stays, if there can be many.
     idle: Option<fn(SocketAddr, usize) -> io::Result<TcpStream>>,
     most: Most,
@@ -40,7 +40,8 @@ const UNITS: usize = 200;
 const IDLE: usize = 1_000;
 /// The subscribers of a channel.
 const SUBSCRIBERS: usize = 10;
-const FILE: usize = 64 << 10;
+/// It fits into the buffers of the machine, so the server finds it whole.
+const FILE: usize = 32 << 10;
 
 const SUBJECTS: [Subject; 5] = [
     Subject {
@@ -50,7 +51,7 @@ const SUBJECTS: [Subject; 5] = [
         on_stderr: false,
         load: ask_on_one_connection,
         idle: Some(kept),
-        most: Most { calls: 3.3, instructions: 7_170.0, allocations: 0.1, segments: 2.5, bytes: 730.0 },
+        most: Most { calls: 3.3, instructions: 7_600.0, allocations: 0.2, segments: 2.5, bytes: 730.0 },
     },
     Subject {
         name: "web",
@@ -59,7 +60,7 @@ const SUBJECTS: [Subject; 5] = [
         on_stderr: false,
         load: ask_on_many_connections,
         idle: None,
-        most: Most { calls: 7.2, instructions: 7_830.0, allocations: 0.1, segments: 9.5, bytes: 0.0 },
+        most: Most { calls: 7.2, instructions: 8_950.0, allocations: 0.2, segments: 9.5, bytes: 0.0 },
     },
     Subject {
         name: "pubsub",
@@ -68,7 +69,7 @@ const SUBJECTS: [Subject; 5] = [
         on_stderr: false,
         load: publish,
         idle: Some(subscribed),
-        most: Most { calls: 1.8, instructions: 3_710.0, allocations: 1.4, segments: 3.0, bytes: 1_090.0 },
+        most: Most { calls: 1.8, instructions: 3_750.0, allocations: 1.4, segments: 3.0, bytes: 1_090.0 },
     },
     Subject {
         name: "chat",
@@ -77,16 +78,16 @@ const SUBJECTS: [Subject; 5] = [
         on_stderr: false,
         load: chatter,
         idle: Some(logged_in),
-        most: Most { calls: 4.3, instructions: 4_490.0, allocations: 1.1, segments: 4.5, bytes: 750.0 },
+        most: Most { calls: 4.3, instructions: 4_670.0, allocations: 1.1, segments: 4.5, bytes: 750.0 },
     },
     Subject {
         name: "accio",
-        unit: "a file of 64 KiB",
+        unit: "a file of 32 KiB",
         program: accio,
         on_stderr: true,
         load: upload,
         idle: None,
-        most: Most { calls: 13.4, instructions: 5_960.0, allocations: 2.1, segments: 17.0, bytes: 0.0 },
+        most: Most { calls: 13.4, instructions: 6_900.0, allocations: 2.1, segments: 15.0, bytes: 0.0 },
     },
 ];
 
@@ -132,34 +133,37 @@ impl Subject {
     fn calls(&self, site: &Path) -> io::Result<f64> {
         let server = self.start(&[], site)?;
         machine::place(&server, Placement::Apart);
-        (self.load)(&server, UNITS / 4, &|| ())?; // to warm up
+        drop((self.load)(&server, UNITS / 4, Asking::AtOnce)?); // to warm up
+        settle(&server);
         let strace = Strace::attach(server.pid()).ok_or_else(|| io::Error::other("strace cannot attach"))?;
-        (self.load)(&server, UNITS, &|| settle(&server))?;
+        let open = (self.load)(&server, UNITS, Asking::Rested)?;
+        settle(&server);
         let calls = strace.stop();
+        drop(open);
         println!("  {}", calls.list(UNITS as f64));
         Ok(calls.total() as f64 / UNITS as f64)
     }
 
     fn segments(&self, site: &Path) -> io::Result<f64> {
         let server = self.start(&[], site)?;
-        (self.load)(&server, UNITS / 4, &|| ())?;
+        drop((self.load)(&server, UNITS / 4, Asking::AtOnce)?);
+        settle(&server);
         let before = machine::segments_sent();
-        (self.load)(&server, UNITS, &|| ())?;
-        Ok((machine::segments_sent() - before) as f64 / UNITS as f64)
+        let open = (self.load)(&server, UNITS, Asking::Rested)?;
+        let sent = machine::segments_sent() - before;
+        drop(open);
+        Ok(sent as f64 / UNITS as f64)
     }
 
     /// Returns the instructions and the allocations of a unit: the difference between a long and a short run.
     fn instructions(&self, site: &Path) -> io::Result<(f64, f64)> {
         let executed = |units| {
-            let output = tempfile::NamedTempFile::new()?;
-            let file = format!("--callgrind-out-file={}", output.path().display());
-            let wrapper = [&["valgrind", "--tool=callgrind", &file], Instructions::OPTIONS].concat();
-            let mut server = self.start(&wrapper, site)?;
-            (self.load)(&server, units, &|| ())?;
+            let callgrind = Callgrind::new()?;
+            let mut server = self.start(&callgrind.wrapper(), site)?;
+            drop((self.load)(&server, units, Asking::Stopped)?);
             server.signal("TERM");
             server.wait();
-            let text = std::fs::read_to_string(output.path())?;
-            Ok::<_, io::Error>(Instructions::read(&text, Path::new("/nowhere")))
+            callgrind.read(Path::new(env!("CARGO_MANIFEST_DIR")))
         };
         let (short, long) = (executed(UNITS)?, executed(3 * UNITS)?);
         let each = long.since(&short, 2 * UNITS);
@@ -223,34 +227,32 @@ fn read_until(stream: &mut TcpStream, end: &[u8]) -> io::Result<Vec<u8>> {
     Ok(got)
 }
 
-fn get(stream: &mut TcpStream) -> io::Result<()> {
-    stream.write_all(b"GET /1k HTTP/1.1\r\nHost: a\r\n\r\n")?;
-    read_until(stream, &[b'x'; 1024]).map(drop)
-}
-
 fn kept(address: SocketAddr, _: usize) -> io::Result<TcpStream> {
     let mut stream = connect(address)?;
-    get(&mut stream)?;
+    stream.write_all(b"GET /1k HTTP/1.1\r\nHost: a\r\n\r\n")?;
+    read_until(&mut stream, &[b'x'; 1024])?;
     Ok(stream)
 }
 
-fn ask_on_one_connection(server: &Server, units: usize, settle: &dyn Fn()) -> io::Result<()> {
+fn ask_on_one_connection(server: &Server, units: usize, asking: Asking) -> io::Result<Vec<TcpStream>> {
     let mut stream = connect(server.address())?;
     for _ in 0..units {
-        settle();
-        get(&mut stream)?;
+        asking.ask(server, || stream.write_all(b"GET /1k HTTP/1.1\r\nHost: a\r\n\r\n"))?;
+        read_until(&mut stream, &[b'x'; 1024])?;
     }
-    Ok(())
+    Ok(vec![stream])
 }
 
-fn ask_on_many_connections(server: &Server, units: usize, settle: &dyn Fn()) -> io::Result<()> {
+fn ask_on_many_connections(server: &Server, units: usize, asking: Asking) -> io::Result<Vec<TcpStream>> {
     for _ in 0..units {
-        settle();
-        let mut stream = connect(server.address())?;
-        stream.write_all(b"GET /1k HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")?;
+        let mut stream = asking.ask(server, || {
+            let mut stream = connect(server.address())?;
+            stream.write_all(b"GET /1k HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")?;
+            Ok(stream)
+        })?;
         stream.read_to_end(&mut Vec::new())?;
     }
-    Ok(())
+    Ok(Vec::new())
 }
 
 fn subscribed(address: SocketAddr, _: usize) -> io::Result<TcpStream> {
@@ -261,16 +263,16 @@ fn subscribed(address: SocketAddr, _: usize) -> io::Result<TcpStream> {
 }
 
 /// Publishes a tenth as many messages as there are deliveries.
-fn publish(server: &Server, units: usize, settle: &dyn Fn()) -> io::Result<()> {
+fn publish(server: &Server, units: usize, asking: Asking) -> io::Result<Vec<TcpStream>> {
     let subscribers = (0..SUBSCRIBERS).map(|n| subscribed(server.address(), n));
     let mut subscribers = subscribers.collect::<io::Result<Vec<_>>>()?;
     let mut publisher = connect(server.address())?;
     for n in 0..units / SUBSCRIBERS {
-        settle();
         let message = format!("message {n} ends here");
         let length = message.len();
         let head = "POST /channels/a HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/plain";
-        publisher.write_all(format!("{head}\r\nContent-Length: {length}\r\n\r\n{message}").as_bytes())?;
+        let request = format!("{head}\r\nContent-Length: {length}\r\n\r\n{message}");
+        asking.ask(server, || publisher.write_all(request.as_bytes()))?;
         publisher.read(&mut [0; 4096]).map(drop)?;
         for subscriber in &mut subscribers {
             let mut got = Vec::new();
@@ -283,7 +285,8 @@ fn publish(server: &Server, units: usize, settle: &dyn Fn()) -> io::Result<()> {
             }
         }
     }
-    Ok(())
+    subscribers.push(publisher);
+    Ok(subscribers)
 }
 
 fn logged_in(address: SocketAddr, n: usize) -> io::Result<TcpStream> {
@@ -293,28 +296,31 @@ fn logged_in(address: SocketAddr, n: usize) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-fn chatter(server: &Server, units: usize, settle: &dyn Fn()) -> io::Result<()> {
+fn chatter(server: &Server, units: usize, asking: Asking) -> io::Result<Vec<TcpStream>> {
     let (mut ann, mut bob) = (logged_in(server.address(), 0)?, logged_in(server.address(), 1)?);
     for _ in 0..units {
-        settle();
-        ann.write_all(b"SEND user1 hello\n")?;
+        asking.ask(server, || ann.write_all(b"SEND user1 hello\n"))?;
         read_until(&mut ann, b"SEND-OK\n")?;
         read_until(&mut bob, b"DELIVERY user0 hello\n")?;
     }
-    Ok(())
+    Ok(vec![ann, bob])
 }
 
-fn upload(server: &Server, units: usize, settle: &dyn Fn()) -> io::Result<()> {
+fn upload(server: &Server, units: usize, asking: Asking) -> io::Result<Vec<TcpStream>> {
     for _ in 0..units {
-        settle();
-        let mut stream = connect(server.address())?;
-        stream.write_all(CONFIRMATIONS)?;
+        let mut stream = asking.ask(server, || {
+            let mut stream = connect(server.address())?;
+            stream.write_all(CONFIRMATIONS)?;
+            Ok(stream)
+        })?;
         stream.read_exact(&mut [0; 14])?;
-        stream.write_all(&[0xA5; FILE])?;
-        stream.shutdown(Shutdown::Write)?;
+        asking.ask(server, || {
+            stream.write_all(&[0xA5; FILE])?;
+            stream.shutdown(Shutdown::Write)
+        })?;
         if server.line() != FILE.to_string() {
             return Err(io::Error::other("it has counted something else"));
         }
     }
-    Ok(())
+    Ok(Vec::new())
 }

@@ -5,7 +5,7 @@ use crate::report::{self, folder};
 use crate::run::{Found, RunConfig, run};
 use crate::scenario::{Entry, Scenario};
 use crate::target::Target;
-use instrument::{Cell, Instructions, Page, Profile, Recording, Row, Table};
+use instrument::{Callgrind, Cell, Instructions, Page, Profile, Recording, Row, Table};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use test_support::machine::{self, Calls, Placement};
@@ -92,17 +92,14 @@ fn instructions(
     clients: &mut Clients,
 ) -> Result<Instructions, String> {
     let mut executed = |requests| {
-        let output = tempfile::NamedTempFile::new().map_err(|error| error.to_string())?;
-        let file = format!("--callgrind-out-file={}", output.path().display());
-        let wrapper = [&["valgrind", "--tool=callgrind", &file], Instructions::OPTIONS].concat();
+        let callgrind = Callgrind::new().map_err(|error| error.to_string())?;
         clients.place(Placement::Apart);
-        let mut one = Target::prepare_under(&wrapper, scenario.load, entry, clients)?;
+        let mut one = Target::prepare_under(&callgrind.wrapper(), scenario.load, entry, clients)?;
         one.serve(clients, requests)?;
         let mut server = one.target.server;
         server.signal("TERM");
         server.wait();
-        let text = std::fs::read_to_string(output.path()).map_err(|error| error.to_string())?;
-        Ok::<_, String>(Instructions::read(&text, Path::new(env!("CARGO_MANIFEST_DIR"))))
+        callgrind.read(Path::new(env!("CARGO_MANIFEST_DIR"))).map_err(|error| error.to_string())
     };
     if !machine::there("valgrind") {
         return Err("valgrind is not installed".to_owned());

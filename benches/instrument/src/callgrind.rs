@@ -3,10 +3,49 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
+use tempfile::NamedTempFile;
 
 /// The functions of the C library that Rust asks for memory.
 const ALLOCATE: [&str; 5] = ["malloc", "calloc", "realloc", "posix_memalign", "aligned_alloc"];
+
+/// A program that runs under `callgrind`.
+#[derive(Debug)]
+pub struct Callgrind {
+    output: NamedTempFile,
+    file: String,
+}
+
+impl Callgrind {
+    /// Makes the file that a run is written to.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn new() -> io::Result<Callgrind> {
+        let output = NamedTempFile::new()?;
+        let file = format!("--callgrind-out-file={}", output.path().display());
+        Ok(Callgrind { output, file })
+    }
+
+    /// Returns the command that the program and its arguments follow.
+    pub fn wrapper(&self) -> [&str; 6] {
+        let [log, strings, positions] = OPTIONS;
+        ["valgrind", "--tool=callgrind", &self.file, log, strings, positions]
+    }
+
+    /// Reads what the program has done, once it has exited. Lines of files under `root` are counted for the
+    /// function they stand in, those of others for their file.
+    ///
+    /// # Errors
+    /// The system's, if the file cannot be read.
+    pub fn read(&self, root: &Path) -> io::Result<Instructions> {
+        Ok(Instructions::read(&fs::read_to_string(self.output.path())?, root))
+    }
+}
+
+/// The options of `callgrind` that make its file one that can be read here.
+const OPTIONS: [&str; 3] = ["--log-file=/dev/null", "--compress-strings=no", "--compress-pos=no"];
 
 /// Instructions by function, and allocations.
 #[derive(Clone, Debug, Default)]
@@ -17,12 +56,7 @@ pub struct Instructions {
 }
 
 impl Instructions {
-    /// Options of `callgrind`, so that its file can be read.
-    pub const OPTIONS: &[&str] = &["--log-file=/dev/null", "--compress-strings=no", "--compress-pos=no"];
-
-    /// Reads the file of a `callgrind` that was given these [`OPTIONS`](Self::OPTIONS). Lines of files under
-    /// `root` are counted for the function they stand in, those of others for their file.
-    pub fn read(text: &str, root: &Path) -> Instructions {
+    fn read(text: &str, root: &Path) -> Instructions {
         let (mut found, mut sources) =
             (Instructions::default(), Sources { root: root.to_owned(), files: BTreeMap::new() });
         let (mut file, mut is_call, mut allocates) = (String::new(), false, false);

@@ -8,7 +8,7 @@ mod page;
 mod perf;
 mod table;
 
-pub use self::callgrind::Instructions;
+pub use self::callgrind::{Callgrind, Instructions};
 pub use self::compare::AGAIN;
 pub use self::keep::Keep;
 pub use self::page::Page;
