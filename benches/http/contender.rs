@@ -42,7 +42,7 @@ impl Site {
 }
 
 /// The content of a file.
-fn content(len: u64) -> Vec<u8> {
+pub(crate) fn content(len: u64) -> Vec<u8> {
     (0..len).map(|n| (n % 251) as u8).collect()
 }
 
@@ -100,21 +100,28 @@ impl Contender {
         Contender::that_tells(name, &command(build("--bin", "web"), &[options, &common].concat()))
     }
 
-    /// A proxy of TCP before our web server.
-    pub(crate) fn proxy(site: &Site) -> Option<Contender> {
-        let upstream = Contender::web(site)?;
-        let program = example("proxy", &["127.0.0.1:0", &upstream.address.to_string()]);
-        Contender::that_tells("pollstack's proxy", &program).map(|proxy| proxy.before(upstream))
+    /// A proxy before our web server.
+    pub(crate) fn before_web(site: &Site, proxy: impl FnOnce(SocketAddr) -> Option<Contender>) -> Option<Contender> {
+        let web = Contender::web(site)?;
+        let mut proxy = proxy(web.address)?;
+        proxy._upstream = Some(Box::new(web));
+        Some(proxy)
     }
 
-    pub(crate) fn haproxy(site: &Site) -> Option<Contender> {
-        let (upstream, address) = (Contender::web(site)?, free()?);
+    /// A proxy of TCP before a server.
+    pub(crate) fn proxy(upstream: SocketAddr) -> Option<Contender> {
+        let program = example("proxy", &["127.0.0.1:0", &upstream.to_string()]);
+        Contender::that_tells("pollstack's proxy", &program)
+    }
+
+    /// The same, with an option.
+    pub(crate) fn haproxy(site: &Site, upstream: SocketAddr, name: &'static str, option: &str) -> Option<Contender> {
+        let address = free()?;
         let config = format!(
             "global\n maxconn 4000\n nbthread 1\ndefaults\n mode tcp\n timeout connect 5s\n timeout client 60s\n \
-             timeout server 60s\nlisten bench\n bind {address}\n server web {}\n",
-            upstream.address
+             timeout server 60s\n {option}\nlisten bench\n bind {address}\n server upstream {upstream}\n"
         );
-        let file = site.path().join("haproxy.cfg");
+        let file = site.path().join(format!("{address}.cfg"));
         fs::write(&file, config).ok()?;
         let program = ["haproxy", "/usr/sbin/haproxy"].into_iter().find(|program| there(program));
         let Some(program) = program else {
@@ -124,12 +131,7 @@ impl Contender {
         let mut command = Command::new(program);
         command.args(["-db", "-q", "-f"]).arg(file);
         let server = Server::try_spawn(ordinary(&command), 0)?;
-        listens("haproxy", address).then(|| Contender::new("haproxy", server, address).before(upstream))
-    }
-
-    fn before(mut self, upstream: Contender) -> Contender {
-        self._upstream = Some(Box::new(upstream));
-        self
+        listens(name, address).then(|| Contender::new(name, server, address))
     }
 
     fn secure(mut self) -> Contender {

@@ -55,7 +55,9 @@ pub(crate) fn workers(site: &Site, pairs: usize, quick: bool) -> Result<Table, S
 
 /// Files behind a proxy of TCP.
 pub(crate) fn proxied(site: &Site, pairs: usize, quick: bool) -> Result<Table, String> {
-    let contenders: Vec<Contender> = [Contender::proxy(site), Contender::haproxy(site)].into_iter().flatten().collect();
+    let ours = Contender::before_web(site, Contender::proxy);
+    let other = Contender::before_web(site, |web| Contender::haproxy(site, web, "haproxy", ""));
+    let contenders: Vec<Contender> = [ours, other].into_iter().flatten().collect();
     let all = [("1k", true), ("1k", false), ("10m", false)];
     let some = if quick { &all[..2] } else { &all[..] };
     let what = format!(

@@ -16,6 +16,7 @@
 //! of open files on. Results go to `target/http`; `index.html` there has them all. Linux only.
 
 mod baseline;
+mod bulk;
 mod contender;
 mod fanout;
 mod files;
@@ -66,12 +67,13 @@ struct Part {
 }
 
 /// The parts, in the order in which they run.
-const PARTS: [Part; 9] = [
+const PARTS: [Part; 10] = [
     Part { name: "files", what: "files of 1 KiB to 10 MiB, beside nginx", measure: files::plain },
     Part { name: "tls, files", what: "files on kept connections over TLS, beside nginx", measure: files::secure },
     Part { name: "tls, connections", what: "full and resumed handshakes, beside nginx", measure: handshakes::measure },
     Part { name: "workers", what: "two workers, beside two of nginx", measure: files::workers },
     Part { name: "proxy", what: "the proxy of the examples, beside haproxy", measure: files::proxied },
+    Part { name: "proxy, both ways", what: "long streams both ways at once, beside haproxy", measure: bulk::measure },
     Part {
         name: "readers",
         what: "slow readers of a large file: memory, and what others feel; beside nginx",

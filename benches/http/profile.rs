@@ -54,7 +54,7 @@ fn cases(part: &str, site: &Site) -> Result<Vec<Case>, String> {
             by_wrk("1 KiB, a connection each", Contender::web(site), true),
         ],
         "tls, files" => vec![by_wrk("1 KiB over TLS, kept connections", Contender::secure_web(site), false)],
-        "proxy" => vec![by_wrk("1 KiB, a connection each", Contender::proxy(site), true)],
+        "proxy" => vec![by_wrk("1 KiB, a connection each", Contender::before_web(site, Contender::proxy), true)],
         "fan-out" => vec![Contender::pubsub().map(|contender| {
             let mut audience = None;
             let load = Box::new(move |one: &Contender| fanout::deliver(one, &mut audience));
