@@ -5,7 +5,7 @@ use crate::limits::Limits;
 use crate::net::{Handle, Mio, OnMio, OwnPoll, WAKE};
 use crate::service::Service;
 use mio::event::{self, Event};
-use mio::{Events, Poll, Registry};
+use mio::{Events, Interest, Poll, Registry};
 use std::io::{self, ErrorKind};
 use std::ops::Range;
 use std::time::Duration;
@@ -139,15 +139,75 @@ impl<S: Service, N: OnMio> EventLoop<S, N> {
         Ok(())
     }
 
-    /// Registers an event source beside the loop, for [`run_with`](Self::run_with). It is told of what can be read, once
-    /// each time that more has come: read until `WouldBlock`. A source that is to be written, too, needs a poll of your
-    /// own with an [embedded](Self::embedded) loop.
+    /// Registers an event source beside the loop, for [`run_with`](Self::run_with): a UDP socket, a pipe, a device.
+    ///
+    /// Events are edges, as mio's are: [`is_readable`](Event::is_readable) says that more can be read than at the last
+    /// event, [`is_writable`](Event::is_writable) that there is room again. Read, and write, until `WouldBlock`; what is
+    /// left before is not told again. To go on with it later, [`reregister`](Self::reregister) the source. To end it,
+    /// drop the source.
+    ///
+    /// A UDP socket sends each datagram back, when there is room, and at most 64 of them before clients have their turn:
+    ///
+    /// ```
+    /// # use pollstack::{ConnId, Context, EventLoop, ListenerId, Service};
+    /// # struct Idle;
+    /// # impl Service for Idle {
+    /// #     type Conn = ();
+    /// #     fn on_open(&mut self, _: &mut Context<'_>, _: ConnId, _: ListenerId) {}
+    /// #     fn on_data(&mut self, _: &mut Context<'_>, _: ConnId, _: &mut (), input: &[u8]) -> usize { input.len() }
+    /// # }
+    /// use pollstack::mio::{Interest, net::UdpSocket};
+    /// use std::io::ErrorKind;
+    ///
+    /// const ECHO: usize = 0; // the token
+    /// let both = Interest::READABLE | Interest::WRITABLE;
+    /// let mut event_loop = EventLoop::new(Idle)?;
+    /// let mut socket = UdpSocket::bind("127.0.0.1:0".parse()?)?;
+    /// # let client = std::net::UdpSocket::bind("127.0.0.1:0")?;
+    /// # (0..100).try_for_each(|n| client.send_to(&[n], socket.local_addr()?).map(drop))?;
+    /// # let handle = event_loop.handle()?;
+    /// # let client = std::thread::spawn(move || {
+    /// #     (0..100).for_each(|n| assert_eq!((client.recv(&mut [n; 2]).ok(), n), (Some(1), n)));
+    /// #     handle.stop(std::time::Duration::ZERO)
+    /// # });
+    /// event_loop.register(&mut socket, ECHO, both)?;
+    ///
+    /// let (mut buffer, mut unsent) = ([0; 1500], None);
+    /// event_loop.run_with(|event_loop, _| {
+    ///     for _ in 0..64 {
+    ///         if let Some((len, peer)) = unsent {
+    ///             match socket.send_to(&buffer[..len], peer) {
+    ///                 Err(error) if error.kind() == ErrorKind::WouldBlock => return, // an event tells of room
+    ///                 _ => unsent = None,
+    ///             }
+    ///         }
+    ///         match socket.recv_from(&mut buffer) {
+    ///             Ok(datagram) => unsent = Some(datagram),
+    ///             Err(_) => return, // an event tells of more
+    ///         }
+    ///     }
+    ///     event_loop.reregister(&mut socket, ECHO, both).expect("it is registered");
+    /// })?;
+    /// # client.join().expect("no panic")?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// The system's; `InvalidInput` for a token of the loop's own: one that is not below
     /// [`RESERVED_TOKENS`](crate::net::RESERVED_TOKENS), or among those of a loop that is embedded.
-    pub fn register(&self, source: &mut impl event::Source, token: usize) -> io::Result<()> {
-        self.net.mio().register(source, token)
+    pub fn register(&self, source: &mut impl event::Source, token: usize, interest: Interest) -> io::Result<()> {
+        let (registry, token) = self.net.mio().foreign(token)?;
+        registry.register(source, token, interest)
+    }
+
+    /// Changes the events that a [registered](Self::register) source is told of. If it is ready, it is told so once
+    /// more, after the turn: so a source may be left before `WouldBlock`.
+    ///
+    /// # Errors
+    /// As [`register`](Self::register).
+    pub fn reregister(&self, source: &mut impl event::Source, token: usize, interest: Interest) -> io::Result<()> {
+        let (registry, token) = self.net.mio().foreign(token)?;
+        registry.reregister(source, token, interest)
     }
 
     /// Returns a handle that wakes or stops the loop from another thread.

@@ -2,7 +2,8 @@
 //! beside sources of their own.
 #![cfg(unix)]
 
-use mio::{Events, Poll};
+use mio::net::UnixStream;
+use mio::{Events, Interest, Poll};
 use pollstack::client::{Client, ClientError};
 use pollstack::net::{Address, Peer, RESERVED_TOKENS, Stream};
 use pollstack::stack::StackService;
@@ -220,12 +221,14 @@ fn a_token_of_the_loops_own_is_refused() {
     let poll = Poll::new().unwrap();
     let mut socket = mio::net::UdpSocket::bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let own = EventLoop::new(StackService::new(1)).unwrap();
-    assert_eq!(own.register(&mut socket, RESERVED_TOKENS).unwrap_err().kind(), ErrorKind::InvalidInput);
+    let error = own.register(&mut socket, RESERVED_TOKENS, Interest::READABLE).unwrap_err();
+    assert_eq!(error.to_string(), "token 1024 is the loop's; use one below 1024");
     let limits = Limits::default().lingering(10);
     let embedded = EventLoop::embedded(StackService::new(1), limits, poll.registry(), 5..1000).unwrap();
-    let error = embedded.register(&mut socket, 5).unwrap_err();
+    let error = embedded.register(&mut socket, 5, Interest::READABLE).unwrap_err();
     assert_eq!(error.to_string(), "token 5 is the loop's; use one outside 5..1000");
-    embedded.register(&mut socket, 4).unwrap();
+    embedded.register(&mut socket, 4, Interest::READABLE).unwrap();
+    assert!(embedded.reregister(&mut socket, 5, Interest::READABLE).is_err(), "nor can a source get one later");
 }
 
 /// Lost otherwise: an owner of a few tokens whose loop would take another loop's.
@@ -336,13 +339,74 @@ fn a_handle_stops_the_loop_from_another_thread() {
     assert!(matches!(client.pop(), Err(ClientError::Unreachable(_))), "the listener is closed");
 }
 
-/// Lost otherwise: a source of one's own, mistaken for the loop's.
+/// Runs until it is stopped, and not beyond the test's time.
+struct Idle;
+
+impl Service for Idle {
+    type Conn = ();
+
+    fn on_open(&mut self, _: &mut Context<'_>, _: ConnId, _: ListenerId) {}
+
+    fn on_data(&mut self, _: &mut Context<'_>, _: ConnId, (): &mut (), input: &[u8]) -> usize {
+        input.len()
+    }
+
+    fn on_timer(&mut self, _: &mut Context<'_>) {
+        panic!("the test's time is over");
+    }
+}
+
+fn idle_loop() -> EventLoop<Idle> {
+    let mut event_loop = EventLoop::new(Idle).unwrap();
+    event_loop.call(|_, cx| cx.set_timer(Some(cx.now() + TEST_TIMEOUT)));
+    event_loop
+}
+
+/// Lost otherwise: what a source of one's own could not write at once.
 #[test]
-fn foreign_tokens_stay_below_the_loops_own() {
-    let server = EventLoop::new(StackService::new(1)).unwrap();
+fn a_foreign_source_is_told_of_room() {
+    let mut event_loop = idle_loop();
+    let (mut near, mut far) = UnixStream::pair().unwrap();
+    event_loop.register(&mut near, RESERVED_TOKENS - 1, Interest::WRITABLE).unwrap();
+    far.write_all(b"not asked for").unwrap();
+    let mut events = 0;
+    event_loop
+        .run_with(|event_loop, event| {
+            assert_eq!((event.token().0, event.is_writable()), (RESERVED_TOKENS - 1, true), "{event:?}");
+            events += 1;
+            if events == 2 {
+                return event_loop.stop(Duration::ZERO);
+            }
+            while near.write(&[0; 4096]).is_ok() {}
+            while far.read(&mut [0; 4096]).is_ok() {}
+        })
+        .unwrap();
+    assert_eq!(events, 2);
+}
+
+/// Lost otherwise: datagrams that a source of one's own leaves for later, so that clients have their turn.
+#[test]
+fn a_foreign_source_that_is_registered_again_is_told_again() {
+    let mut event_loop = idle_loop();
     let mut socket = mio::net::UdpSocket::bind("127.0.0.1:0".parse().unwrap()).unwrap();
-    assert_eq!(server.register(&mut socket, RESERVED_TOKENS).unwrap_err().kind(), ErrorKind::InvalidInput);
-    server.register(&mut socket, RESERVED_TOKENS - 1).unwrap();
+    let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let address = socket.local_addr().unwrap();
+    (0..3).for_each(|n| assert_eq!(sender.send_to(&[n], address).unwrap(), 1));
+    event_loop.register(&mut socket, 0, Interest::READABLE).unwrap();
+    let mut received = Vec::new();
+    event_loop
+        .run_with(|event_loop, event| {
+            assert!(event.is_readable(), "{event:?}");
+            let mut buffer = [0];
+            socket.recv(&mut buffer).unwrap();
+            received.extend(buffer);
+            match received.len() {
+                3 => event_loop.stop(Duration::ZERO),
+                _ => event_loop.reregister(&mut socket, 0, Interest::READABLE).unwrap(),
+            }
+        })
+        .unwrap();
+    assert_eq!(received, [0, 1, 2]);
 }
 
 /// Lost otherwise: half-open listeners, when one of several addresses cannot be had.

@@ -188,8 +188,9 @@ impl Mio {
         Ok(Mio { registry: registry.try_clone()?, tokens, own: None })
     }
 
-    /// Registers an event source that is not the loop's, with a token that is not, either.
-    pub(crate) fn register(&self, source: &mut impl event::Source, token: usize) -> io::Result<()> {
+    /// Returns the registry, for an event source that is not the loop's, and the token, which has to be none of the
+    /// loop's, either.
+    pub(crate) fn foreign(&self, token: usize) -> io::Result<(&Registry, Token)> {
         if self.tokens.contains(&token) || (self.own.is_some() && token >= RESERVED_TOKENS) {
             let text = match self.own {
                 Some(_) => format!("token {token} is the loop's; use one below {RESERVED_TOKENS}"),
@@ -197,7 +198,7 @@ impl Mio {
             };
             return Err(io::Error::new(ErrorKind::InvalidInput, text));
         }
-        self.registry.register(source, Token(token), mio::Interest::READABLE)
+        Ok((&self.registry, Token(token)))
     }
 
     /// Registers the signals of a loop with a poll of its own.
