@@ -105,6 +105,12 @@ impl Connections {
         self.arena.iter().map(|(index, _)| index.key()).collect()
     }
 
+    /// Returns the connections that the service knows: admitted, and not closed.
+    pub(crate) fn admitted(&self) -> impl Iterator<Item = ConnId> {
+        let admitted = |connection: &Connection| matches!(connection.seat, Seat::Admitted(_));
+        self.arena.iter().filter(move |(_, connection)| admitted(connection)).map(|(index, _)| ConnId(index))
+    }
+
     /// Returns the connection under `key`, with its id.
     pub(crate) fn entry(&mut self, key: usize) -> Option<(ConnId, &mut Connection)> {
         self.arena.entry_at(key).map(|(index, connection)| (ConnId(index), connection))

@@ -91,6 +91,45 @@ impl<'a> Context<'a> {
         self.connections.stats
     }
 
+    /// Returns all connections, of all listeners: from [`on_open`](crate::Service::on_open) on, until
+    /// [`on_close`](crate::Service::on_close). The cost grows with the most connections that were ever open at once.
+    ///
+    /// To change them, collect the ids first. An id stays good for its connection, and reaches no other once that has
+    /// closed, so a list may be worked off over several turns:
+    ///
+    /// ```
+    /// # use pollstack::{ConnId, Context, ListenerId, Service};
+    /// # use std::collections::VecDeque;
+    /// const A_TURN: usize = 256;
+    ///
+    /// /// Tells all clients of a wake, a part of them in each turn.
+    /// struct Crier(VecDeque<ConnId>);
+    ///
+    /// impl Service for Crier {
+    /// #   type Conn = ();
+    /// #   fn on_open(&mut self, _: &mut Context<'_>, _: ConnId, _: ListenerId) {}
+    /// #   fn on_data(&mut self, _: &mut Context<'_>, _: ConnId, _: &mut (), input: &[u8]) -> usize { input.len() }
+    ///     fn on_wake(&mut self, cx: &mut Context<'_>) {
+    ///         self.0 = cx.connections().collect();
+    ///         self.on_timer(cx);
+    ///     }
+    ///
+    ///     fn on_timer(&mut self, cx: &mut Context<'_>) {
+    ///         for id in self.0.drain(..self.0.len().min(A_TURN)) {
+    ///             let _ = cx.send(id, b"news\n"); // one that has closed is gone
+    ///         }
+    ///         if !self.0.is_empty() {
+    ///             cx.set_timer(Some(cx.now())); // in the next turn
+    ///         }
+    ///     }
+    /// }
+    /// ```
+    ///
+    /// For a part of the connections, or for something that is known of each, keep a [`ConnMap`](crate::ConnMap).
+    pub fn connections(&self) -> impl Iterator<Item = ConnId> {
+        self.connections.admitted()
+    }
+
     /// Returns whether the connection can still be sent to.
     pub fn is_open(&self, id: ConnId) -> bool {
         self.connections.open(id).is_some()

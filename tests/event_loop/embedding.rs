@@ -24,6 +24,49 @@ fn an_id_of_another_loop_is_gone() {
     assert_eq!(other.addresses(listener).unwrap(), []);
 }
 
+/// Lost otherwise: a client that is not told what all are told; and a service that is shown a connection it knows nothing of.
+#[test]
+fn the_connections_are_those_between_open_and_close() {
+    let world = World::new(0);
+    let probe = Probe::new(|cx, id, input| {
+        cx.send(id, b".").unwrap();
+        match input {
+            b"half" => cx.shutdown_write(id),
+            _ => cx.finish_lingering(id),
+        }
+        input.len()
+    });
+    let mut server = EventLoop::with_net(world.net(), probe, Limits::default());
+    server.listen(listener(3, busy())).unwrap();
+    let outgoing = server.listen(ListenerConfig::unbound().max_conns(1)).unwrap();
+    let open = |server: &mut EventLoop<Probe, Sim>| {
+        server.call(|_, cx| cx.connections().map(|id| id.to_string()).collect::<Vec<_>>())
+    };
+    assert!(open(&mut server).is_empty());
+    let clients = [0; 3].map(|_| world.connect());
+    world.settle(&mut server);
+    let rejected = world.connect();
+    rejected.set_room(0);
+    world.settle(&mut server);
+    assert_eq!(open(&mut server), ["#1", "#2", "#3"], "the rejected client is not among them");
+    clients[0].send(b"lingers");
+    clients[1].send(b"half");
+    world.settle(&mut server);
+    assert!(!clients[0].is_closed(), "the server waits for its end");
+    assert_eq!(open(&mut server), ["#2", "#3"]);
+    server.call(|_, cx| {
+        let (before, id) = (cx.connections().count(), cx.connect(outgoing, "192.0.2.1:80".parse().unwrap()));
+        assert_eq!(cx.connections().count(), before, "{id} has not been told");
+    });
+    world.settle(&mut server);
+    assert_eq!(server.service().ids.len(), 4);
+    let called = server.service().ids[3].to_string();
+    assert!(open(&mut server).contains(&called), "its peer has not answered");
+    server.call(|_, cx| cx.connections().collect::<Vec<_>>().into_iter().for_each(|id| cx.abort(id)));
+    assert!(open(&mut server).is_empty());
+    assert_eq!(server.stats().open, 0);
+}
+
 /// Lost otherwise: connections of other listeners, and of the closed one; and the room for the next.
 #[test]
 fn a_listener_can_be_closed_alone() {
