@@ -333,10 +333,14 @@ impl<'a> Context<'a> {
     /// The id is good at once: what is sent goes out when the connection has been made, and a
     /// [deadline](Self::set_deadline) bounds the wait (without one it is the system's, two minutes on
     /// Linux). The loop calls [`Service::on_open`](crate::Service::on_open) after this callback, and
-    /// [`Service::on_connect`](crate::Service::on_connect) once the peer has answered. If that fails, or
-    /// if the listener is full or not there, it calls [`Service::on_close`](crate::Service::on_close) with
-    /// [`CloseReason::Failed`](crate::CloseReason::Failed). Nothing is evicted for it. To try again, wait
-    /// ([`set_timer`](Self::set_timer)): a peer that refuses does so at once.
+    /// [`Service::on_connect`](crate::Service::on_connect) once the peer has answered. If that fails, it calls
+    /// [`Service::on_close`](crate::Service::on_close) with [`CloseReason::Failed`](crate::CloseReason::Failed). To try
+    /// again, wait ([`set_timer`](Self::set_timer)): a peer that refuses does so at once.
+    ///
+    /// If the listener is full, the connection fails at once, whatever the listener's [`Overload`](crate::Overload):
+    /// `on_open` and `on_close` follow this callback, the reason is of kind `ResourceBusy`, and nothing has been sent to
+    /// the peer. None is evicted for it, and it does not wait for a place. A client that was accepted before has the
+    /// place. If the loop has no such listener, the kind is `InvalidInput`.
     ///
     /// ```
     /// use pollstack::{CloseReason, Closed, ConnId, Context, EventLoop, ListenerConfig, ListenerId, Service};

@@ -45,7 +45,7 @@ use crate::queue::Queue;
 use crate::service::{CloseReason, Service};
 use crate::stats::Stats;
 use std::collections::VecDeque;
-use std::io::{self, ErrorKind};
+use std::io;
 use std::time::{Duration, Instant};
 
 /// A connection loop: it owns the connections of a [`Service`] on a [`Net`].
@@ -171,16 +171,15 @@ impl<S: Service, N: Net> EventLoop<S, N> {
     /// ```
     ///
     /// # Errors
-    /// `ResourceBusy` if the listener is full. Its policy decides about the stream ([`Overload`](crate::Overload)): if that [defers](crate::Overload::Defer), the stream is closed, as there is no backlog to
-    /// wait in. `InvalidInput` for a listener that the loop does not have, or if it has been asked to stop;
+    /// `ResourceBusy` if the listener is full. Its policy decides about the stream ([`Overload`](crate::Overload)): if
+    /// that [defers](crate::Overload::Defer), the stream is closed, as there is no backlog to wait in. `InvalidInput` for a listener that the loop does not have, or if it has been asked to stop;
     /// the stream is closed then.
     pub fn adopt(&mut self, listener: ListenerId, stream: N::Stream, peer: Peer) -> io::Result<ConnId> {
         self.refuse_if_stopping()?;
         let listener = self.listener(listener)?;
-        let full = || io::Error::new(ErrorKind::ResourceBusy, "the listener is full");
         let at = &mut self.listeners[listener];
         if !at.may_accept() {
-            return Err(full());
+            return Err(at.full());
         }
         at.count_pending();
         self.connections.begin_turn(self.net.now());
@@ -193,7 +192,7 @@ impl<S: Service, N: Net> EventLoop<S, N> {
             }
         };
         self.settle();
-        id.ok_or_else(full)
+        id.ok_or_else(|| self.listeners[listener].full())
     }
 
     /// Returns where a listener listens, with the ports that the system chose. Once it has closed,

@@ -5,6 +5,7 @@ use crate::id::ListenerId;
 use crate::net::{Address, FileRights, Socket, SocketOptions};
 use crate::queue::{Place, Queue};
 use std::borrow::Cow;
+use std::io::{self, ErrorKind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -170,7 +171,11 @@ impl ListenerConfig {
     }
 }
 
-/// The policy of a full listener for a new connection. Policies may be added.
+/// The policy of a full listener for a new client. Policies may be added.
+///
+/// None is for a connection that goes out ([`Context::connect`](crate::Context::connect)): that one fails when its
+/// listener is full. Once it has a place, it counts as a client does, and can be evicted for one. A listener
+/// [without an address](ListenerConfig::unbound), for those that go out alone, evicts none.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Overload {
@@ -261,6 +266,13 @@ impl<S> Listener<S> {
     /// Returns whether there is a place that no accepted connection will take.
     pub(crate) fn has_place(&self) -> bool {
         self.admitted.len() + self.pending < self.capacity
+    }
+
+    /// Returns the error for a connection that does not come through a socket, when there is no place for it.
+    #[cold]
+    pub(crate) fn full(&self) -> io::Error {
+        let text = format!("the listener is full: it has {} of {} connections (max_conns)", self.len(), self.capacity);
+        io::Error::new(ErrorKind::ResourceBusy, text)
     }
 
     /// Counts a connection that has been accepted. [`decide`](Self::decide) must follow.

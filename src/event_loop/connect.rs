@@ -7,7 +7,7 @@ use crate::context::Context;
 use crate::id::{ConnId, ListenerId};
 use crate::net::{Address, Interest, Net};
 use crate::service::{CloseReason, Closed, Service};
-use std::io::{self, ErrorKind};
+use std::io;
 
 impl<S: Service, N: Net> EventLoop<S, N> {
     /// Makes the connections that callbacks have asked for so far.
@@ -46,7 +46,7 @@ impl<S: Service, N: Net> EventLoop<S, N> {
         let index = self.listener(listener)?;
         let at = &mut self.listeners[index];
         if !at.has_place() || self.connections.get(id).is_none() {
-            return Err(io::Error::new(ErrorKind::ResourceBusy, "the listener is full"));
+            return Err(at.full());
         }
         let stream = self.net.connect(address, &at.options)?;
         let place = at.enter(id.key(), self.connections.now);

@@ -98,6 +98,37 @@ fn a_full_or_unknown_listener_takes_no_connection() {
     assert_eq!(server.stats().open, 1);
 }
 
+/// Lost otherwise: a client, or the oldest call, that has to go for one more; and a service that waits for a call in vain.
+#[test]
+fn a_full_listener_fails_a_call_whatever_its_policy() {
+    let evict = Overload::EvictOldest { after: Duration::ZERO, otherwise: b"busy".into() };
+    for overload in [Overload::Defer, busy(), evict] {
+        let world = World::new(0);
+        let evicts = matches!(overload, Overload::EvictOldest { .. });
+        let mut server = world.serve(Probe::silent(), Limits::default(), listener(1, Overload::Defer));
+        let both = server.listen(ListenerConfig::new("127.0.0.1:2".parse().unwrap()).max_conns(1).overload(overload));
+        let both = both.unwrap();
+        connect(&mut server, both);
+        world.settle(&mut server);
+        world.advance(Duration::from_secs(60));
+        let failed = connect(&mut server, both);
+        server.call(|probe, cx| {
+            probe.way = Some(probe.ids[0]);
+            cx.send(failed, b"hello").unwrap();
+        });
+        world.settle(&mut server);
+        assert_eq!(news(&server), ["#1 open", "#2 open", "#2 close ResourceBusy unsent 5"]);
+        assert_eq!((server.stats().open, server.stats().rejected), (1, 0));
+        assert!(world.next_outgoing().is_some() && world.next_outgoing().is_none(), "the second was not begun");
+
+        // To its clients it is a connection as theirs are.
+        server.call(|probe, _| probe.way = None);
+        world.connect_to(1);
+        world.settle(&mut server);
+        assert_eq!(news(&server)[3..].first(), evicts.then_some(&"#1 close Evicted unsent 0"));
+    }
+}
+
 /// Lost otherwise: the loop, to a false event about a peer that has not answered.
 #[test]
 fn a_false_event_is_no_answer() {
