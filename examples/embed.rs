@@ -11,8 +11,8 @@
 //! echo | nc -u -w1 127.0.0.1 8081
 //! ```
 
-use mio::net::UdpSocket;
-use mio::{Events, Interest, Poll, Token};
+use pollstack::mio::net::UdpSocket;
+use pollstack::mio::{Events, Interest, Poll, Token};
 use pollstack::net::Address;
 use pollstack::stack::{StackService, wire};
 use pollstack::{EventLoop, Limits, ListenerConfig, Overload};

@@ -159,12 +159,13 @@ impl<S: Service, N: Net> EventLoop<S, N> {
     /// #     fn on_open(&mut self, _: &mut Context<'_>, _: ConnId, _: ListenerId) {}
     /// #     fn on_data(&mut self, _: &mut Context<'_>, _: ConnId, _: &mut (), input: &[u8]) -> usize { input.len() }
     /// # }
+    /// use pollstack::mio::net::TcpStream;
     /// use pollstack::net::{Peer, Stream};
     ///
     /// let mut clients = EventLoop::new(Client)?;
     /// let outgoing = clients.listen(ListenerConfig::unbound().max_conns(100))?;
     /// let server = "192.0.2.1:8080".parse()?;
-    /// let stream = mio::net::TcpStream::connect(server)?;
+    /// let stream = TcpStream::connect(server)?;
     /// clients.adopt(outgoing, Stream::Tcp(stream), Peer::Tcp(server))?;
     /// clients.run()?;
     /// # Ok::<(), Box<dyn std::error::Error>>(())

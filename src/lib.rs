@@ -79,8 +79,8 @@
 //! # Stability
 //!
 //! Public enums and structs of values say in their documentation whether they may grow. [`Net`](net::Net)
-//! may get functions with an implementation in a minor version. [`mio`] is re-exported: a new major
-//! version of it is one of this crate.
+//! may get functions with an implementation in a minor version. [`mio`] is re-exported, and with the feature `tls`
+//! rustls is: a new major version of either is one of this crate. Use them from here, in the version that fits.
 
 #[cfg(feature = "server")]
 pub mod activation;
@@ -141,5 +141,8 @@ pub use limits::Limits;
 pub use listener::{DEFAULT_BACKLOG, DEFAULT_KEEPALIVE, DEFAULT_MAX_CONNS, ListenerConfig, Overload};
 /// The version of mio that the loop registers with.
 pub use mio;
+/// The version of rustls that [`tls`] speaks with.
+#[cfg(feature = "tls")]
+pub use rustls;
 pub use service::{CloseReason, Closed, EofAction, Service};
 pub use stats::Stats;

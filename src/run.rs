@@ -47,8 +47,10 @@ impl<S: Service> EventLoop<S, Mio> {
     /// #     fn on_open(&mut self, _: &mut Context<'_>, _: ConnId, _: ListenerId) {}
     /// #     fn on_data(&mut self, _: &mut Context<'_>, _: ConnId, _: &mut (), input: &[u8]) -> usize { input.len() }
     /// # }
-    /// let mut poll = mio::Poll::new()?;
-    /// let mut events = mio::Events::with_capacity(256);
+    /// use pollstack::mio::{Events, Poll};
+    ///
+    /// let mut poll = Poll::new()?;
+    /// let mut events = Events::with_capacity(256);
     /// let mut server = EventLoop::embedded(Idle, Limits::default(), poll.registry(), 1000..5000)?;
     /// # server.stop(Duration::ZERO);
     /// while !server.is_stopped() {

@@ -63,7 +63,7 @@ fn ignores_hangup() -> bool {
 ///
 /// let signals = StopSignals::new(&event_loop, &[SIGINT, SIGTERM])?.others(&[SIGHUP])?;
 /// let on_signal = |event_loop: &mut _, _signal| reload(event_loop);
-/// let on_event = |_: &mut _, event: &mio::event::Event| println!("{event:?} is of a source of ours");
+/// let on_event = |_: &mut _, event: &pollstack::mio::event::Event| println!("{event:?} is of a source of ours");
 /// signals.run_with(&mut event_loop, Duration::from_secs(5), on_signal, on_event)
 /// # }
 /// ```

@@ -1,8 +1,8 @@
 //! TLS around any network: the loop, and every service, as they are.
 //!
-//! [`Tls`] is a [`Net`] whose streams are encrypted by [rustls](https://docs.rs/rustls) (TLS 1.2 and 1.3) before
-//! they go to the network inside. Listeners that were opened while an [`Identity`] was set speak TLS, the others
-//! do not, so one loop can serve both. Connections that go out speak TLS while a [`Client`] is set.
+//! [`Tls`] is a [`Net`] whose streams are encrypted by [rustls] (TLS 1.2 and 1.3) before they go to the
+//! network inside. Listeners that were opened while an [`Identity`] was set speak TLS, the others do not, so one loop can
+//! serve both. Connections that go out speak TLS while a [`Client`] is set.
 //!
 //! ```no_run
 //! # use pollstack::{ConnId, Context, EventLoop, Limits, ListenerConfig, ListenerId, Service};
@@ -34,7 +34,6 @@ mod identity;
 
 pub use self::client::Client;
 pub use self::identity::Identity;
-pub use rustls::{ClientConfig, ServerConfig};
 
 use crate::net::{Address, Interest, Mio, Net, OnMio, Peer, Socket, SocketOptions, read_at};
 use rustls::{Connection, ServerConnection};

@@ -23,7 +23,31 @@ impl fmt::Debug for Identity {
 }
 
 impl Identity {
-    /// Makes an identity of a configuration of rustls: with client certificates, or several names.
+    /// Makes an identity of a configuration of rustls: with client certificates, several names, or protocols to choose
+    /// from.
+    ///
+    /// ```no_run
+    /// use pollstack::rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+    /// use pollstack::rustls::{RootCertStore, ServerConfig, crypto::ring, server::WebPkiClientVerifier};
+    /// use pollstack::tls::Identity;
+    /// use std::sync::Arc;
+    ///
+    /// // Only clients with a certificate of our own authority are served.
+    /// let provider = Arc::new(ring::default_provider());
+    /// let mut authorities = RootCertStore::empty();
+    /// for certificate in CertificateDer::pem_file_iter("authority.pem")? {
+    ///     authorities.add(certificate?)?;
+    /// }
+    /// let clients = WebPkiClientVerifier::builder_with_provider(authorities.into(), provider.clone()).build()?;
+    ///
+    /// let chain = CertificateDer::pem_file_iter("cert.pem")?.collect::<Result<_, _>>()?;
+    /// let config = ServerConfig::builder_with_provider(provider)
+    ///     .with_safe_default_protocol_versions()?
+    ///     .with_client_cert_verifier(clients)
+    ///     .with_single_cert(chain, PrivateKeyDer::from_pem_file("key.pem")?)?;
+    /// let identity = Identity::new(Arc::new(config));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn new(config: Arc<ServerConfig>) -> Identity {
         Identity(Arc::new(RwLock::new(config)))
     }
