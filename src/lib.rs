@@ -33,19 +33,20 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! # Modules
+//! # Contents
 //!
-//! A file imports only from files of a lower rank. `doc/architecture.md` has the table of ranks, which
-//! a test checks, and the life of a request with the files that it passes.
-//!
-//! | module | contents |
+//! | type or module | purpose |
 //! | --- | --- |
-//! | `service`, `context`, `id` | [`Service`], [`Context`], [`ConnId`]: the interface that a protocol implements, and the effects that it may ask for |
-//! | `listener` | [`ListenerConfig`], [`Overload`]: how many connections are admitted, and what happens to the one too many |
-//! | `event_loop` | [`EventLoop`]: the one loop: its turn, and a file each for accept, serve, connect, listen, shut down |
-//! | `run` | the loop on a poll of its own ([`run`](EventLoop::run)) or [embedded](EventLoop::embedded) in yours |
-//! | [`net`] | [`Net`](net::Net): the operating system as the loop sees it, and [`Mio`](net::Mio), the real one |
-//! | [`limits`] | the bounds of a loop, each with its default and the reason for it |
+//! | [`Service`] | the interface that a protocol implements |
+//! | [`Context`] | the effects that a protocol may ask for |
+//! | [`EventLoop`] | the loop, on a poll of its own ([`run`](EventLoop::run)) or [embedded](EventLoop::embedded) in yours |
+//! | [`ListenerConfig`], [`Overload`] | where a loop listens, how many connections it admits, and what happens to the one too many |
+//! | [`ConnId`], [`ListenerId`] | names of connections and listeners, each good for one alone |
+//! | [`ConnMap`] | values by connection, for a service that needs to know about others |
+//! | [`Closed`], [`CloseReason`], [`SendError`] | how a connection ended; why a message cannot be sent |
+//! | [`Limits`], [`limits`] | the bounds of a loop, each with its default and the reason for it |
+//! | [`Handle`](net::Handle) | wakes or stops a loop from another thread |
+//! | [`Net`](net::Net), [`Mio`](net::Mio) | the operating system as the loop sees it, and the real one |
 //! | [`arena`], [`queue`] | a slab with names that are good for one value; a FIFO that can lose an element from its middle |
 //! | [`stack`], [`client`] | a bounded blocking LIFO stack: its protocol, its waiting lines, its service; and a blocking client |
 #![cfg_attr(feature = "http", doc = "| [`http`] | HTTP/1.1 for services: requests, responses, bodies |")]
@@ -60,6 +61,8 @@
 #![cfg_attr(feature = "server", doc = "| [`server`] | the common parts of the servers' main functions |")]
 #![cfg_attr(feature = "server", doc = "| [`options`] | the command lines of the servers |")]
 #![cfg_attr(feature = "server", doc = "| [`writer`] | lines for a stream whose reader may be slow, or gone |")]
+//!
+//! The source has a file for each noun, and `doc/architecture.md` in the repository says which file may know which.
 //!
 //! # Guarantees
 //!
