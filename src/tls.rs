@@ -31,6 +31,7 @@
 
 mod client;
 mod identity;
+mod pem;
 
 pub use self::client::Client;
 pub use self::identity::Identity;

@@ -1,11 +1,11 @@
 //! TLS between real sockets: the versions, the ends, and the refusals.
 #![cfg(unix)]
 
-use pollstack::tls::Identity;
+use pollstack::tls::{Client, Identity};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, SupportedProtocolVersion};
-use std::io::{ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -157,13 +157,79 @@ fn bytes_behind_the_end_hold_nothing_up() {
 
 /// Lost otherwise: an hour, to the wrong file.
 #[test]
-fn a_wrong_file_is_named() {
-    for (certificates, key) in [("missing.pem", "key.pem"), ("cert.pem", "missing.pem"), ("cert.pem", "cert.pem")] {
-        let error = Identity::load(&file(certificates), &file(key)).unwrap_err().to_string();
-        let named = if certificates == "cert.pem" { key } else { certificates };
-        assert!(error.contains(named), "{error}");
-    }
+fn a_wrong_file_is_named_with_the_remedy() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| match name {
+        "cert.pem" | "key.pem" | "ca.pem" => file(name),
+        _ => folder.path().join(name),
+    };
+    let write = |name: &str, text: &[u8]| std::fs::write(at(name), text).unwrap();
+    let section = |label: &str, text: &str| format!("-----BEGIN {label}-----\n{text}\n-----END {label}-----\n");
+    let [cert, key] = ["cert.pem", "key.pem"].map(|name| std::fs::read_to_string(file(name)).unwrap());
+    write("empty.pem", b"\n");
+    write("binary.pem", &[0x30, 0x82, 0xFF, 0x00]);
+    write("cut.pem", &key.as_bytes()[..key.len() - 10]);
+    write("damaged.pem", section("CERTIFICATE", "?").as_bytes());
+    write("false.pem", section("CERTIFICATE", "AAAA").as_bytes());
+    write("no-key.pem", section("PRIVATE KEY", "AAAA").as_bytes());
+    write("secret.pem", section("ENCRYPTED PRIVATE KEY", "AAAA").as_bytes());
+    write("old-secret.pem", section("RSA PRIVATE KEY", "Proc-Type: 4,ENCRYPTED\n\nAAAA").as_bytes());
+    write("both.pem", (cert + &key).as_bytes());
+    std::fs::create_dir(at("folder.pem")).unwrap();
+    let other = file("client-key.pem");
+    std::fs::copy(&other, at("other-key.pem")).unwrap();
+
+    let cases = [
+        ("missing.pem", "key.pem", "cannot read missing.pem: No such file or directory (os error 2)"),
+        ("folder.pem", "key.pem", "cannot read folder.pem: Is a directory (os error 21)"),
+        ("cert.pem", "missing.pem", "cannot read missing.pem: No such file or directory (os error 2)"),
+        (
+            "empty.pem",
+            "key.pem",
+            "a certificate from empty.pem: it is empty; give a PEM file with `-----BEGIN CERTIFICATE-----`",
+        ),
+        ("binary.pem", "key.pem", "a certificate from binary.pem: it is not PEM; give a PEM file with"),
+        ("damaged.pem", "key.pem", "a certificate from damaged.pem: it is damaged or cut off; give"),
+        ("key.pem", "key.pem", "a certificate from key.pem: it holds a PRIVATE KEY; give"),
+        (
+            "false.pem",
+            "key.pem",
+            "cannot use false.pem: invalid peer certificate: BadEncoding; give another certificate",
+        ),
+        (
+            "cert.pem",
+            "cert.pem",
+            "a private key from cert.pem: it holds a CERTIFICATE; give a PEM file with `-----BEGIN PRIVATE KEY",
+        ),
+        ("cert.pem", "empty.pem", "a private key from empty.pem: it is empty; give"),
+        ("cert.pem", "cut.pem", "a private key from cut.pem: it is damaged or cut off; give"),
+        (
+            "cert.pem",
+            "secret.pem",
+            "the key in secret.pem: it is encrypted; decrypt it: openssl pkey -in secret.pem -out",
+        ),
+        ("cert.pem", "old-secret.pem", "the key in old-secret.pem: it is encrypted; decrypt it"),
+        ("cert.pem", "no-key.pem", "cannot use no-key.pem: "),
+        (
+            "cert.pem",
+            "other-key.pem",
+            "cannot use other-key.pem: it is not the key of the first certificate in cert.pem; give",
+        ),
+    ];
+    let shown = |error: io::Error| {
+        let text = error.to_string().replace(&format!("{}/", folder.path().display()), "");
+        text.replace(file("").to_str().unwrap(), "")
+    };
     let identity = Identity::load(&file("cert.pem"), &file("key.pem")).unwrap();
-    assert!(identity.reload(&file("cert.pem"), &file("ca.pem")).is_err());
-    identity.reload(&file("cert.pem"), &file("key.pem")).unwrap();
+    for (certificates, key, text) in cases {
+        let (certificates, key) = (at(certificates), at(key));
+        let error = shown(Identity::load(&certificates, &key).unwrap_err());
+        assert!(error.contains(text), "{error}");
+        assert_eq!(error, shown(identity.reload(&certificates, &key).unwrap_err()));
+        assert_eq!(error, shown(Client::load(&file("ca.pem"), Some((&certificates, &key))).unwrap_err()));
+        if certificates != file("cert.pem") {
+            assert_eq!(error, shown(Client::load(&certificates, None).unwrap_err()));
+        }
+    }
+    identity.reload(&at("both.pem"), &at("both.pem")).unwrap();
 }

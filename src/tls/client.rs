@@ -1,6 +1,7 @@
 //! The client's side: the authorities and the names that servers are verified by.
 
-use super::identity::{provider, read_certificates, read_key, wrong};
+use super::identity::provider;
+use super::pem;
 use crate::net::Address;
 use rustls::client::Resumption;
 use rustls::pki_types::ServerName;
@@ -36,19 +37,19 @@ impl Client {
     /// for one. All are PEM. Sessions are not resumed: each connection verifies its server.
     ///
     /// # Errors
-    /// A text that names the file; `InvalidData` if a certificate and its key do not fit, or are not PEM.
+    /// As those of [`Identity::load`](super::Identity::load).
     pub fn load(authorities: &Path, own: Option<(&Path, &Path)>) -> io::Result<Client> {
         let mut roots = RootCertStore::empty();
-        for certificate in read_certificates(authorities)? {
-            roots.add(certificate).map_err(|error| wrong(authorities, &error))?;
+        for certificate in pem::certificates(authorities)? {
+            roots.add(certificate).map_err(|error| pem::unusable(authorities, &error))?;
         }
         let config = ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions();
-        let config = config.map_err(|error| wrong(authorities, &error))?.with_root_certificates(roots);
+        let config = config.map_err(io::Error::other)?.with_root_certificates(roots);
         let mut config = match own {
             None => config.with_no_client_auth(),
             Some((certificates, key)) => {
-                let (chain, secret) = (read_certificates(certificates)?, read_key(key)?);
-                config.with_client_auth_cert(chain, secret).map_err(|error| wrong(key, &error))?
+                let (chain, secret) = (pem::certificates(certificates)?, pem::key(key)?);
+                config.with_client_auth_cert(chain, secret).map_err(|error| pem::misfit(certificates, key, &error))?
             }
         };
         config.resumption = Resumption::disabled();
@@ -63,7 +64,7 @@ impl Client {
     pub fn set_names<'a>(&self, names: impl IntoIterator<Item = (Address, &'a str)>) -> io::Result<()> {
         let named = names.into_iter().map(|(address, name)| match ServerName::try_from(name.to_owned()) {
             Ok(server) => Ok((address, server)),
-            Err(_) => Err(invalid(format!("{name}: no certificate can have this name"))),
+            Err(_) => Err(invalid(format!("cannot verify a server as `{name}`: give a DNS name or an IP address"))),
         });
         let named = named.collect::<io::Result<Names>>()?;
         *self.names() = named;
@@ -79,7 +80,11 @@ impl Client {
         let name = match (self.names().get(address).cloned(), address) {
             (Some(name), _) => name,
             (None, Address::Tcp(address)) => ServerName::from(address.ip()),
-            (None, Address::Unix(_)) => return Err(invalid(format!("{address}: its server has no name to verify"))),
+            (None, Address::Unix(_)) => {
+                return Err(invalid(format!(
+                    "cannot verify the server at {address}: it has no name; see `Client::set_names`"
+                )));
+            }
         };
         ClientConnection::new(Arc::clone(&self.config), name).map_err(io::Error::other)
     }

@@ -1,11 +1,10 @@
 //! The server's side: a certificate and its key.
 
+use super::pem;
 use rustls::ServerConfig;
 use rustls::crypto::CryptoProvider;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use std::fmt;
-use std::io::{self, ErrorKind};
+use std::io;
 use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -55,7 +54,8 @@ impl Identity {
     /// Reads a certificate chain and its key, both PEM.
     ///
     /// # Errors
-    /// A text that names the file; `InvalidData` if the two do not fit, or are not PEM.
+    /// A text that names the file and the remedy: of kind `InvalidData` if it is not PEM, holds something else, an
+    /// encrypted key or the key of another certificate; else the system's.
     pub fn load(certificates: &Path, key: &Path) -> io::Result<Identity> {
         load(certificates, key).map(Identity::new)
     }
@@ -81,32 +81,12 @@ impl Identity {
 }
 
 fn load(certificates: &Path, key: &Path) -> io::Result<Arc<ServerConfig>> {
-    let (chain, secret) = (read_certificates(certificates)?, read_key(key)?);
+    let (chain, secret) = (pem::certificates(certificates)?, pem::key(key)?);
     let config = ServerConfig::builder_with_provider(provider()).with_safe_default_protocol_versions();
-    let config = config.map_err(|error| wrong(certificates, &error))?.with_no_client_auth();
-    config.with_single_cert(chain, secret).map(Arc::new).map_err(|error| wrong(key, &error))
-}
-
-/// Returns the certificates of a PEM file; one at least.
-pub(super) fn read_certificates(file: &Path) -> io::Result<Vec<CertificateDer<'static>>> {
-    let chain = CertificateDer::pem_file_iter(file).map_err(|error| wrong(file, &error))?;
-    let chain: Vec<_> = chain.collect::<Result<_, _>>().map_err(|error| wrong(file, &error))?;
-    if chain.is_empty() {
-        return Err(wrong(file, &"there is no certificate in it; it has to be PEM"));
-    }
-    Ok(chain)
-}
-
-/// Returns the key of a PEM file.
-pub(super) fn read_key(file: &Path) -> io::Result<PrivateKeyDer<'static>> {
-    PrivateKeyDer::from_pem_file(file).map_err(|error| wrong(file, &error))
+    let config = config.map_err(io::Error::other)?.with_no_client_auth();
+    config.with_single_cert(chain, secret).map(Arc::new).map_err(|error| pem::misfit(certificates, key, &error))
 }
 
 pub(super) fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
-}
-
-/// Returns an error that names the file.
-pub(super) fn wrong(file: &Path, why: &dyn fmt::Display) -> io::Error {
-    io::Error::new(ErrorKind::InvalidData, format!("{}: {why}", file.display()))
 }
