@@ -330,17 +330,52 @@ impl<'a> Context<'a> {
     /// ([`ListenerConfig::unbound`](crate::ListenerConfig::unbound)), and has the
     /// [keepalive](crate::ListenerConfig::keepalive) of that.
     ///
+    /// An [`Address`] is an IP address with a port, or a path: names are not resolved, as that blocks. Resolve them before
+    /// the loop runs ([`ToSocketAddrs`](std::net::ToSocketAddrs)), or on a thread that [wakes](crate::net::Handle::wake) it.
+    ///
     /// The id is good at once: what is sent goes out when the connection has been made, and a
     /// [deadline](Self::set_deadline) bounds the wait (without one it is the system's, two minutes on
-    /// Linux). The loop calls [`Service::on_open`](crate::Service::on_open) after this callback, and
-    /// [`Service::on_connect`](crate::Service::on_connect) once the peer has answered. If that fails, it calls
-    /// [`Service::on_close`](crate::Service::on_close) with [`CloseReason::Failed`](crate::CloseReason::Failed). To try
-    /// again, wait ([`set_timer`](Self::set_timer)): a peer that refuses does so at once.
+    /// Linux). The loop calls [`Service::on_open`](crate::Service::on_open) after this callback, for the state of the
+    /// connection, and [`Service::on_connect`](crate::Service::on_connect) once the peer has answered. A
+    /// [`ConnMap`](crate::ConnMap) of the service holds what `on_open` has to know of the call, under the id:
     ///
-    /// If the listener is full, the connection fails at once, whatever the listener's [`Overload`](crate::Overload):
-    /// `on_open` and `on_close` follow this callback, the reason is of kind `ResourceBusy`, and nothing has been sent to
-    /// the peer. None is evicted for it, and it does not wait for a place. A client that was accepted before has the
-    /// place. If the loop has no such listener, the kind is `InvalidInput`.
+    /// ```
+    /// # use pollstack::{ConnId, ConnMap, Context, ListenerId, Service, net::Address};
+    /// struct Proxy {
+    ///     upstream: Address,
+    ///     outgoing: ListenerId,
+    ///     /// The clients, by the ids of the connections that have been asked for.
+    ///     called: ConnMap<ConnId>,
+    /// }
+    ///
+    /// impl Service for Proxy {
+    ///     /// The other side.
+    ///     type Conn = ConnId;
+    ///
+    ///     fn on_open(&mut self, cx: &mut Context<'_>, id: ConnId, listener: ListenerId) -> ConnId {
+    ///         if listener == self.outgoing {
+    ///             return self.called.remove(id).unwrap_or(id);
+    ///         }
+    ///         let upstream = cx.connect(self.outgoing, self.upstream.clone());
+    ///         self.called.insert(upstream, id);
+    ///         upstream
+    ///     }
+    /// #   fn on_data(&mut self, _: &mut Context<'_>, _: ConnId, _: &mut ConnId, input: &[u8]) -> usize { input.len() }
+    /// }
+    /// ```
+    ///
+    /// A connection that cannot be made is [closed](crate::Service::on_close), without `on_connect`, as
+    /// [`Failed`](crate::CloseReason::Failed). The kind of the error is `ConnectionRefused` if nothing listens there,
+    /// `TimedOut`, `HostUnreachable` or `NetworkUnreachable` if there is no answer or no way, `NotFound` for a path
+    /// without a socket, `WouldBlock` for one whose backlog is full. [`Closed::unsent`](crate::Closed::unsent) counts what
+    /// was sent to it. After a deadline the reason is [`Aborted`](crate::CloseReason::Aborted), unless
+    /// [`on_deadline`](crate::Service::on_deadline) says otherwise. To try again, wait
+    /// ([`set_timer`](Self::set_timer)): a peer that refuses does so at once.
+    ///
+    /// If the listener is full, the connection fails in the same way at once, whatever the listener's
+    /// [`Overload`](crate::Overload): the kind is `ResourceBusy`, and no packet has left. None is evicted for it, and it
+    /// does not wait for a place. A client that was accepted before has the place. If the loop has no such listener, the
+    /// kind is `InvalidInput`.
     ///
     /// ```
     /// use pollstack::{CloseReason, Closed, ConnId, Context, EventLoop, ListenerConfig, ListenerId, Service};

@@ -37,8 +37,8 @@ pub trait Service {
     /// another connection needs belongs in a [`ConnMap`](crate::ConnMap) of the service.
     type Conn;
 
-    /// A connection has been admitted to `listener`, or is being made for it
-    /// ([`Context::connect`]). Returns its state.
+    /// A connection has been admitted to `listener`, or has been asked for with [`Context::connect`]. Returns its state. If
+    /// it cannot be made, [`on_close`](Service::on_close) follows at once, or later.
     fn on_open(&mut self, cx: &mut Context<'_>, id: ConnId, listener: ListenerId) -> Self::Conn;
 
     /// The peer of a connection that was asked for with [`Context::connect`] has answered.

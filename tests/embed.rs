@@ -145,11 +145,17 @@ fn a_service_connects() {
     let listener = server.listen(listen().address(unix.clone())).unwrap();
     let stack = server.addresses(listener).unwrap()[0].clone();
     let refused = Address::Tcp(std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap());
+    let busy = folder.path().join("busy.sock");
+    let backlog = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None).unwrap();
+    backlog.bind(&socket2::SockAddr::unix(&busy).unwrap()).unwrap();
+    backlog.listen(0).unwrap();
+    let _waits = std::os::unix::net::UnixStream::connect(&busy).unwrap();
     let client = Client::new(tcp(&stack)).timeout(TEST_TIMEOUT);
     let caller = thread::spawn(move || {
         let outgoing = ListenerId::new();
         let nowhere = Address::Unix(folder.path().join("missing"));
-        let service = Caller { outgoing, addresses: vec![nowhere, refused, unix], log: Vec::new() };
+        let addresses = vec![nowhere, Address::Unix(busy), refused, unix];
+        let service = Caller { outgoing, addresses, log: Vec::new() };
         let mut event_loop = EventLoop::new(service).unwrap();
         event_loop.listen(ListenerConfig::unbound().id(outgoing)).unwrap();
         event_loop.call(|_, cx| cx.connect(outgoing, stack));
@@ -174,7 +180,7 @@ fn a_service_connects() {
     let mut popped = [log[1].trim_start_matches('\u{3}'), log[3].trim_start_matches('\u{3}')];
     popped.sort_unstable();
     assert_eq!(popped, ["one", "two"]);
-    assert_eq!(log[4..], ["ConnectionRefused", "NotFound"]);
+    assert_eq!(log[4..], ["ConnectionRefused", "WouldBlock", "NotFound"]);
 }
 
 /// Lost otherwise: socket activation. The sockets are bound before the loop, by another process perhaps.
