@@ -23,6 +23,37 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
+//! An [`Identity`] can go to other threads. With one loop a core, all have clones of it: sessions are resumed by whichever
+//! loop gets the connection, and [`reload`](Identity::reload) reaches all.
+//!
+//! ```no_run
+//! # use pollstack::{ConnId, Context, EventLoop, Limits, ListenerConfig, ListenerId, Service, net::{Address, Mio}};
+//! # use pollstack::tls::{Identity, Tls};
+//! # struct Echo;
+//! # impl Service for Echo {
+//! #     type Conn = ();
+//! #     fn on_open(&mut self, _: &mut Context<'_>, _: ConnId, _: ListenerId) {}
+//! #     fn on_data(&mut self, _: &mut Context<'_>, _: ConnId, _: &mut (), input: &[u8]) -> usize { input.len() }
+//! # }
+//! fn work(address: Address, identity: Identity) -> std::io::Result<()> {
+//!     let mut worker = EventLoop::with_net(Tls::new(Mio::new()?), Echo, Limits::default());
+//!     worker.net_mut().set_identity(Some(identity));
+//!     worker.listen(ListenerConfig::new(address).reuse_port(true))?;
+//!     worker.run()
+//! }
+//!
+//! let identity = Identity::load("cert.pem".as_ref(), "key.pem".as_ref())?;
+//! let address: Address = "0.0.0.0:8443".parse()?;
+//! std::thread::scope(|scope| {
+//!     for _ in 0..std::thread::available_parallelism().map_or(1, |cores| cores.get()) {
+//!         scope.spawn(|| work(address.clone(), identity.clone()));
+//!     }
+//! });
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! The example `workers` has the rest: errors, and signals that drain all of them.
+//!
 //! A handshake that takes too long is ended by the service's deadline for a first message; one that takes more
 //! than [`HANDSHAKE_BYTES`] fails. A client that speaks plain HTTP reads a line that says so.
 //!
