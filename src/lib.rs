@@ -140,8 +140,8 @@ pub use conn_map::ConnMap;
 pub use context::Context;
 pub use event_loop::{EventLoop, ListenError};
 pub use id::{ConnId, ListenerId, SendError};
-pub use limits::Limits;
-pub use listener::{DEFAULT_BACKLOG, DEFAULT_KEEPALIVE, DEFAULT_MAX_CONNS, ListenerConfig, Overload};
+pub use limits::{DEFAULT_BACKLOG, DEFAULT_KEEPALIVE, Limits};
+pub use listener::{DEFAULT_MAX_CONNS, ListenerConfig, Overload};
 /// The version of mio that the loop registers with.
 pub use mio;
 /// The version of rustls that [`tls`] speaks with.

@@ -26,6 +26,19 @@ pub(crate) const CALL_BYTES: usize = 1024;
 /// admitted connections waited milliseconds in a flood of new ones.
 pub const DEFAULT_ACCEPTS: usize = 16;
 
+/// How many connections may wait in the kernel to be accepted, per address.
+///
+/// A flood of short connections arrives in bursts. A connection that overflows this queue costs its
+/// client a retransmission, one second or more, or worse: with SYN cookies Linux may accept it after
+/// dropping its first bytes, and what follows is taken for the beginning. A server cannot see that; a
+/// queue that does not overflow prevents it. The kernel caps the number (on Linux,
+/// `net.core.somaxconn`, 4096 by default).
+pub const DEFAULT_BACKLOG: u32 = 4096;
+
+/// The silence after which a TCP peer is asked whether it is still there. A peer whose machine has
+/// vanished is closed within two minutes; the questions cost a silent peer a packet a minute.
+pub const DEFAULT_KEEPALIVE: Duration = Duration::from_secs(60);
+
 /// Connections that are closed for the service but wait for the peer to stop sending. Each holds a
 /// descriptor and less than 400 bytes. Beyond this many the oldest is closed.
 pub const LINGERING: usize = 1024;

@@ -9,19 +9,6 @@ use std::io::{self, ErrorKind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How many connections may wait in the kernel to be accepted, per address.
-///
-/// A flood of short connections arrives in bursts. A connection that overflows this queue costs its
-/// client a retransmission, one second or more, or worse: with SYN cookies Linux may accept it after
-/// dropping its first bytes, and what follows is taken for the beginning. A server cannot see that; a
-/// queue that does not overflow prevents it. The kernel caps the number (on Linux,
-/// `net.core.somaxconn`, 4096 by default).
-pub const DEFAULT_BACKLOG: u32 = 4096;
-
-/// The silence after which a TCP peer is asked whether it is still there. A peer whose machine has
-/// vanished is closed within two minutes; the questions cost a silent peer a packet a minute.
-pub const DEFAULT_KEEPALIVE: Duration = Duration::from_secs(60);
-
 /// How many connections a listener admits. They fit the usual descriptor limit of 1024 and leave as
 /// many descriptors for what a service opens itself.
 pub const DEFAULT_MAX_CONNS: usize = 512;
@@ -50,8 +37,8 @@ pub struct ListenerConfig {
 }
 
 impl ListenerConfig {
-    /// Listens on `address` with [`DEFAULT_BACKLOG`], [`DEFAULT_KEEPALIVE`], [`DEFAULT_MAX_CONNS`] and
-    /// [`Overload::Defer`].
+    /// Listens on `address` with [`DEFAULT_BACKLOG`](crate::DEFAULT_BACKLOG),
+    /// [`DEFAULT_KEEPALIVE`](crate::DEFAULT_KEEPALIVE), [`DEFAULT_MAX_CONNS`] and [`Overload::Defer`].
     pub fn new(address: Address) -> Self {
         ListenerConfig::unbound().address(address)
     }
@@ -59,13 +46,11 @@ impl ListenerConfig {
     /// Listens on no address: for connections that come by
     /// [`EventLoop::adopt`](crate::EventLoop::adopt) or [`Context::connect`](crate::Context::connect).
     pub fn unbound() -> Self {
-        let (backlog, keepalive) = (DEFAULT_BACKLOG, Some(DEFAULT_KEEPALIVE));
-        let socket = SocketOptions { backlog, keepalive, reuse_port: false, file: FileRights::default() };
         ListenerConfig {
             id: None,
             addresses: Vec::new(),
             ready: Vec::new(),
-            socket,
+            socket: SocketOptions::default(),
             max_conns: DEFAULT_MAX_CONNS,
             overload: Overload::Defer,
         }
@@ -148,7 +133,7 @@ impl ListenerConfig {
     }
 
     /// Sets the silence, in whole seconds, after which TCP peers are asked whether they are still
-    /// there ([`DEFAULT_KEEPALIVE`]); with `None` they are never asked.
+    /// there ([`DEFAULT_KEEPALIVE`](crate::DEFAULT_KEEPALIVE)); with `None` they are never asked.
     ///
     /// A peer that has vanished is asked six times. Its connection fails with a timeout after less
     /// than twice this time. Keepalive costs no system call.

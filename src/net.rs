@@ -18,6 +18,7 @@ pub(crate) use self::mio::{OwnPoll, WAKE};
 #[cfg(unix)]
 pub use self::unix::SocketFile;
 
+use crate::limits::{DEFAULT_BACKLOG, DEFAULT_KEEPALIVE};
 use std::fmt;
 use std::fs::File;
 use std::io::{self, IoSlice};
@@ -168,6 +169,14 @@ pub struct SocketOptions {
     pub reuse_port: bool,
     /// The rights to the file of a Unix socket.
     pub file: FileRights,
+}
+
+/// A [backlog](crate::DEFAULT_BACKLOG), a [keepalive](crate::DEFAULT_KEEPALIVE), and nothing else.
+impl Default for SocketOptions {
+    fn default() -> Self {
+        let (backlog, keepalive) = (DEFAULT_BACKLOG, Some(DEFAULT_KEEPALIVE));
+        SocketOptions { backlog, keepalive, reuse_port: false, file: FileRights::default() }
+    }
 }
 
 /// The rights to the file of a Unix socket: a client needs the right to write it. `None` leaves a part as the
