@@ -264,6 +264,16 @@ impl<N: Net> Tls<N> {
         Ok(taken)
     }
 
+    /// Sends close_notify, and the FIN behind it. Both wait for the handshake, which they would end.
+    fn end(&mut self, stream: &mut Stream<N::Stream>) -> io::Result<()> {
+        self.shake_hands(stream)?;
+        if let Some(session) = &mut stream.session {
+            session.tls.send_close_notify();
+        }
+        self.flush(stream, true)?;
+        self.inner.shutdown_write(&mut stream.inner)
+    }
+
     /// Returns why a connection has failed: an alert may lie before the reset, and say so.
     fn explain(&mut self, stream: &mut Stream<N::Stream>, error: io::Error) -> io::Error {
         let is_reset = matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe);
@@ -420,21 +430,15 @@ impl<N: Net> Net for Tls<N> {
         }
         let mut chunk = vec![0; len.min(CHUNK)];
         let n = read_at(file, &mut chunk, offset)?;
-        if n == 0 { Ok(0) } else { self.send(stream, &[IoSlice::new(&chunk[..n])], false) }
+        if n == 0 { Ok(0) } else { self.write(stream, &[IoSlice::new(&chunk[..n])]) }
     }
 
     fn holds_input(&self, stream: &Self::Stream) -> bool {
         stream.session.as_ref().is_some_and(|session| session.holds_input)
     }
 
-    /// Sends close_notify, and the FIN behind it. Both wait for the handshake, which they would end.
     fn shutdown_write(&mut self, stream: &mut Self::Stream) -> io::Result<()> {
-        self.shake_hands(stream)?;
-        if let Some(session) = &mut stream.session {
-            session.tls.send_close_notify();
-        }
-        self.flush(stream, true)?;
-        self.inner.shutdown_write(&mut stream.inner)
+        self.end(stream).map_err(|error| self.explain(stream, error))
     }
 
     fn watch(

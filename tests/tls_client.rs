@@ -1,7 +1,7 @@
 //! TLS of connections that go out: our loop on one side, a server of rustls on the other.
 #![cfg(unix)]
 
-use pollstack::net::{Address, Mio};
+use pollstack::net::{Address, Mio, Net, SocketOptions};
 use pollstack::tls::{Client, Tls};
 use pollstack::{
     CloseReason, Closed, ConnId, Context, EofAction, EventLoop, Limits, ListenerConfig, ListenerId, Service,
@@ -10,12 +10,12 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig, ServerConnection, StreamOwned, SupportedProtocolVersion};
-use std::io::{self, Read, Write};
+use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use test_support::{TEST_TIMEOUT, tls_file};
 
 fn file(name: &str) -> PathBuf {
@@ -283,6 +283,42 @@ fn a_client_shows_its_certificate() {
         let reason = caller.failure();
         let alert = if version.version == rustls::ProtocolVersion::TLSv1_3 { "CertificateRequired" } else { "alert" };
         assert!(reason.contains(alert), "{reason}");
+    }
+}
+
+/// Lost otherwise: the reason why a server does not serve us, if its reset is noticed by a file or by the end.
+#[test]
+fn an_alert_explains_the_reset_of_any_write() {
+    type Write<'a> = &'a dyn Fn(&mut Tls<Mio>, &mut <Tls<Mio> as Net>::Stream) -> io::Result<()>;
+    let mut file = tempfile::tempfile().unwrap();
+    file.write_all(b"hello").unwrap();
+    let writes: [Write<'_>; 4] = [
+        &|net, stream| net.write(stream, &[IoSlice::new(b"hello")]).map(drop),
+        &|net, stream| net.write_more(stream, &[IoSlice::new(b"hello")]).map(drop),
+        &|net, stream| net.send_file(stream, &file, 0, 5).map(drop),
+        &|net, stream| net.shutdown_write(stream),
+    ];
+    for write in writes {
+        // It asks for a certificate, and closes over bytes that it has not read: a reset follows its alert.
+        let (address, served) = tls_server(&rustls::version::TLS13, Some("client.pem"), |mut stream| {
+            stream.sock.2 = 16;
+            stream.read(&mut [0; 2]).map(drop)
+        });
+        let mut net = Tls::new(Mio::new().unwrap());
+        net.set_client(Some(trusting("ca.pem")));
+        let mut stream = net.connect(&Address::Tcp(address), &SocketOptions::default()).unwrap();
+        let start = Instant::now();
+        let patiently = |call: &mut dyn FnMut() -> io::Result<()>| {
+            while call().is_err_and(|error| error.kind() == ErrorKind::WouldBlock) {
+                assert!(start.elapsed() < TEST_TIMEOUT);
+                thread::yield_now();
+            }
+        };
+        patiently(&mut || net.check_connecting(&mut stream));
+        patiently(&mut || net.write(&mut stream, &[IoSlice::new(b"hi")]).map(drop));
+        assert!(served.join().unwrap().is_err());
+        let error = write(&mut net, &mut stream).unwrap_err();
+        assert!(error.to_string().contains("CertificateRequired"), "{error}");
     }
 }
 
