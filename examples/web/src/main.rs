@@ -23,10 +23,10 @@ use pollstack::signals::{SIGHUP, SIGINT, SIGTERM, StopSignals};
 use pollstack::tls::{Identity, Tls};
 use pollstack::{EventLoop, Limits, ListenerConfig, Overload, descriptors};
 use std::error::Error;
-use std::io::Write;
+use std::io::{self, Write};
 use std::net::Ipv4Addr;
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::mpsc::{self, Sender};
 use std::time::{Duration, Instant};
@@ -121,32 +121,25 @@ fn main() -> ExitCode {
 
 fn serve(options: &Options) -> Result<(), Box<dyn Error>> {
     let source = Source::new(options.config.clone());
-    let Loaded { config, limits, files } = load(options, &source)?;
+    let loaded = load(options, &source)?;
     if options.check {
         return Ok(());
     }
-    let workers = options.workers;
     let asked = handed(options)?
         .map_or_else(|| Addresses { plain: plain(options), secure: options.tls_listen.clone() }.listeners(), Ok)?;
-    let together = Workers::default();
-    let files_of_tls = options.tls_cert.as_deref().zip(options.tls_key.as_deref());
-    let identity = files_of_tls.map(|(cert, key)| Identity::load(cert, key)).transpose()?;
-    let (mut first, addresses) =
-        worker(options, &source, Loaded { config, limits, files }, asked, identity.as_ref(), &together)?;
-    let shared = addresses.shared();
+    let certificate = Certificate::load(options)?;
+    let shared = Shared { options, source, certificate, workers: Workers::default() };
+    let (mut first, addresses) = worker(&shared, loaded, asked)?;
+    let ports = addresses.shared();
     let (sender, handles) = mpsc::channel();
     std::thread::scope(|scope| {
-        let threads: Vec<_> = (1..workers)
-            .map(|_| {
-                scope.spawn(|| {
-                    work(options, &source, &shared, identity.as_ref(), &together, &sender).map_err(|e| e.to_string())
-                })
-            })
+        let threads: Vec<_> = (1..options.workers)
+            .map(|_| scope.spawn(|| work(&shared, &ports, &sender).map_err(|error| error.to_string())))
             .collect();
         // Every worker sends one, before it serves, or none if it has failed.
         let ready: Vec<Handle> = threads.iter().filter_map(|_| handles.recv().ok().flatten()).collect();
         let result = if ready.len() == threads.len() {
-            lead(options, &source, &mut first, &addresses, identity.as_ref(), ready.clone())
+            lead(&shared, &mut first, &addresses, ready.clone())
         } else {
             ready.iter().try_for_each(|handle| handle.stop(Duration::ZERO)).map_err(Into::into)
         };
@@ -155,6 +148,33 @@ fn serve(options: &Options) -> Result<(), Box<dyn Error>> {
         }
         result
     })
+}
+
+/// The things that the workers have in common.
+struct Shared<'a> {
+    options: &'a Options,
+    source: Source,
+    certificate: Option<Certificate<'a>>,
+    workers: Workers,
+}
+
+/// The identity of https, and the files that it comes from.
+struct Certificate<'a> {
+    identity: Identity,
+    files: (&'a Path, &'a Path),
+}
+
+impl<'a> Certificate<'a> {
+    fn load(options: &'a Options) -> io::Result<Option<Self>> {
+        let Some(files) = options.tls_cert.as_deref().zip(options.tls_key.as_deref()) else { return Ok(None) };
+        Ok(Some(Certificate { identity: Identity::load(files.0, files.1)?, files }))
+    }
+
+    fn reload(&self) {
+        if let Err(error) = self.identity.reload(self.files.0, self.files.1) {
+            log::error!("{error}; the old certificate stays");
+        }
+    }
 }
 
 /// A configuration whose roots are open, and what the descriptor limit leaves.
@@ -236,14 +256,11 @@ fn handed(options: &Options) -> Result<Option<Listeners>, String> {
 
 /// Makes a loop of the server. It stays on the thread that has made it.
 fn worker(
-    options: &Options,
-    source: &Source,
+    shared: &Shared<'_>,
     Loaded { config, limits, files }: Loaded,
     asked: Listeners,
-    identity: Option<&Identity>,
-    workers: &Workers,
 ) -> Result<(Server, Addresses), Box<dyn Error>> {
-    let (limits_of_http, source) = (Web::limits(&config), source.clone());
+    let (limits_of_http, options, source) = (Web::limits(&config), shared.options, shared.source.clone());
     let mut seen = source.changes();
     let web = Web::new(config, files).reloading(move || {
         let changes = source.changes();
@@ -261,7 +278,7 @@ fn worker(
     let mut event_loop = EventLoop::with_net(Tls::new(Mio::new()?), http, limits);
     if options.workers > 1 {
         let handle = event_loop.handle()?;
-        event_loop.call(|http, _| http.join(workers, handle));
+        event_loop.call(|http, _| http.join(&shared.workers, handle));
     }
     let mut listen = |config: ListenerConfig, identity| {
         let config = config.max_conns(options.max_clients.get()).overload(Overload::Reject(BUSY.into()));
@@ -271,8 +288,8 @@ fn worker(
     };
     let (listener, plain) = listen(asked.plain, None)?;
     let mut addresses = Addresses { plain, secure: Vec::new() };
-    if let Some(identity) = identity {
-        addresses.secure = listen(asked.secure, Some(identity.clone()))?.1;
+    if let Some(certificate) = &shared.certificate {
+        addresses.secure = listen(asked.secure, Some(certificate.identity.clone()))?.1;
     }
     if let Some(port) = addresses.port().filter(|_| options.redirect) {
         event_loop.call(|http, cx| http.service_mut().call(cx, |web, _| web.redirect(listener, port)));
@@ -281,16 +298,8 @@ fn worker(
 }
 
 /// Runs one more worker on the ports of the first, until its handle stops it.
-fn work(
-    options: &Options,
-    source: &Source,
-    shared: &Addresses,
-    identity: Option<&Identity>,
-    workers: &Workers,
-    handles: &Sender<Option<Handle>>,
-) -> Result<(), Box<dyn Error>> {
-    let made = load(options, source)
-        .and_then(|loaded| worker(options, source, loaded, shared.listeners()?, identity, workers));
+fn work(shared: &Shared<'_>, ports: &Addresses, handles: &Sender<Option<Handle>>) -> Result<(), Box<dyn Error>> {
+    let made = load(shared.options, &shared.source).and_then(|loaded| worker(shared, loaded, ports.listeners()?));
     let handle = made.as_ref().ok().and_then(|(event_loop, _)| event_loop.handle().ok());
     let _ = handles.send(handle);
     Ok(made?.0.run()?)
@@ -298,13 +307,12 @@ fn work(
 
 /// Runs the first worker. The signals are its own, and it passes them on.
 fn lead(
-    options: &Options,
-    source: &Source,
+    shared: &Shared<'_>,
     first: &mut Server,
     addresses: &Addresses,
-    identity: Option<&Identity>,
     others: Vec<Handle>,
 ) -> Result<(), Box<dyn Error>> {
+    let options = shared.options;
     let signals = StopSignals::new(first, &[SIGINT, SIGTERM])?.others(&[SIGHUP])?.stopping(others.clone());
     first.net_mut().set_identity(None);
     let counts = first.service().listener();
@@ -312,24 +320,21 @@ fn lead(
     announce(&addresses.plain);
     announce(&addresses.secure);
     let on_signal = |event_loop: &mut Server, _| {
-        if let Some((identity, (cert, key))) = identity.zip(options.tls_cert.as_deref().zip(options.tls_key.as_deref()))
-        {
-            if let Err(error) = identity.reload(cert, key) {
-                log::error!("{error}; the old certificate stays");
-            }
+        if let Some(certificate) = &shared.certificate {
+            certificate.reload();
         }
-        reload(options, source, event_loop, &others);
+        reload(shared, event_loop, &others);
     };
     Ok(signals.run_with(first, options.grace, on_signal, |_, _| {})?)
 }
 
 /// Has all workers read the configuration again, if it can be read.
-fn reload(options: &Options, source: &Source, first: &mut Server, others: &[Handle]) {
-    match load(options, source) {
+fn reload(shared: &Shared<'_>, first: &mut Server, others: &[Handle]) {
+    match load(shared.options, &shared.source) {
         Err(error) => log::error!("{error}; the old configuration stays"),
         Ok(tried) => {
             drop(tried);
-            source.change();
+            shared.source.change();
             first.wake();
             others.iter().for_each(|handle| drop(handle.wake()));
             log::info!("the configuration has been read again");
