@@ -147,23 +147,26 @@ impl Engaged for Waiting {
     }
 }
 
-/// Lost otherwise: an engine whose name has another address than at the start, as after a fail-over by DNS.
+/// Lost otherwise: an engine whose name has another address than at the start, as after a fail-over by DNS; and the edge, to
+/// a list without an address.
 #[test]
 fn a_name_is_looked_up_again() {
     let Some(redis) = Redis::encrypted() else { return };
-    let target: Target = format!("rediss://localhost:{}/jobs", redis.tls_address().port()).parse().unwrap();
     let files = ["ca.pem", "client.pem", "client-key.pem"].map(|name| PathBuf::from(tls_file(name)));
-    let target = target.with_tls(Some(&files[0]), Some((&files[1], &files[2]))).unwrap();
-    // Nothing is known of the name, and no server is where it was.
-    let (net, gone) = (target.network().unwrap(), TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap());
-    let link = Link::new(target, vec![Address::Tcp(gone)], SCRIPT);
-    let waiting = Waiting { deadline: Instant::now() + TEST_TIMEOUT, is_linked: false };
-    let mut event_loop = EventLoop::with_net(net, Linked::new(waiting, link), Limits::default());
-    let outgoing = event_loop.service().listener();
-    event_loop.listen(ListenerConfig::unbound().id(outgoing).max_conns(Linked::<Waiting>::CONNS)).unwrap();
-    event_loop.call(|linked, cx| linked.start(cx));
-    event_loop.run().unwrap();
-    assert!(event_loop.service().service().is_linked);
+    // Nothing is known of the host, and no server is where it was.
+    let gone = Address::Tcp(TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap());
+    for (host, addresses) in [("localhost", vec![gone]), ("localhost", vec![]), ("127.0.0.1", vec![])] {
+        let target: Target = format!("rediss://{host}:{}/jobs", redis.tls_address().port()).parse().unwrap();
+        let target = target.with_tls(Some(&files[0]), Some((&files[1], &files[2]))).unwrap();
+        let (net, link) = (target.network().unwrap(), Link::new(target, addresses, SCRIPT));
+        let waiting = Waiting { deadline: Instant::now() + TEST_TIMEOUT, is_linked: false };
+        let mut event_loop = EventLoop::with_net(net, Linked::new(waiting, link), Limits::default());
+        let outgoing = event_loop.service().listener();
+        event_loop.listen(ListenerConfig::unbound().id(outgoing).max_conns(Linked::<Waiting>::CONNS)).unwrap();
+        event_loop.call(|linked, cx| linked.start(cx));
+        event_loop.run().unwrap();
+        assert!(event_loop.service().service().is_linked, "{host}");
+    }
 }
 
 /// Lost otherwise: an hour, to an option that is missing or wrong; or a password, to an engine that was not verified.

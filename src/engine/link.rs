@@ -93,8 +93,9 @@ pub enum LinkEvent {
 }
 
 impl Link {
-    /// Makes a link that connects to the engine at `addresses`, one after the other, and brings it `script`. It begins
-    /// when its service is [started](super::Linked::start), in a loop on [the target's network](Target::network).
+    /// Makes a link that connects to the engine at `addresses`, one after the other, and brings it `script`. If there are
+    /// none, those of the target are looked up. It begins when its service is [started](super::Linked::start), in a loop
+    /// on [the target's network](Target::network).
     pub fn new(target: Target, addresses: Vec<Address>, script: &'static str) -> Link {
         Link {
             target,
@@ -208,7 +209,9 @@ impl Link {
 
     fn connect(&mut self, cx: &mut Context<'_>) {
         self.take_addresses();
-        let address = self.moved.take().unwrap_or_else(|| self.addresses[self.at].clone());
+        let Some(address) = self.moved.take().or_else(|| self.addresses.get(self.at).cloned()) else {
+            return self.try_later(cx, "it has no address".to_owned());
+        };
         self.conn = Some(cx.connect(self.listener, address));
         (self.retry, self.unconfirmed) = (None, None);
         (self.is_ready, self.is_held, self.is_waiting) = (false, false, false);
@@ -218,7 +221,7 @@ impl Link {
 
     /// Looks the addresses up anew, on a thread: this may take seconds. The next tries go on with those that there are.
     fn look_up(&mut self) {
-        if self.look_up.is_some() || !self.target.has_names() {
+        if self.look_up.is_some() || !(self.addresses.is_empty() || self.target.has_names()) {
             return;
         }
         let (sender, receiver) = channel();
@@ -344,12 +347,18 @@ impl Link {
         self.on_close(cx, id, reason)
     }
 
-    /// A connection has closed. The next one is made after a pause, to the next address.
+    /// A connection has closed.
     pub(super) fn on_close(&mut self, cx: &mut Context<'_>, id: ConnId, reason: String) -> Option<LinkEvent> {
         if self.conn != Some(id) {
             return None;
         }
         self.conn = None;
+        self.try_later(cx, reason);
+        Some(LinkEvent::Down)
+    }
+
+    /// Goes on after a pause, with the next address.
+    fn try_later(&mut self, cx: &Context<'_>, reason: String) {
         if self.state.trouble.is_none() {
             log::error!("--engine {}: {reason}; requests wait", self.target);
         }
@@ -365,7 +374,6 @@ impl Link {
         let part = BuildHasherDefault::<DefaultHasher>::default().hash_one((self.seed, self.state.failures)) % 512;
         self.retry = cx.now().checked_add(pause.mul_f64(0.5 + part as f64 / 1024.0));
         self.output.clear();
-        Some(LinkEvent::Down)
     }
 
     /// The engine has not answered in time; or there was nothing to answer.
