@@ -4,11 +4,15 @@
 
 #[cfg(unix)]
 pub mod browser;
+mod clock;
 pub mod engine;
 pub mod history;
 #[cfg(target_os = "linux")]
 pub mod machine;
 pub mod replies;
 mod server;
+mod tls;
 
+pub use clock::SettableClock;
 pub use server::*;
+pub use tls::{curl, tls_file};

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, ChildStderr, Command, ExitStatus, Output, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, channel};
@@ -141,43 +141,6 @@ fn build_now(kind: &str, name: &str) -> PathBuf {
     let messages = output.stdout.split(|byte| *byte == b'\n').map(serde_json::from_slice::<serde_json::Value>);
     let mut paths = messages.filter_map(|message| Some(PathBuf::from(message.ok()?["executable"].as_str()?)));
     paths.find(|path| path.file_stem().is_some_and(|stem| stem == name)).expect("cargo says where it is")
-}
-
-/// A wall clock for a server that a test can set: it stands in a file (libfaketime).
-pub struct SettableClock(tempfile::NamedTempFile);
-
-impl SettableClock {
-    /// Has `command` run by a clock that begins with the system's. Returns `None` where libfaketime is missing, which
-    /// is a failure if `CLOCK=required` is in the environment.
-    pub fn of(command: &mut Command) -> Option<SettableClock> {
-        let folders = ["x86_64-linux-gnu", "aarch64-linux-gnu"].map(|folder| format!("/usr/lib/{folder}/faketime"));
-        let library =
-            folders.iter().map(|folder| format!("{folder}/libfaketime.so.1")).find(|at| Path::new(at).exists());
-        assert!(library.is_some() || std::env::var_os("CLOCK").is_none(), "libfaketime is required");
-        let clock = SettableClock(tempfile::NamedTempFile::new().unwrap());
-        clock.set(0);
-        command.env("LD_PRELOAD", library?).env("FAKETIME_TIMESTAMP_FILE", clock.0.path());
-        command.env("FAKETIME_NO_CACHE", "1").env("FAKETIME_DONT_FAKE_MONOTONIC", "1").env("NO_FAKE_STAT", "1");
-        Some(clock)
-    }
-
-    /// Sets it so many seconds off the system's.
-    pub fn set(&self, seconds: i64) {
-        std::fs::write(self.0.path(), format!("{seconds:+}\n")).unwrap();
-    }
-}
-
-/// Returns the path of a file of the certificate authority of the tests: `ca.pem`, `cert.pem`, `key.pem`; or of a
-/// client with an authority of its own: `client.pem`, `client-key.pem`.
-pub fn tls_file(name: &str) -> String {
-    format!("{}/../tls/{name}", env!("CARGO_MANIFEST_DIR"))
-}
-
-/// Asks for `url` with curl, which trusts that authority. Returns `None` where there is no curl.
-pub fn curl(args: &[&str], url: &str) -> Option<Output> {
-    let mut curl = Command::new("curl");
-    curl.args(["--silent", "--show-error", "--max-time", "60", "--cacert", &tls_file("ca.pem")]).args(args);
-    curl.arg(url).stdin(Stdio::null()).output().ok()
 }
 
 /// Checks that the program explains itself: a man page, the completions of shells, and the options in force.
