@@ -365,3 +365,21 @@ impl Connection {
         self.spent += bytes.max(CALL_BYTES);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Lost otherwise: the end of a stream, or the processor, under a layer that has no room for it (TLS).
+    #[test]
+    fn an_end_without_room_waits_for_an_event() {
+        let mut connection = Connection::new(Peer::Unix, 0, Seat::None);
+        connection.shutdown_write();
+        connection.waits_to_shut_down();
+        assert!(!connection.can_write());
+        connection.update_readiness(Ready { writable: true, ..Ready::default() });
+        assert!(connection.can_write());
+        connection.has_shut_down();
+        assert!(!connection.can_write());
+    }
+}

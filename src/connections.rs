@@ -388,6 +388,8 @@ impl IndexMut<usize> for Connections {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::output::INSERT_BYTES;
+    use std::rc::Rc;
 
     /// Lost otherwise: memory, for good, to sixteen connections that once sent much.
     #[test]
@@ -400,5 +402,34 @@ mod tests {
             connections.reclaim_output(id.key());
             assert_eq!(connections.spare.len(), usize::from(size <= SPARE_BYTES));
         }
+        connections.spare.clear();
+        let (id, byte) = (connections.insert(Peer::Unix, 0, Seat::None), Rc::from(&b"x"[..]));
+        for _ in 0..=SPARE_BYTES / INSERT_BYTES {
+            connections.send(id, 1, |output| output.push_shared(&byte)).unwrap();
+        }
+        connections.reclaim_output(id.key());
+        assert_eq!(connections.spare.len(), 0, "the places of shared buffers are memory, too");
+    }
+
+    /// Lost otherwise: an allocation for each answer as long as the default limit.
+    #[test]
+    fn an_output_buffer_that_was_full_is_kept() {
+        let mut connections = Connections::new(Limits::default(), usize::MAX, Instant::now());
+        let id = connections.insert(Peer::Unix, 0, Seat::None);
+        for part in [OUTPUT_BYTES - 1000, 1000] {
+            connections.send(id, part, |output| output.push_bytes(&vec![0; part])).unwrap();
+        }
+        connections.reclaim_output(id.key());
+        assert_eq!(connections.spare.len(), 1);
+    }
+
+    /// Lost otherwise: the bound on the memory that waits for the next output, or the reuse of it.
+    #[test]
+    fn sixteen_output_buffers_are_kept() {
+        let mut connections = Connections::new(Limits::default(), usize::MAX, Instant::now());
+        let ids: Vec<ConnId> = (0..=SPARE_OUTPUTS).map(|_| connections.insert(Peer::Unix, 0, Seat::None)).collect();
+        ids.iter().for_each(|id| connections.send(*id, 1, |output| output.push_bytes(b"x")).unwrap());
+        ids.iter().for_each(|id| connections.reclaim_output(id.key()));
+        assert_eq!(connections.spare.len(), SPARE_OUTPUTS);
     }
 }

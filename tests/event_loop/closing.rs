@@ -277,3 +277,65 @@ fn an_answer_cut_short_ends_in_a_reset() {
     assert!(cut.was_reset() && !whole.was_reset());
     assert!(cut.is_closed() && whole.is_closed());
 }
+
+/// Lost otherwise: an item. The answer is still kept back for its end when the client resets, and would
+/// be taken for delivered.
+#[test]
+fn an_answer_whose_end_fails_has_not_been_sent() {
+    let file = tempfile::tempfile().unwrap();
+    file.set_len(10).unwrap();
+    let file = Rc::new(file);
+    for (call, unsent) in [("write_more", 1), ("send_file_end", 10)] {
+        let (world, file) = (World::new(0), Rc::clone(&file));
+        let probe = Probe::new(move |cx, id, input| {
+            match unsent {
+                1 => cx.send(id, b".").unwrap(),
+                _ => cx.send_file(id, &file, 0, unsent).unwrap(),
+            }
+            cx.finish(id);
+            input.len()
+        });
+        let mut server = serve(&world, probe);
+        let client = world.connect();
+        world.settle(&mut server);
+        client.send(b"x");
+        world.after(3, move || client.abort()); // the wait, and the first two of these calls
+        world.take_calls();
+        world.settle(&mut server);
+        assert_eq!(world.take_calls(), ["read", call, "shutdown_write", "reset"]);
+        assert_eq!(news(&server)[1..], [format!("#1 close NotConnected unsent {unsent}")]);
+    }
+}
+
+/// Lost otherwise: the difference between a file that is out and one that is kept back.
+#[test]
+fn a_file_that_went_out_is_not_unsent() {
+    let world = World::new(0);
+    let mut server = serve(&world, Probe::silent());
+    let client = world.connect();
+    world.settle(&mut server);
+    let file = tempfile::tempfile().unwrap();
+    file.set_len(10).unwrap();
+    let (file, id) = (Rc::new(file), server.service().ids[0]);
+    server.call(|_, cx| cx.send_file(id, &file, 0, 10).unwrap());
+    client.abort();
+    world.settle(&mut server);
+    assert_eq!(news(&server), ["#1 open", "#1 drain", "#1 close ConnectionReset unsent 0"]);
+}
+
+/// Lost otherwise: descriptors, to a service that keeps the names of connections that have closed for it.
+#[test]
+fn a_lingering_connection_is_out_of_reach() {
+    let world = World::new(0);
+    let mut server = serve(&world, Probe::once());
+    let client = world.send(&[b'x'; 100_000]);
+    world.settle(&mut server);
+    assert_eq!(server.stats().lingering, 1);
+    let id = server.service().ids[0];
+    server.call(|_, cx| {
+        assert!(cx.has_ended(id) && cx.last_write(id).is_none());
+        cx.set_deadline(id, None);
+    });
+    assert_eq!(server.timeout(), Some(Limits::default().linger_time));
+    assert!(!client.is_closed());
+}

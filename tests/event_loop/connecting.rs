@@ -173,6 +173,25 @@ fn effects_before_the_answer_are_carried_out() {
     assert_eq!(news(&server)[4..], ["#2 connect", "#2 close Finished unsent 0", "#3 connect", "#3 drain"]);
 }
 
+/// Lost otherwise: what was sent to a peer that speaks first, to the reset of a close over its greeting.
+#[test]
+fn a_greeting_is_read_before_the_close_of_what_was_finished_early() {
+    let world = World::new(0);
+    let (mut server, outgoing) = with_outgoing(&world, 9);
+    let id = connect(&mut server, outgoing);
+    server.call(|_, cx| {
+        cx.send(id, b"bye").unwrap();
+        cx.finish(id);
+    });
+    world.settle(&mut server);
+    let peer = world.next_outgoing().unwrap();
+    peer.send(b"welcome");
+    peer.answer();
+    world.settle(&mut server);
+    assert_eq!((peer.read(), peer.unread()), (b"bye".to_vec(), 0));
+    assert!(peer.has_ended() && !peer.was_reset());
+}
+
 /// Lost otherwise: a deadline that passes while the connection is only asked for; and a stop that does
 /// not end.
 #[test]

@@ -16,6 +16,88 @@ fn an_end_behind_data_is_seen_without_an_edge_of_its_own() {
     assert_eq!(news(&server), ["#1 open", "#1 eof", "#1 close Finished unsent 0"]);
 }
 
+/// Lost otherwise: the bytes behind an urgent one, or behind a passed descriptor. A read stops there, and no
+/// event tells of what follows. The end is known when it has been read once.
+#[test]
+fn a_read_that_stops_at_a_mark_is_not_the_last() {
+    for unix in [false, true] {
+        let world = World::new(0);
+        world.set_unix(unix);
+        let mut server = serve(&world, Probe::silent());
+        let client = world.connect();
+        world.settle(&mut server);
+        client.send(b"before");
+        client.mark();
+        client.send(b"behind");
+        world.settle(&mut server);
+        assert_eq!(client.unread(), 0);
+        world.take_calls();
+        client.end();
+        world.settle(&mut server);
+        assert_eq!(world.take_calls(), ["read", "shutdown_write", "close"]);
+    }
+}
+
+/// Asks for something with the first of its bytes, and wants nothing more. Answers when it is called.
+fn ignoring(world: &World) -> EventLoop<Probe, Sim> {
+    let mut probe = Probe::new(|cx, id, _| {
+        cx.ignore_input(id);
+        1
+    });
+    probe.on_eof = EofAction::Keep;
+    serve(world, probe)
+}
+
+/// Lost otherwise: memory and turns, to bytes that no service will take; and what hangs up meanwhile.
+#[test]
+fn ignored_input_is_dropped_and_its_end_told() {
+    let world = World::new(0);
+    let mut server = ignoring(&world);
+    let client = world.send(b"ab");
+    world.settle(&mut server);
+    client.send(&[b'x'; 1_000_000]);
+    world.settle(&mut server);
+    assert_eq!(client.unread(), 0);
+    let id = server.service().ids[0];
+    server.call(|_, cx| cx.resume(id));
+    world.settle(&mut server);
+    assert_eq!(server.service().log, ["#1 open", "#1 data 1 of 2"], "what was left has been dropped");
+    client.end();
+    world.settle(&mut server);
+    assert_eq!(server.service().log[2..], ["#1 eof"]);
+}
+
+/// Lost otherwise: what other clients bring, to a client that hung up as soon as it had asked.
+#[test]
+fn an_end_behind_a_request_is_read_at_once() {
+    let world = World::new(0);
+    let mut server = ignoring(&world);
+    let client = world.send(b"a");
+    client.end();
+    world.settle(&mut server);
+    assert_eq!(world.take_calls(), ["accept", "read", "read", "watch", "accept"], "the end, before any wait");
+    assert_eq!(news(&server), ["#1 open", "#1 eof"]);
+}
+
+/// Lost otherwise: an answer, to the reset of a close over what a client sends behind its request; or five
+/// seconds for each client that sends nothing more.
+#[test]
+fn a_close_lingers_for_peers_that_sent_more_than_was_taken() {
+    for (request, lingers) in [(&b"a"[..], false), (b"ab", true)] {
+        let world = World::new(0);
+        let mut server = ignoring(&world);
+        let client = world.send(request);
+        world.settle(&mut server);
+        let id = server.service().ids[0];
+        server.call(|_, cx| {
+            cx.send(id, b".").unwrap();
+            cx.finish(id);
+        });
+        assert_eq!(client.read(), b".");
+        assert_eq!(client.is_closed(), !lingers);
+    }
+}
+
 /// Lost otherwise: messages that the network cuts up. Input that is not taken is offered again in one
 /// piece with what follows.
 #[test]
@@ -146,6 +228,19 @@ fn a_busy_connection_has_a_bounded_turn() {
     assert!(flood.unread() > 9_000_000);
     world.settle(&mut server);
     assert_eq!(flood.unread(), 0, "and the rest needs no further event");
+}
+
+/// Lost otherwise: half of a turn's bound. Reads that fill the budget to the last byte get no other.
+#[test]
+fn a_turn_ends_with_the_last_byte_of_its_budget() {
+    let world = World::new(0);
+    let limits = Limits::default().input(1024).turn(2 * 1024); // a read, and an offer
+    let mut server = world.serve(Probe::silent(), limits, listener(10, Overload::Defer));
+    let client = world.connect();
+    world.settle(&mut server);
+    client.send(&[b'x'; 10_000]);
+    world.turn(&mut server);
+    assert_eq!(client.unread(), 10_000 - 1024);
 }
 
 /// Lost otherwise: all other clients, to a service that sends more whenever it may.

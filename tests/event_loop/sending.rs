@@ -13,8 +13,10 @@ fn a_short_write_waits_for_room_and_goes_on() {
     world.settle(&mut server);
     assert_eq!(client.interest(), Some(Interest::ReadWrite), "asked for only after a short write");
     assert_eq!(news(&server), ["#1 open"], "not drained yet");
+    world.take_calls();
     client.set_room(3);
     world.settle(&mut server);
+    assert_eq!(world.take_calls(), ["write"], "room is no input, and no reason to read");
     client.set_room(3);
     world.settle(&mut server);
     assert_eq!(client.read(), b"abcdefgh");
@@ -37,6 +39,7 @@ fn send_takes_all_or_nothing_within_the_limit() {
         assert_eq!(cx.send(id, b"1234567890"), Ok(()));
         assert_eq!(cx.send_capacity(id), 0);
         assert_eq!(cx.send(id, b"x"), Err(SendError::Full));
+        assert_eq!(cx.send(id, b"0123456789"), Err(SendError::Full), "a drain makes room for it");
         assert_eq!(cx.send_shared(id, &Rc::from(&b"x"[..])), Err(SendError::Full));
         let file = Rc::new(tempfile::tempfile().unwrap());
         assert_eq!(cx.send_file(id, &file, 0, 1), Err(SendError::Full));
@@ -75,6 +78,24 @@ fn bytes_shared_buffers_and_files_go_out_in_order() {
     assert!(client.is_closed());
     assert_eq!(client.read(), b"head <shared> body 3456 tail");
     assert_eq!(Rc::strong_count(&shared), 1, "the buffer is let go");
+}
+
+/// Lost otherwise: a system call, and a packet, for each piece of an answer.
+#[test]
+fn bytes_around_a_shared_buffer_go_out_in_one_write() {
+    let world = World::new(0);
+    let mut server = serve(&world, Probe::silent());
+    let client = world.connect();
+    world.settle(&mut server);
+    let (shared, id) = (Rc::from(&b"<shared>"[..]), server.service().ids[0]);
+    world.take_calls();
+    server.call(|_, cx| {
+        cx.send(id, b"head ").unwrap();
+        cx.send_shared(id, &shared).unwrap();
+        cx.send(id, b" tail").unwrap();
+    });
+    assert_eq!(world.take_calls(), ["write"]);
+    assert_eq!(client.read(), b"head <shared> tail");
 }
 
 /// Lost otherwise: a packet of its own for the head of every file.
