@@ -89,12 +89,13 @@ impl<S: Service, N: Net> EventLoop<S, N> {
         self.close_sockets(sockets);
     }
 
+    /// Closes all connections. Those that the closes ask for are not made.
     fn close_all(&mut self) {
-        self.connections.forget_connects();
         for key in self.connections.keys() {
             self.close(key, CloseReason::Shutdown);
             self.settle();
         }
+        self.connections.forget_connects();
     }
 }
 
@@ -105,7 +106,6 @@ impl<S: Service, N: Net> Drop for EventLoop<S, N> {
         if std::thread::panicking() {
             return;
         }
-        self.connections.forget_connects();
         self.connections.keys().into_iter().for_each(|key| self.close(key, CloseReason::Shutdown));
         self.pending.drain(..).for_each(|pending| self.net.close(pending.stream));
         self.close_listeners();

@@ -72,6 +72,52 @@ fn lingering_connections_hold_up_a_stop_for_a_moment_only() {
     assert!(server.is_stopped());
 }
 
+/// Lost otherwise: the end of an answer that is still on its way, to a stop.
+#[test]
+fn a_stop_leaves_a_long_answer_its_time() {
+    let world = World::new(0);
+    let probe = Probe::new(|cx, id, input| {
+        cx.send(id, &[b'.'; 20_000]).unwrap();
+        cx.finish(id);
+        input.len()
+    });
+    let mut server = serve(&world, probe);
+    let client = world.send(b"x");
+    world.settle(&mut server);
+    assert_eq!(server.stats().lingering, 1, "the answer is more than leaves at once");
+    server.stop(Duration::from_secs(60));
+    world.settle(&mut server);
+    assert_eq!(server.timeout(), Some(Limits::default().linger_time));
+    assert_eq!(client.read().len(), 20_000);
+}
+
+/// Lost otherwise: the end of a process, to a service that connects again whenever a connection closes.
+#[test]
+fn the_end_of_the_grace_is_the_end_of_reconnecting() {
+    struct Reconnects(ListenerId);
+    impl Service for Reconnects {
+        type Conn = ();
+        fn on_open(&mut self, _: &mut Context<'_>, _: ConnId, _: ListenerId) {}
+        fn on_data(&mut self, _: &mut Context<'_>, _: ConnId, (): &mut (), input: &[u8]) -> usize {
+            input.len()
+        }
+        fn on_close(&mut self, cx: &mut Context<'_>, _: ConnId, (): (), _: Closed) {
+            cx.connect(self.0, "192.0.2.1:80".parse().unwrap());
+        }
+    }
+    let (world, id) = (World::new(0), ListenerId::new());
+    let mut server = world.serve(Reconnects(id), Limits::default(), listener(9, Overload::Defer));
+    server.listen(ListenerConfig::unbound().id(id)).unwrap();
+    let _client = world.connect();
+    world.settle(&mut server);
+    server.stop(Duration::from_secs(1));
+    world.settle(&mut server);
+    world.advance(Duration::from_secs(1));
+    world.turn(&mut server);
+    assert!(server.is_stopped());
+    assert!(world.next_outgoing().is_none());
+}
+
 /// Lost otherwise: an operator's second thoughts.
 #[test]
 fn a_later_stop_can_only_be_sooner() {
