@@ -432,4 +432,22 @@ mod tests {
         ids.iter().for_each(|id| connections.reclaim_output(id.key()));
         assert_eq!(connections.spare.len(), SPARE_OUTPUTS);
     }
+
+    /// Lost otherwise: bytes for one connection, sent to another of the same name in another loop.
+    #[test]
+    fn a_loop_takes_new_serials_before_its_own_are_used_up() {
+        let mut connections = Connections::new(Limits::default(), usize::MAX, Instant::now());
+        connections.arena.skip_to(connections.arena.last_serial() + SERIALS - 2);
+        let numbers = [0; 3].map(|_| connections.insert(Peer::Unix, 0, Seat::None).0.serial() % SERIALS);
+        assert_eq!(numbers, [SERIALS - 1, 1, 2]);
+    }
+
+    /// Lost otherwise: a connection, to one that the network cannot tell from it.
+    #[test]
+    fn a_connection_without_a_key_is_gone() {
+        let mut connections = Connections::new(Limits::default(), 1, Instant::now());
+        let ids = [0; 2].map(|_| connections.connect(ListenerId::new(), "192.0.2.1:80".parse().unwrap()));
+        assert!(connections.open(ids[0]).is_some() && connections.open(ids[1]).is_none());
+        assert_eq!((connections.len(), connections.connects()), (1, 2), "the service is told of both");
+    }
 }

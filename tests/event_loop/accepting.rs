@@ -120,6 +120,10 @@ fn the_oldest_is_evicted_only_beyond_its_age() {
     assert!(!second.is_closed());
     assert_eq!(news(&server).last().unwrap(), &"#5 open");
     assert!(news(&server).contains(&"#1 close Evicted unsent 0"));
+    world.advance(tick);
+    let _newcomer = world.connect();
+    world.settle(&mut server);
+    assert!(second.is_closed(), "it has become the oldest");
 }
 
 /// Lost otherwise: a rejected client's reply, or more system calls than a flood of them is worth.
@@ -153,6 +157,23 @@ fn a_rejection_costs_five_calls_or_lingers() {
     }
     assert_eq!(server.stats().rejected, 3);
     assert_eq!(news(&server), ["#1 open"], "the service never hears of them");
+}
+
+/// Lost otherwise: descriptors, to clients without a window for their rejection.
+#[test]
+fn a_rejection_that_finds_no_room_lingers() {
+    let world = World::new(0);
+    let mut server = world.serve(Probe::silent(), Limits::default(), listener(0, busy()));
+    let clients = [0; 2].map(|_| world.send(b"x"));
+    clients.iter().for_each(|client| client.set_room(0));
+    world.settle(&mut server);
+    assert_eq!(server.stats().lingering, 2);
+    clients[0].set_room(10);
+    world.settle(&mut server);
+    assert_eq!((clients[0].read(), clients[0].is_closed()), (b"busy".to_vec(), true));
+    world.advance(Limits::default().linger_time);
+    world.settle(&mut server);
+    assert!(clients[1].is_closed() && server.stats().lingering == 0);
 }
 
 /// Lost otherwise: clients that a server which serves one at a time would have to refuse.

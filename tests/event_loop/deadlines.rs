@@ -109,6 +109,23 @@ fn what_waits_is_offered_once_more_before_a_deadline_passes() {
     assert!(slow.is_closed() && !quick.is_closed());
 }
 
+/// Lost otherwise: clients that sent in time, after a pause of the host.
+#[test]
+fn input_that_came_before_a_deadline_is_served_before_it() {
+    let (world, second) = (World::new(0), Duration::from_secs(1));
+    let mut probe = Probe::once();
+    probe.deadline = Some(second);
+    let mut server = serve(&world, probe);
+    let client = world.connect();
+    world.settle(&mut server);
+    world.turn_after(&mut server, || {
+        client.send(b"x");
+        world.advance(second);
+    });
+    assert_eq!(client.read(), b".");
+    assert_eq!(news(&server), ["#1 open", "#1 close Finished unsent 0"]);
+}
+
 /// Lost otherwise: a limit to the time that an upload may take, if its client is quick enough to
 /// send something in every turn, and the service sets the same deadline again each time.
 #[test]

@@ -67,6 +67,17 @@ fn the_connections_are_those_between_open_and_close() {
     assert_eq!(server.stats().open, 0);
 }
 
+/// Lost otherwise: the order of arrival, in a turn that knows a part of the events only.
+#[test]
+fn batches_hold_an_event_of_every_socket() {
+    let world = World::new(0);
+    let mut server = serve(&world, Probe::silent());
+    assert_eq!((server.batches(10), server.batches(0)), (1, 2));
+    let _clients: Vec<Client> = (0..29).map(|_| world.connect()).collect();
+    world.settle(&mut server);
+    assert_eq!((server.batches(10), server.batches(31)), (4, 1), "29 connections and a listener");
+}
+
 /// Lost otherwise: connections of other listeners, and of the closed one; and the room for the next.
 #[test]
 fn a_listener_can_be_closed_alone() {

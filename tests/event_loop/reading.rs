@@ -67,6 +67,42 @@ fn ignored_input_is_dropped_and_its_end_told() {
     assert_eq!(server.service().log[2..], ["#1 eof"]);
 }
 
+/// Lost otherwise: what a client brings, to one that hung up in the same moment, and has its event later.
+#[test]
+fn the_end_of_a_client_that_waits_comes_before_what_others_bring() {
+    for pauses in [true, false] {
+        let world = World::new(0);
+        let probe = Probe::new(move |cx, id, input| {
+            match input {
+                b"ask" if pauses => cx.pause(id),
+                b"ask" => cx.ignore_input(id),
+                _ => {}
+            }
+            input.len()
+        });
+        let mut server = serve(&world, probe);
+        let (brings, asks) = (world.connect(), world.send(b"ask"));
+        world.settle(&mut server);
+        brings.send(b"item");
+        asks.end();
+        world.settle(&mut server);
+        let log = &server.service().log[3..];
+        assert_eq!(log, ["#2 eof", "#2 close Finished unsent 0", "#1 data 4 of 4"]);
+    }
+}
+
+/// Lost otherwise: the reason why a client that waits has gone, if its reset comes behind its event.
+#[test]
+fn a_reset_that_a_read_meets_is_told() {
+    let world = World::new(0);
+    let mut server = ignoring(&world);
+    let client = world.send(b"a");
+    world.settle(&mut server);
+    world.report(Source::Connection(client.key().unwrap()), Ready { readable: true, ..Ready::default() });
+    world.turn_after(&mut server, || client.abort());
+    assert_eq!(news(&server), ["#1 open", "#1 close ConnectionReset unsent 0"]);
+}
+
 /// Lost otherwise: what other clients bring, to a client that hung up as soon as it had asked.
 #[test]
 fn an_end_behind_a_request_is_read_at_once() {

@@ -49,6 +49,9 @@ fn send_takes_all_or_nothing_within_the_limit() {
     world.settle(&mut server);
     assert_eq!(client.read(), b"1234567890");
     assert_eq!(news(&server), ["#1 open", "#1 drain"]);
+    world.take_calls();
+    server.call(|_, cx| cx.send(id, b"").unwrap());
+    assert!(world.take_calls().is_empty(), "nothing is not written");
 }
 
 /// Lost otherwise: the order of an answer that is made of several kinds of pieces.
