@@ -262,9 +262,8 @@ impl<S: Service, N: Net> EventLoop<S, N> {
         }
         if !connection.goes_on && !connection.is_drained() {
             // The peer may have sent nothing more: one look is cheaper than a drain.
-            match self.receive(key, self.scratch.len()) {
-                Ok(Some(n)) if n > 0 => self.connections[key].goes_on = true,
-                Ok(_) | Err(_) => {}
+            if let Ok(Some(_)) = self.receive(key, self.scratch.len()) {
+                self.connections[key].goes_on = true; // or it has ended, and closes at once
             }
         }
         let is_sent = self.connections[key].output_end == OutputEnd::Sent;

@@ -67,6 +67,24 @@ fn the_connections_are_those_between_open_and_close() {
     assert_eq!(server.stats().open, 0);
 }
 
+/// Lost otherwise: what an operator knows about the load.
+#[test]
+fn the_counts_are_those_of_the_traffic() {
+    let world = World::new(0);
+    let mut server = serve(&world, Probe::echo());
+    let clients = [world.send(b"abc"), world.send(b"d")];
+    world.settle(&mut server);
+    clients[0].send(b"ef");
+    world.settle(&mut server);
+    clients[1].end();
+    world.fail_accepts([ErrorKind::Other; 2]);
+    let _late = world.connect();
+    world.settle(&mut server);
+    let stats = server.stats();
+    assert_eq!((stats.received, stats.sent), (6, 6));
+    assert_eq!((stats.opened, stats.open, stats.failed_accepts), (2, 1, 1));
+}
+
 /// Lost otherwise: the order of arrival, in a turn that knows a part of the events only.
 #[test]
 fn batches_hold_an_event_of_every_socket() {

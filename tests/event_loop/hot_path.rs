@@ -29,6 +29,18 @@ fn a_request_that_comes_late_costs_one_registration() {
     assert_eq!(world.take_calls(), ["read", "write_more", "shutdown_write", "close"]);
 }
 
+/// Lost otherwise: five seconds of a descriptor, and a registration, for each request as long as its read.
+#[test]
+fn a_full_read_costs_one_look_before_the_close() {
+    let world = World::new(0);
+    world.take_calls();
+    let mut server = world.serve(Probe::once(), Limits::default().input(1), listener(10, Overload::Defer));
+    let client = world.send(b"x");
+    world.settle(&mut server);
+    assert_eq!(world.take_calls(), ["accept", "read", "write_more", "read", "shutdown_write", "close", "accept"]);
+    assert!(client.is_closed());
+}
+
 /// Lost otherwise: a fifth of a second, for which a kernel may keep an answer back that is said to
 /// have more behind it.
 #[test]

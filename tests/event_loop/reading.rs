@@ -149,6 +149,16 @@ fn input_that_is_left_is_offered_again_with_more() {
     assert_eq!(data, ["0 of 1", "0 of 2", "0 of 3", "3 of 4", "0 of 1", "0 of 2", "0 of 3"]);
 }
 
+/// Lost otherwise: the news of a fault in a service. Where checks are off, the loop goes on as if all had been taken.
+#[test]
+#[cfg_attr(debug_assertions, should_panic(expected = "a service cannot take more than it is offered"))]
+fn a_service_that_takes_too_much_is_noticed() {
+    let world = World::new(0);
+    let mut server = serve(&world, Probe::new(|_, _, input| if input.len() > 1 { 1 } else { 2 }));
+    let _client = world.send(b"ab");
+    world.settle(&mut server);
+}
+
 /// Lost otherwise: memory, to a client that sends faster than its service takes.
 #[test]
 fn a_paused_connection_is_not_read_and_resumes_without_an_event() {
@@ -305,6 +315,12 @@ fn interrupted_calls_are_repeated() {
     client.send(b"x");
     world.settle(&mut server);
     assert_eq!(client.read(), b".");
+    let reader = world.connect();
+    world.settle(&mut server);
+    reader.interrupt(5);
+    let id = server.service().ids[1];
+    server.call(|_, cx| cx.send(id, b"news").unwrap());
+    assert_eq!(reader.read(), b"news");
 }
 
 /// Lost otherwise: the tail of what a peer sends, if it ends its half while its input is held back
