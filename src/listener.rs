@@ -363,6 +363,23 @@ mod tests {
         assert_eq!(listener.decide(later), Decision::Evict(2));
     }
 
+    /// Lost otherwise: memory, a little with each listener that closes; or connections, counted with the listener
+    /// that took their place too early.
+    #[test]
+    fn a_closed_listener_is_over_when_its_connections_are() {
+        let (now, mut listener) = (Instant::now(), stack(9));
+        let state = |listener: &Listener<()>| (listener.capacity(), listener.is_over());
+        assert_eq!(state(&listener), (9, false));
+        let place = listener.enter(1, now);
+        listener.count_pending();
+        listener.close();
+        assert_eq!(state(&listener), (2, false));
+        listener.leave(place);
+        assert_eq!(state(&listener), (1, false));
+        assert_eq!(listener.decide(now), Decision::Admit);
+        assert_eq!(state(&listener), (0, true));
+    }
+
     /// Lost otherwise: clients that a deferring listener accepts and cannot serve.
     #[test]
     fn defers_at_capacity_and_not_below() {

@@ -201,6 +201,10 @@ mod tests {
         fn behaves_like_the_naive_stack(capacity in 0..4usize, ops in prop::collection::vec(op(), 0..200)) {
             let mut lifo = Lifo::new(capacity);
             let mut naive = Naive { capacity, ..Naive::default() };
+            if capacity > 0 {
+                lifo.put(1000);
+                naive.items.push(1000);
+            }
             let mut tickets = Vec::new();
             for (n, op) in ops.into_iter().enumerate() {
                 let client = n as u32; // and what it pushes
@@ -236,6 +240,8 @@ mod tests {
                 prop_assert_eq!(decisions, naive.decide());
                 prop_assert_eq!(lifo.waiting(), (naive.pushes.len(), naive.pops.len()));
                 prop_assert_eq!((lifo.len(), lifo.in_flight()), (naive.items.len(), naive.in_flight.len()));
+                prop_assert_eq!((lifo.top(), lifo.is_empty()), (naive.items.last(), naive.items.is_empty()));
+                prop_assert_eq!(lifo.capacity(), capacity);
                 prop_assert!(lifo.len() + lifo.in_flight() <= capacity);
             }
         }

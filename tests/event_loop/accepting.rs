@@ -1,6 +1,7 @@
 //! Newcomers: let in, put off, turned away; and a system without room for them.
 
 use super::*;
+use std::cell::RefCell;
 
 /// Lost otherwise: the processor (a loop that tries again and again) or the service (one that
 /// never does) when the system has no descriptor left.
@@ -265,4 +266,62 @@ fn a_service_may_turn_away_and_make_way() {
     }
     assert_eq!((server.stats().evicted, server.stats().open), (1, 2));
     assert!(!clients[1].is_closed(), "the other one stays");
+    server.listen(listener(1, busy())).unwrap();
+    let elsewhere = world.connect_to(1);
+    world.settle(&mut server);
+    server.call(|probe, _| probe.way = probe.ids.last().copied());
+    let late = world.send(b"x");
+    world.settle(&mut server);
+    assert_eq!((late.read() == b"busy", elsewhere.is_closed()), (true, false), "a place elsewhere is no use");
+}
+
+/// Lost otherwise: the place of each client that a service has turned away.
+#[test]
+fn an_unwelcome_client_takes_no_place() {
+    let world = World::new(0);
+    let mut server = world.serve(Probe::silent(), Limits::default(), listener(1, Overload::Defer));
+    server.call(|probe, _| probe.welcome = false);
+    let unwelcome = world.send(b"x");
+    world.settle(&mut server);
+    assert!(unwelcome.is_closed());
+    server.call(|probe, _| probe.welcome = true);
+    let client = world.connect();
+    world.settle(&mut server);
+    assert!(client.is_accepted() && !client.is_closed());
+}
+
+thread_local! {
+    static WARNINGS: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Keeps the warnings of each test apart: each has a thread of its own.
+struct Warnings;
+
+impl log::Log for Warnings {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        WARNINGS.with_borrow_mut(|lines| lines.push(record.args().to_string()));
+    }
+
+    fn flush(&self) {}
+}
+
+/// Lost otherwise: the news that descriptors are lacking, or all other news in the log.
+#[test]
+fn a_lack_of_descriptors_is_logged_once_in_ten_seconds() {
+    log::set_logger(&Warnings).unwrap();
+    log::set_max_level(log::LevelFilter::Warn);
+    let world = World::new(0);
+    let mut server = serve(&world, Probe::silent());
+    let _waiting = world.connect();
+    world.fail_accepts([ErrorKind::Other; 3]);
+    for (passes, lines) in [(0, 1), (9, 1), (2, 2)] {
+        world.advance(Duration::from_secs(passes));
+        world.settle(&mut server);
+        world.turn(&mut server);
+        WARNINGS.with_borrow(|all| assert_eq!(all.len(), lines, "{all:?}"));
+    }
 }

@@ -31,6 +31,7 @@ fn what_is_sent_waits_for_the_answer() {
     peer.answer();
     world.settle(&mut server);
     assert_eq!(news(&server), ["#1 open", "#1 connect", "#1 drain"]);
+    assert_eq!(server.stats().opened, 1);
     assert_eq!(peer.read(), b"hello");
     peer.send(b"welcome");
     peer.end();

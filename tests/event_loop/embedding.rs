@@ -103,6 +103,7 @@ fn a_listener_can_be_closed_alone() {
     let mut server = serve(&world, Probe::silent());
     let id = ListenerId::new();
     assert_eq!(server.listen(listener(1, Overload::Defer).id(id)).unwrap(), id);
+    assert_eq!(server.addresses(id).unwrap(), ["127.0.0.1:1".parse().unwrap()]);
     assert_eq!(server.listen(listener(1, Overload::Defer).id(id)).unwrap_err().kind(), ErrorKind::InvalidInput);
     let stays = world.connect_to(1);
     world.settle(&mut server);

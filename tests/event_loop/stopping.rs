@@ -38,6 +38,18 @@ fn a_stop_serves_the_whole_backlog() {
     assert!(clients.iter().all(|client| client.read() == b"."));
 }
 
+/// Lost otherwise: the processor, to turns of a stop that have nothing to accept.
+#[test]
+fn an_idle_loop_stops_in_one_turn() {
+    let world = World::new(0);
+    let mut server = serve(&world, Probe::silent());
+    server.stop(Duration::from_secs(5));
+    let error = server.listen(listener(1, Overload::Defer)).unwrap_err();
+    assert_eq!(error.to_string(), "the loop has been asked to stop");
+    world.turn(&mut server);
+    assert!(server.is_stopped());
+}
+
 /// Lost otherwise: a stop, to newcomers who never cease to come.
 #[test]
 fn a_flood_does_not_hold_up_a_stop() {
@@ -134,6 +146,24 @@ fn a_later_stop_can_only_be_sooner() {
     assert_eq!(server.timeout(), Some(Duration::from_secs(1)));
     let listen = ListenerConfig::new("127.0.0.1:1".parse().unwrap());
     assert_eq!(server.listen(listen).unwrap_err().kind(), ErrorKind::InvalidInput, "a loop that stops opens nothing");
+}
+
+/// Lost otherwise: an operator's second thoughts, while there are no descriptors.
+#[test]
+fn a_later_stop_is_due_at_once_in_any_case() {
+    let world = World::new(0);
+    let mut server = serve(&world, Probe::silent());
+    let _client = world.connect();
+    world.settle(&mut server);
+    world.fail_accepts([ErrorKind::Other]);
+    let _waiting = world.connect();
+    server.stop(Duration::from_secs(60));
+    world.settle(&mut server);
+    assert!(server.timeout().unwrap() > Duration::ZERO, "it tries again later");
+    server.stop(Duration::ZERO);
+    assert_eq!(server.timeout(), Some(Duration::ZERO));
+    world.settle(&mut server);
+    assert!(server.is_stopped());
 }
 
 /// Lost otherwise: a stop, to clients that never end.
