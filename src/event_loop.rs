@@ -174,8 +174,7 @@ impl<S: Service, N: Net> EventLoop<S, N> {
     /// # Errors
     /// `ResourceBusy` if the listener is full. Its policy decides about the stream ([`Overload`](crate::Overload)): if
     /// that [defers](crate::Overload::Defer), the stream is closed, as there is no backlog to wait in. `InvalidInput` for a
-    /// listener that the loop does not have, or if it has been asked to stop;
-    /// the stream is closed then.
+    /// listener that the loop does not have, or if it has been asked to stop; the stream is closed then.
     pub fn adopt(&mut self, listener: ListenerId, stream: N::Stream, peer: Peer) -> io::Result<ConnId> {
         self.refuse_if_stopping()?;
         let listener = self.listener(listener)?;
