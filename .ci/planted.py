@@ -226,7 +226,7 @@ FAULTS = [
     ("HEAD has content", "http", "src/http/response.rs:is_bodiless",
      "|| $a.connection().is_some_and(Connection::is_head_only)", ""),
     ("a pipelining client is forgotten", "http", "src/http/exchange.rs:complete", "Next::Resume => $a.resume($b.id()),", "Next::Resume => {}"),
-    ("half a request has all the time", "http", "src/http/service.rs:on_deadline", "=> $a.refuse($b, $c, SLOW, b\"\"),", "=> {}"),
+    ("half a request has all the time", "http", "src/http/service.rs:on_deadline", "=> $a.reject($b, $c, SLOW, b\"\"),", "=> {}"),
     ("an exchange whose client is gone stays", "http", "src/http/service.rs:on_close", "$a.end($b, Outcome::Aborted);", ""),
     ("close_notify is left out", "tls", "src/tls.rs:end", "session.tls.send_close_notify();", "let _ = session;"),
     ("a FIN does not wait for close_notify", "tls", "src/tls.rs:end", "$a.flush($b, true)?; $c.shutdown_write",

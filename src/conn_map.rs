@@ -64,7 +64,7 @@ impl<T> ConnMap<T> {
     pub fn insert(&mut self, id: ConnId, value: T) -> Option<T> {
         let key = id.key();
         if key == usize::MAX {
-            return None; // the id of a connection that was refused, and never had a key
+            return None; // the id of a connection that was rejected, and never had a key
         }
         if key >= self.entries.len() {
             self.entries.resize_with(key + 1, || None);

@@ -237,7 +237,7 @@ impl Connections {
         Ok(())
     }
 
-    /// Has the peer of a connection that is turned away read `reply`, and then the end.
+    /// Has the peer of a connection that is rejected read `reply`, and then the end.
     pub(crate) fn dismiss(&mut self, key: usize, reply: &[u8]) {
         let connection = &mut self.arena[key];
         connection.finish();

@@ -176,7 +176,7 @@ impl<S: Service, N: Net> EventLoop<S, N> {
     /// that [defers](crate::Overload::Defer), the stream is closed, as there is no backlog to wait in. `InvalidInput` for a
     /// listener that the loop does not have, or if it has been asked to stop; the stream is closed then.
     pub fn adopt(&mut self, listener: ListenerId, stream: N::Stream, peer: Peer) -> io::Result<ConnId> {
-        self.refuse_if_stopping()?;
+        self.check_running()?;
         let listener = self.listener(listener)?;
         let at = &mut self.listeners[listener];
         if !at.may_accept() {

@@ -33,7 +33,7 @@
 //! One request of a connection is handed over at a time; the next, which may have come already,
 //! when the response to it is complete. So responses are in the order of requests, and a handler that
 //! takes its time holds back only that client. It decides about a [`Body`] when it
-//! has seen the head: have it collected up to a length, streamed, read past, or refuse it.
+//! has seen the head: have it collected up to a length, streamed, read past, or reject it.
 //!
 //! A request that is malformed, or could be read in two ways, is answered with a page, and the connection is
 //! closed: there is no telling where the next request would begin.
@@ -67,7 +67,7 @@ mod head;
 mod headers;
 mod id;
 mod limits;
-mod refusal;
+mod rejected_request;
 mod request;
 mod responder;
 mod response;
@@ -87,7 +87,7 @@ pub use self::limits::{
     BODY_BYTES, BODY_TIME, HEAD_BYTES, HEAD_TIME, HEADERS, IDLE_TIME, LINE_BYTES, Limits, READ_TIME, SKIP_BYTES,
     STALL_TIME,
 };
-pub use self::refusal::Refusal;
+pub use self::rejected_request::RejectedRequest;
 pub use self::request::Request;
 pub use self::responder::Responder;
 pub use self::response::{BUSY, Response};

@@ -265,7 +265,7 @@ impl<S> Listener<S> {
         self.pending += 1;
     }
 
-    /// Forgets a connection that has been accepted, and is turned away without a decision.
+    /// Forgets a connection that has been accepted, and is rejected without a decision.
     pub(crate) fn forget_pending(&mut self) {
         self.pending = self.pending.saturating_sub(1);
     }

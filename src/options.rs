@@ -18,12 +18,12 @@ use std::time::Duration;
 /// be, not an option.
 pub fn parse<P: Parser>(name: &str) -> P {
     let mut command = command::<P>();
-    let matches = command.clone().try_get_matches().unwrap_or_else(|error| refuse(name, &command, &error));
+    let matches = command.clone().try_get_matches().unwrap_or_else(|error| usage_error(name, &command, &error));
     if let Some(kind) = matches.get_one::<Generated>(GENERATE) {
         end(name, generate(*kind, command));
     }
     let parsed = P::from_arg_matches(&matches).map_err(|error| error.format(&mut command));
-    let parsed = parsed.unwrap_or_else(|error| refuse(name, &command, &error));
+    let parsed = parsed.unwrap_or_else(|error| usage_error(name, &command, &error));
     if matches.get_flag(PRINT_CONFIG) {
         end(name, print_config(&command, &matches));
     }
@@ -67,7 +67,7 @@ enum Generated {
 }
 
 /// Ends the process with status 2, and with one line that says what is wrong; or as clap does, with the help.
-fn refuse(name: &str, command: &Command, error: &clap::Error) -> ! {
+fn usage_error(name: &str, command: &Command, error: &clap::Error) -> ! {
     if !error.use_stderr() {
         error.exit();
     }

@@ -54,7 +54,7 @@ pub trait Service {
     ///
     /// `input` never grows beyond [`Limits::input`](crate::Limits::input). If the service waits
     /// for more than that, and has not paused, the loop closes the connection with
-    /// [`CloseReason::InputFull`]. Refuse such a message before, with an error of the protocol's own. Nothing is closed
+    /// [`CloseReason::InputFull`]. Reject such a message before, with an error of the protocol's own. Nothing is closed
     /// for input that waits for room in the output.
     fn on_data(&mut self, cx: &mut Context<'_>, id: ConnId, conn: &mut Self::Conn, input: &[u8]) -> usize;
 
@@ -89,7 +89,7 @@ pub trait Service {
     fn on_close(&mut self, _cx: &mut Context<'_>, _id: ConnId, _conn: Self::Conn, _closed: Closed) {}
 
     /// Returns whether `input` is a complete request. The loop asks about a client that the listener
-    /// turns away.
+    /// rejects.
     ///
     /// A client with a complete request can be closed as soon as it has its rejection. Otherwise, and
     /// unless a service knows better, the close [lingers](Context::finish_lingering) until the rest
@@ -99,13 +99,13 @@ pub trait Service {
     }
 
     /// Returns whether a client may come in, if there is a place: a service may bound how many come from one
-    /// address. A client that may not is [turned away](crate::Overload). The loop asks before it opens the
+    /// address. A client that may not is [rejected](crate::Overload). The loop asks before it opens the
     /// connection.
     fn is_welcome(&self, _listener: ListenerId, _peer: &Peer) -> bool {
         true
     }
 
-    /// A listener would turn a client away, as it is full. Returns one of its connections that gives way:
+    /// A listener would reject a client, as it is full. Returns one of its connections that gives way:
     /// one that waits for nothing, for example. The loop evicts it, and admits the client.
     fn make_way(&mut self, _listener: ListenerId) -> Option<ConnId> {
         None

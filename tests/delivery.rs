@@ -60,14 +60,14 @@ fn stray_bytes_never_destroy_an_answer() {
 
 /// Lost otherwise: the busy byte, to the same reset.
 #[test]
-fn stray_bytes_never_destroy_a_refusal() {
+fn stray_bytes_never_destroy_a_rejection() {
     let server = start!(&["--max-clients", "1"]);
     let _holder = server.connect();
     server.barrier();
     for stray in [1, 2, 12, 200] {
         for n in 0..1000 {
             let answer = answer_with_stray_bytes(&server, &push(b"never stored"), stray);
-            assert_eq!(answer, [0xFF], "refusal {n} with {stray} stray bytes");
+            assert_eq!(answer, [0xFF], "rejection {n} with {stray} stray bytes");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The stack in a file: what is there after a crash, what a disk that fails costs, and which files are refused.
+//! The stack in a file: what is there after a crash, what a disk that fails costs, and which files are rejected.
 
 use pollstack::client::Client as StackClient;
 use std::collections::{HashMap, HashSet};
@@ -24,7 +24,7 @@ fn start_on(path: &Path, more: &[&str]) -> Server {
 }
 
 /// Starts a server that is to end by itself.
-fn refused(args: &[&str]) -> Output {
+fn rejected(args: &[&str]) -> Output {
     // One that runs is ended by the hangup of its time.
     let program = test_support::pollstack!(&[&["--listen", "127.0.0.1:0"], args].concat());
     let mut command = Command::new("timeout");
@@ -174,7 +174,7 @@ fn items_or_none(path: &Path) -> Vec<String> {
 
 /// Lost otherwise: a user's file, to a server that takes it for its own or tries to mend it.
 #[test]
-fn a_file_that_cannot_be_used_is_refused_and_left_alone() {
+fn a_file_that_cannot_be_used_is_rejected_and_left_alone() {
     let (folder, path) = place();
     let server = start_on(&path, &[]);
     (0..20).for_each(|n| server.stored(format!("item {n}").as_bytes()));
@@ -183,7 +183,7 @@ fn a_file_that_cannot_be_used_is_refused_and_left_alone() {
     let other = folder.path().join("other");
     let check = |bytes: &[u8], args: &[&str], why: &str| {
         fs::write(&other, bytes).unwrap();
-        let output = refused(&[&["--data", other.to_str().unwrap()], args].concat());
+        let output = rejected(&[&["--data", other.to_str().unwrap()], args].concat());
         let text = String::from_utf8(output.stderr).unwrap();
         assert!(output.status.code() == Some(1) && text.lines().count() == 1 && text.contains(why), "{why}: {text}");
         assert!(fs::read(&other).unwrap() == bytes, "{why}: the file is as it was");
@@ -196,10 +196,10 @@ fn a_file_that_cannot_be_used_is_refused_and_left_alone() {
         flipped[at + 5] ^= 1; // in old pages, too
     }
     check(&flipped, &[], "damaged");
-    let output = refused(&["--data", folder.path().to_str().unwrap()]);
+    let output = rejected(&["--data", folder.path().to_str().unwrap()]);
     assert!(String::from_utf8_lossy(&output.stderr).contains("it is a directory"), "{output:?}");
     let server = start_on(&path, &[]);
-    let output = refused(&["--data", path.to_str().unwrap()]);
+    let output = rejected(&["--data", path.to_str().unwrap()]);
     assert!(String::from_utf8_lossy(&output.stderr).contains("another process uses it"), "{output:?}");
     assert_eq!(told(&["inspect", path.to_str().unwrap()]).0, Some(1), "nor do the commands touch it");
     assert_eq!(server.popped(), b"item 19");
@@ -207,7 +207,7 @@ fn a_file_that_cannot_be_used_is_refused_and_left_alone() {
 
 /// Lost otherwise: a server, to a file in which anything is damaged.
 #[test]
-fn damage_anywhere_is_refused_or_harmless() {
+fn damage_anywhere_is_rejected_or_harmless() {
     let (folder, path) = place();
     let server = start_on(&path, &["--capacity", "1000"]);
     (0..30).for_each(|n| server.stored(format!("item {n}").as_bytes()));

@@ -144,7 +144,7 @@ fn a_service_connects() {
     let unix = Address::Unix(path);
     let listener = server.listen(listen().address(unix.clone())).unwrap();
     let stack = server.addresses(listener).unwrap()[0].clone();
-    let refused = Address::Tcp(std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap());
+    let rejected = Address::Tcp(std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap());
     let busy = folder.path().join("busy.sock");
     let backlog = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None).unwrap();
     backlog.bind(&socket2::SockAddr::unix(&busy).unwrap()).unwrap();
@@ -154,7 +154,7 @@ fn a_service_connects() {
     let caller = thread::spawn(move || {
         let outgoing = ListenerId::new();
         let nowhere = Address::Unix(folder.path().join("missing"));
-        let addresses = vec![nowhere, Address::Unix(busy), refused, unix];
+        let addresses = vec![nowhere, Address::Unix(busy), rejected, unix];
         let service = Caller { outgoing, addresses, log: Vec::new() };
         let mut event_loop = EventLoop::new(service).unwrap();
         event_loop.listen(ListenerConfig::unbound().id(outgoing)).unwrap();
@@ -223,7 +223,7 @@ fn a_port_is_shared_only_by_those_that_say_so() {
 
 /// Lost otherwise: the loop's own events, to a source that has its token.
 #[test]
-fn a_token_of_the_loops_own_is_refused() {
+fn a_token_of_the_loops_own_is_rejected() {
     let poll = Poll::new().unwrap();
     let mut socket = mio::net::UdpSocket::bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let own = EventLoop::new(StackService::new(1)).unwrap();

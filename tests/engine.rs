@@ -26,7 +26,7 @@ fn edge_with(redis: &Redis, more: &[&str]) -> Server {
 }
 
 /// Starts a server that is to end by itself.
-fn refused(args: &[&str], password: &str) -> Output {
+fn rejected(args: &[&str], password: &str) -> Output {
     let program = test_support::pollstack!(&[&["--listen", "127.0.0.1:0"], args].concat());
     // One that runs is ended by the hangup of its time.
     let mut command = Command::new("timeout");
@@ -176,9 +176,9 @@ fn clients_wait_while_the_engine_is_away() {
     assert!(text.contains("pollstack_engine_retries_total 1\n") || text.contains("pollstack_engine_retries_total 2\n"));
 }
 
-/// Lost otherwise: a wrong answer, or a lost item, when the engine refuses what it is asked for.
+/// Lost otherwise: a wrong answer, or a lost item, when the engine rejects what it is asked for.
 #[test]
-fn an_engine_that_refuses_is_asked_again() {
+fn an_engine_that_rejects_is_asked_again() {
     let Some(redis) = Redis::start(&[]) else { return };
     let one = edge(&redis);
     one.stored(b"a");
@@ -209,7 +209,7 @@ fn an_engine_that_refuses_is_asked_again() {
 
 /// Lost otherwise: an edge that starts on another stack than was meant, or a password in a log.
 #[test]
-fn an_engine_that_does_not_fit_is_refused_in_a_sentence() {
+fn an_engine_that_does_not_fit_is_rejected_in_a_sentence() {
     let Some(redis) = Redis::start(&["--requirepass", "hush"]) else { return };
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("password");
@@ -222,13 +222,13 @@ fn an_engine_that_does_not_fit_is_refused_in_a_sentence() {
         (&["--engine", &url, "--capacity", "5"][..], "hush", "its stack holds 100 items, and --capacity is 5"),
         (&["--engine", &url], "loud", "WRONGPASS"),
         (&["--engine", &url], "", "NOAUTH"),
-        (&["--engine", &nothing], "", "refused"),
+        (&["--engine", &nothing], "", "rejected"),
         (&["--engine", "redis://localhost.invalid/jobs"], "", "localhost.invalid"),
         (&["--engine", "redis://hush:hush@localhost/jobs"], "", "a password does not belong here"),
         (&["--engine", &url, "--engine-password-file", "/no/file"], "", "/no/file"),
         (&["--engine", &url, "--data", "/tmp/x"], "", "cannot be used with"),
     ] {
-        let output = refused(args, password);
+        let output = rejected(args, password);
         let text = String::from_utf8(output.stderr).unwrap();
         assert_ne!(output.status.code(), Some(0), "{args:?}");
         assert_eq!(text.lines().count(), 1, "{args:?}: {text}");

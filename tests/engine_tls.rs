@@ -35,7 +35,7 @@ fn get(server: &Server, path: &str) -> replies::Response {
 }
 
 /// Starts a server that is to end by itself.
-fn refused(args: &[&str]) -> Output {
+fn rejected(args: &[&str]) -> Output {
     let program = test_support::pollstack!(&[&["--listen", "127.0.0.1:0"], args].concat());
     // One that runs is ended by the hangup of its time.
     let mut command = Command::new("timeout");
@@ -196,7 +196,7 @@ fn what_is_wrong_is_said_at_the_start() {
         (&url, &misfit, "key.pem"),
         (&url, &cert[..2], "--engine-key"),
     ] {
-        let output = refused(&[&["--engine", url], files].concat());
+        let output = rejected(&[&["--engine", url], files].concat());
         let text = String::from_utf8(output.stderr).unwrap();
         assert!(matches!(output.status.code(), Some(1 | 2)), "{url} {files:?}: {output:?}", output = output.status);
         assert_eq!(text.lines().count(), 1, "{url} {files:?}: {text}");

@@ -382,7 +382,7 @@ fn without_descriptors_it_rests_and_goes_on_when_some_are_back() {
     let (used, naps) = (server.cpu() - cpu, server.sleeps() - sleeps);
     assert!(used < start.elapsed() / 10, "used {used:?} of processor time while it can do nothing");
     assert!(naps < 100, "woke {naps} times");
-    assert!(waiting.iter_mut().all(Client::is_waiting), "no client is turned away");
+    assert!(waiting.iter_mut().all(Client::is_waiting), "no client is rejected");
 
     drop(holders); // descriptors come back, and the server is not told
     waiting.iter_mut().for_each(|client| assert_eq!(client.answer(), [0x00]));

@@ -502,8 +502,8 @@ fn a_unix_socket_serves_is_removed_and_replaced() {
     };
     assert_eq!(ask(&push(b"item")), STORED);
     assert_eq!(ask(&[0x80]), push(b"item"));
-    let refused = test_support::run(pollstack!(&["--listen", &address]));
-    assert!(!refused.status.success(), "a socket in use is not taken over");
+    let rejected = test_support::run(pollstack!(&["--listen", &address]));
+    assert!(!rejected.status.success(), "a socket in use is not taken over");
     assert_eq!(ask(&push(b"item")), STORED, "nor is it removed");
 
     server.signal("KILL");

@@ -1,4 +1,4 @@
-//! TLS between real sockets: the versions, the ends, and the refusals.
+//! TLS between real sockets: the versions, the ends, and the rejections.
 #![cfg(unix)]
 
 use pollstack::tls::{Client, Identity};
@@ -105,7 +105,7 @@ fn plain_http_is_told_so() {
 /// Lost otherwise: the server, to garbage, half a handshake, or a handshake without end. The others are
 /// served meanwhile.
 #[test]
-fn refusals_end_the_connection_and_no_other() {
+fn rejections_end_the_connection_and_no_other() {
     let server = echo();
     let mut garbage = tcp(&server);
     garbage.write_all(&[0x80; 2000]).unwrap();

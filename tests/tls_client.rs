@@ -254,8 +254,8 @@ fn a_server_that_is_not_verified_is_told_nothing() {
         assert!(!has_in_clear(&wire, b"secret"));
     }
     let address = Address::Tcp(([127, 0, 0, 1], 1).into());
-    let refused = trusting("ca.pem").set_names([(address, "no name")]);
-    assert!(refused.is_err_and(|error| error.to_string().contains("no name")));
+    let rejected = trusting("ca.pem").set_names([(address, "no name")]);
+    assert!(rejected.is_err_and(|error| error.to_string().contains("no name")));
 }
 
 /// Lost otherwise: the reason why a server that asks for certificates does not serve us.

@@ -33,7 +33,7 @@ pub(crate) fn run_if_asked() -> bool {
     true
 }
 
-/// A baseline of the stack: read, write, close. It cannot park, evict or refuse a
+/// A baseline of the stack: read, write, close. It cannot park, evict or reject a
 /// client, and takes the first read for the request.
 struct Baseline {
     stack: Vec<[u8; 128]>,

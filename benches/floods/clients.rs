@@ -76,7 +76,7 @@ pub(crate) struct Tally {
     pub(crate) busy: u64,
     pub(crate) evicted: u64,
     pub(crate) errors: u64,
-    /// From before the connect to the end of the answer, in nanoseconds; those served, turned away
+    /// From before the connect to the end of the answer, in nanoseconds; those served, rejected
     /// and evicted.
     pub(crate) latency: Histogram<u64>,
 }
@@ -113,7 +113,7 @@ impl Tally {
         if right == self.requests() {
             return Ok(());
         }
-        let text = format!("{served} were served, {busy} turned away, {evicted} evicted, {errors} answered wrongly");
+        let text = format!("{served} were served, {busy} rejected, {evicted} evicted, {errors} answered wrongly");
         Err(format!("{text}; all should have been {expected:?}"))
     }
 

@@ -17,7 +17,7 @@ use test_support::machine::{self, Placement, Times, Void};
 const INTERVAL: Duration = Duration::from_millis(4);
 /// Probes of a round.
 const ROUND: usize = 200;
-/// The answer to a client that is turned away.
+/// The answer to a client that is rejected.
 const BUSY: u8 = 0xFF;
 /// How many clients write a byte at a time, and how often.
 const SLOW: usize = 50;
@@ -48,7 +48,7 @@ struct Probe {
 /// The share of the probes that counts as the slowest.
 const SLOWEST: usize = 100;
 
-/// Measures the 100 that are in beside a crowd that is turned away.
+/// Measures the 100 that are in beside a crowd that is rejected.
 pub(crate) fn overload(crowd: usize, probes: usize, clients: &mut Clients) -> Result<Interference, String> {
     let flood =
         Flood { protocol: Protocol::Stack, order: Order::Only(Request::Push), payload: 1, pace: Pace::Closed(crowd) };
@@ -65,8 +65,8 @@ pub(crate) fn overload(crowd: usize, probes: usize, clients: &mut Clients) -> Re
             let probing = scope.spawn(|| probe_inside(&server, &mut inside, ROUND));
             let start = Instant::now();
             while loud && !probing.is_finished() {
-                let turned_away = clients.run(&[address], flood, 2_000).map_err(|error| error.to_string())?;
-                interference.crowd.add(&turned_away);
+                let rejected = clients.run(&[address], flood, 2_000).map_err(|error| error.to_string())?;
+                interference.crowd.add(&rejected);
             }
             interference.crowd_time += if loud { start.elapsed() } else { Duration::ZERO };
             interference.take(loud, probing.join().map_err(|_| "a probe failed")?)
@@ -166,7 +166,7 @@ impl Interference {
         let Tally { busy, served, .. } = self.crowd;
         let a_second = busy as f64 / self.crowd_time.as_secs_f64();
         let share = 100.0 * busy as f64 / (busy + served) as f64;
-        if busy == 0 { String::new() } else { format!("; {share:.0} % turned away, {a_second:.0} a second") }
+        if busy == 0 { String::new() } else { format!("; {share:.0} % rejected, {a_second:.0} a second") }
     }
 }
 
@@ -185,7 +185,7 @@ fn incomplete(server: SocketAddr, n: usize) -> io::Result<TcpStream> {
 }
 
 /// Completes one request after the other, and comes in again for the next time, when all others
-/// have had their turn. A client that is turned away tries again, so that no place stays free: through a
+/// have had their turn. A client that is rejected tries again, so that no place stays free: through a
 /// single one, a whole crowd would be served.
 fn probe_inside(server: &Instance, inside: &mut [TcpStream], probes: usize) -> io::Result<(Tally, Vec<Probe>)> {
     machine::hurry();

@@ -17,7 +17,7 @@ pub(crate) enum Protocol {
 pub(crate) enum Request {
     Push,
     Pop,
-    /// To say nothing before it has been turned away, and then to push. (Ours only.)
+    /// To say nothing before it has been rejected, and then to push. (Ours only.)
     Late,
 }
 
@@ -35,7 +35,7 @@ pub(crate) enum Response {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
     Served,
-    /// Turned away, in the way the protocol has for it.
+    /// Rejected, in the way the protocol has for it.
     Busy,
     /// Closed without a word.
     Evicted,

@@ -94,7 +94,7 @@ impl Target {
     /// Fills the places with connections that have sent a part of a request.
     fn hold(&mut self, count: usize, part: &[u8]) -> io::Result<()> {
         self.held = (0..count).map(|n| partial(&self.target, n, part)).collect::<io::Result<_>>()?;
-        patiently("no client is turned away", || {
+        patiently("no client is rejected", || {
             let reply = connect(self.target.address, 0).and_then(|mut stream| {
                 stream.set_read_timeout(Some(Duration::from_millis(20)))?;
                 stream.read(&mut [0; 1])

@@ -242,7 +242,7 @@ mod tests {
     use std::collections::BTreeMap;
     use std::sync::Mutex;
 
-    fn refusal(make: impl FnOnce(&Database)) -> String {
+    fn rejection(make: impl FnOnce(&Database)) -> String {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("data");
         make(&Database::create(&path).unwrap());
@@ -254,14 +254,14 @@ mod tests {
 
     /// Lost otherwise: a database of another program, or the data of a newer version.
     #[test]
-    fn foreign_and_newer_databases_are_refused() {
-        let foreign = refusal(|database| {
+    fn foreign_and_newer_databases_are_rejected() {
+        let foreign = rejection(|database| {
             let transaction = database.begin_write().unwrap();
             transaction.open_table(TableDefinition::<u64, u64>::new("theirs")).unwrap().insert(1, 2).unwrap();
             transaction.commit().unwrap();
         });
         assert!(foreign.contains("another program"), "{foreign}");
-        let newer = refusal(|database| {
+        let newer = rejection(|database| {
             begin(database).unwrap();
             let transaction = database.begin_write().unwrap();
             transaction.open_table(FACTS).unwrap().insert(FORMAT, 7).unwrap();

@@ -289,7 +289,7 @@ impl Link {
                 return Some(LinkEvent::Message(words.pop()?, message));
             }
             Reply::Push(_) => return None, // a channel is listened to, or no more
-            Reply::Error(text) if !is_for_service(&text) => return self.refused(cx, text),
+            Reply::Error(text) if !is_for_service(&text) => return self.rejected(cx, text),
             reply => reply,
         };
         let expected = self.expected.pop_front();
@@ -334,7 +334,7 @@ impl Link {
         }
     }
 
-    fn refused(&mut self, cx: &mut Context<'_>, text: String) -> Option<LinkEvent> {
+    fn rejected(&mut self, cx: &mut Context<'_>, text: String) -> Option<LinkEvent> {
         let moved = moved(&text);
         let event = self.fail(cx, text);
         self.moved = moved;

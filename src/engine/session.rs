@@ -27,7 +27,7 @@ impl Session {
     /// Connects, and brings a script: [`SCRIPT`], for the stack.
     ///
     /// # Errors
-    /// A text: it cannot be reached, or refuses.
+    /// A text: it cannot be reached, or answers with an error.
     pub fn open(target: &Target, address: &Address, script: &str) -> Result<Session, String> {
         let Address::Tcp(tcp) = address else { return Err("it is not on TCP".to_owned()) };
         let stream = TcpStream::connect_timeout(tcp, TIMEOUT).map_err(|error| error.to_string())?;
@@ -49,7 +49,7 @@ impl Session {
     /// Has the engine apply a batch.
     ///
     /// # Errors
-    /// A text: the engine has gone, or refuses: with `EXPIRED`, for an edge that it does not know.
+    /// A text: the engine has gone, or answers with an error: with `EXPIRED`, for an edge that it does not know.
     pub fn apply(&mut self, capacity: usize, batch: &Asks) -> Result<Told, String> {
         let reply = self.run(&script::args(capacity, batch))?;
         script::told(&reply).ok_or_else(|| format!("{reply:?} is no answer to a batch"))
@@ -112,7 +112,7 @@ fn trouble(step: &str, error: &io::Error) -> String {
 /// Asks the engine whether it can share a stack of `capacity` items: before the server starts.
 ///
 /// # Errors
-/// A text: it cannot be reached, refuses, or has a stack of another capacity.
+/// A text: it cannot be reached, answers with an error, or has a stack of another capacity.
 pub fn check(target: &Target, addresses: &[Address], capacity: usize) -> Result<(), String> {
     let ask = |address: &Address| Session::open(target, address, SCRIPT)?.run(&script::question(capacity));
     first(addresses, |address| {
@@ -127,7 +127,7 @@ pub fn check(target: &Target, addresses: &[Address], capacity: usize) -> Result<
 /// Asks the engine whether it is there, and takes `script`.
 ///
 /// # Errors
-/// A text: it cannot be reached, or refuses.
+/// A text: it cannot be reached, or answers with an error.
 pub fn check_script(target: &Target, addresses: &[Address], script: &str) -> Result<(), String> {
     first(addresses, |address| Session::open(target, address, script).map(drop))
 }

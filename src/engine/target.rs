@@ -199,7 +199,7 @@ mod tests {
     /// Lost otherwise: a password, to an engine that is not verified, or over a link that an operator takes for encrypted.
     #[test]
     #[cfg(feature = "tls")]
-    fn tls_is_used_as_it_is_asked_for_or_refused() {
+    fn tls_is_used_as_it_is_asked_for_or_rejected() {
         let with_tls =
             |url: &str, file: Option<&str>| url.parse::<Target>().unwrap().with_tls(file.map(Path::new), None);
         assert!(with_tls("redis://a/x", None).is_ok_and(|target| target.client().is_ok_and(|client| client.is_none())));

@@ -148,7 +148,7 @@ impl<S: Service, N: Net> EventLoop<S, N> {
         id
     }
 
-    /// Turns a client away with its listener's rejection. The service never sees the connection.
+    /// Rejects a client: it reads the bytes of its listener's policy. The service never sees the connection.
     ///
     /// The loop first reads what the client has sent. If that is a complete request, nothing is left
     /// unread and the connection can close. Otherwise the close lingers until the rest has come.

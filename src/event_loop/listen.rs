@@ -16,8 +16,8 @@ impl<S: Service, N: Net> EventLoop<S, N> {
     /// [`Net`] cannot tell so many connections apart, if the listener would never accept one, if its id
     /// is that of another, or if the loop is stopping.
     pub fn listen(&mut self, config: ListenerConfig) -> io::Result<ListenerId> {
-        self.refuse_if_stopping()?;
-        self.refuse_if_too_many(config.max_conns)?;
+        self.check_running()?;
+        self.check_tokens(config.max_conns)?;
         if config.max_conns == 0 && matches!(config.overload, Overload::Defer) {
             return Err(invalid("max_conns(0) with Overload::Defer never accepts a connection; admit at least 1"));
         }
@@ -109,14 +109,14 @@ impl<S: Service, N: Net> EventLoop<S, N> {
         found.ok_or_else(|| invalid("the loop has no such listener"))
     }
 
-    pub(super) fn refuse_if_stopping(&self) -> io::Result<()> {
+    pub(super) fn check_running(&self) -> io::Result<()> {
         match self.state {
             State::Running if self.connections.stop.is_none() => Ok(()),
             _ => Err(invalid("the loop has been asked to stop")),
         }
     }
 
-    fn refuse_if_too_many(&self, max_conns: usize) -> io::Result<()> {
+    fn check_tokens(&self, max_conns: usize) -> io::Result<()> {
         let admitted: usize = self.listeners.iter().map(Listener::capacity).sum();
         let rejected = 1; // at a time
         let asked = [max_conns, self.connections.limits.lingering, rejected];

@@ -317,7 +317,7 @@ impl Connection {
     /// no room. Returns the length of the empty lines in front of it, or of the head if it is whole.
     pub(super) fn head(&mut self, input: &[u8], full: bool, limits: &Limits, now: Instant) -> Result<Head, Rejection> {
         let Reading::Head(search) = &mut self.reading else { return Ok(Head::Part) };
-        // As far as the first byte tells, in case the head is refused.
+        // As far as the first byte tells, in case the head is rejected.
         self.head_only = input.starts_with(b"HEAD ");
         if search.is_fresh() {
             match empty_lines(input) {

@@ -213,7 +213,7 @@ impl Core {
     }
 
     /// Gives up a request that is not served. A response that has begun already is aborted. Returns
-    /// the part of its head that is kept if it has to be answered; then [`refuse`](Self::refuse) must follow.
+    /// the part of its head that is kept if it has to be answered; then [`reject`](Self::reject) must follow.
     pub(super) fn give_up(&mut self, cx: &mut Context<'_>, key: usize) -> Option<Vec<u8>> {
         let connection = self.connection(key)?;
         let conn = connection.id();
@@ -235,7 +235,7 @@ impl Core {
     }
 
     /// Answers a request that is not served with a page, and ends its connection.
-    pub(super) fn refuse(
+    pub(super) fn reject(
         &mut self,
         cx: &mut Context<'_>,
         key: usize,

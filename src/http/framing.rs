@@ -1,5 +1,5 @@
 //! The header fields about the message itself: where its body ends, and what becomes of
-//! the connection. Whatever two servers could read in two ways is refused.
+//! the connection. Whatever two servers could read in two ways is rejected.
 
 use super::status::{Rejection, Status};
 use super::syntax::list;

@@ -1,4 +1,4 @@
-//! The requests that a page of another site makes a browser send are refused.
+//! The requests that a page of another site makes a browser send are rejected.
 //!
 //! A browser says from which origin a page is that publishes or opens a WebSocket. That has to be
 //! this server's own, as the browser knows it, or one that was allowed. And where the server listens
@@ -96,7 +96,7 @@ fn is_authority(text: &str) -> bool {
 
 impl Guard {
     /// A guard that knows these origins and names, of a server that listens on loopback or not. If there are
-    /// names, requests for others are refused on all addresses.
+    /// names, requests for others are rejected on all addresses.
     pub fn new(origins: &[Origin], hosts: &[Host], loopback: bool) -> Guard {
         let origins = origins.iter().map(|origin| {
             let headers = Headers::new()

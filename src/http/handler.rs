@@ -3,7 +3,7 @@
 use super::headers::Headers;
 use super::id::{ExchangeId, Outcome};
 use super::limits::BODY_BYTES;
-use super::refusal::Refusal;
+use super::rejected_request::RejectedRequest;
 use super::request::Request;
 use super::responder::Responder;
 use super::status::Status;
@@ -61,10 +61,10 @@ pub trait Handler {
     /// [`on_request`](Self::on_request).
     fn on_close(&mut self, _http: &mut Responder<'_>, _id: ExchangeId, _outcome: Outcome) {}
 
-    /// The layer refuses a request with a page of its own, see [`Refusal`]: for a log of all responses.
+    /// The layer rejects a request with a page of its own, see [`RejectedRequest`]: for a log of all responses.
     /// Returns header fields for the response, those for example that let a page of another origin read
     /// it.
-    fn on_refusal(&mut self, _http: &mut Responder<'_>, _refusal: &Refusal<'_>) -> Headers {
+    fn on_rejection(&mut self, _http: &mut Responder<'_>, _rejection: &RejectedRequest<'_>) -> Headers {
         Headers::new()
     }
 
@@ -92,5 +92,5 @@ pub enum Body {
     /// Hand the request over at once, and the body [as it comes](Handler::on_data).
     Stream,
     /// Do not hand the request over: answer with this status, and close.
-    Refuse(Status),
+    Reject(Status),
 }

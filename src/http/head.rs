@@ -12,7 +12,7 @@ const BARE_LF: Rejection = Rejection::bad("A line ends in a line feed without a 
 /// How far the search for the end of a head has come. Every byte is looked at once, however the
 /// head is cut up.
 ///
-/// Lines end in CR LF. A bare LF is refused, although RFC 9112, section 2.2, would allow to take
+/// Lines end in CR LF. A bare LF is rejected, although RFC 9112, section 2.2, would allow to take
 /// it for a line's end: a proxy in front of the server may have taken it for something else.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Search {
@@ -135,7 +135,7 @@ mod tests {
         assert_eq!(empty_lines(b"\r\n\r\nGET"), Some(4));
         assert_eq!(empty_lines(b"\r\n"), Some(2));
         assert_eq!(empty_lines(b"\r\n\r"), None);
-        assert_eq!(empty_lines(b"\n"), Some(0), "the search refuses it");
-        assert_eq!(empty_lines(b"\rGET"), Some(0), "the request line refuses it");
+        assert_eq!(empty_lines(b"\n"), Some(0), "the search rejects it");
+        assert_eq!(empty_lines(b"\rGET"), Some(0), "the request line rejects it");
     }
 }

@@ -8,7 +8,7 @@ use super::handler::{Body, Handler};
 use super::head::Search;
 use super::id::Outcome;
 use super::limits::{Limits, RESPONSE_HEAD};
-use super::refusal::Refusal;
+use super::rejected_request::RejectedRequest;
 use super::request::{Fields, Request};
 use super::responder::Responder;
 use super::response_head::{ResponseHead, error_page};
@@ -49,7 +49,7 @@ impl<H: Handler> Http<H> {
     }
 
     /// Sets how many connections there may be from one address; an IPv6 network of 64 bits counts as one, and
-    /// Unix sockets do not count. More are turned away. Behind a proxy all clients have its address.
+    /// Unix sockets do not count. More are rejected. Behind a proxy all clients have its address.
     pub fn max_per_address(mut self, conns: usize) -> Self {
         self.core.per_address = Some(conns);
         self
@@ -137,22 +137,22 @@ impl<H: Handler> Http<H> {
         };
         step.unwrap_or_else(|rejection| {
             let is_head = self.core.connection(key).is_some_and(|at| matches!(at.reading(), Reading::Head(_)));
-            self.refuse(cx, key, rejection, if is_head { input } else { b"" });
+            self.reject(cx, key, rejection, if is_head { input } else { b"" });
             Some(input.len())
         })
     }
 
     /// Answers a request that is not served with a page, and ends its connection. `head` is what is at hand
     /// of its head.
-    pub(super) fn refuse(&mut self, cx: &mut Context<'_>, key: usize, rejection: Rejection, head: &[u8]) {
+    pub(super) fn reject(&mut self, cx: &mut Context<'_>, key: usize, rejection: Rejection, head: &[u8]) {
         let Some(conn) = self.core.connection(key).map(|connection| connection.id()) else { return };
         log::debug!("{conn}: {}: {}", rejection.status, rejection.why);
         let Some(kept) = self.core.give_up(cx, key) else { return };
         let page = error_page(rejection.status, rejection.why);
         let head = if kept.is_empty() { head } else { &kept };
-        let refusal = Refusal { status: rejection.status, peer: cx.peer(conn), bytes: page.len(), head };
-        let fields = self.call_handler(cx, |handler, http| handler.on_refusal(http, &refusal));
-        self.core.refuse(cx, key, rejection, &page, &fields);
+        let request = RejectedRequest { status: rejection.status, peer: cx.peer(conn), bytes: page.len(), head };
+        let fields = self.call_handler(cx, |handler, http| handler.on_rejection(http, &request));
+        self.core.reject(cx, key, rejection, &page, &fields);
     }
 
     /// Goes on with a head, and what follows it.
@@ -196,7 +196,7 @@ impl<H: Handler> Http<H> {
                 self.hand_over(cx, key, &request);
                 Ok(0)
             }
-            Body::Refuse(status) => Err(Rejection::new(status, "")),
+            Body::Reject(status) => Err(Rejection::new(status, "")),
         }
     }
 
@@ -246,7 +246,7 @@ impl<H: Handler> Http<H> {
             Reading::Head(_) if !connection.has_unconsumed() => cx.finish(conn),
             Reading::Body(_, Sink::Skip(_)) if connection.exchange().is_some() => connection.discard(),
             Reading::Body(_, Sink::Skip(_)) => cx.finish(conn),
-            Reading::Head(_) | Reading::Body(..) => self.refuse(cx, key, TRUNCATED, b""),
+            Reading::Head(_) | Reading::Body(..) => self.reject(cx, key, TRUNCATED, b""),
             Reading::AwaitingResponse | Reading::Upgraded | Reading::Discarding => {}
         }
         self.tell_ended(cx);
@@ -334,7 +334,7 @@ impl<H: Handler> Service for Http<H> {
         }
         let due = self.core.connection(key).and_then(|connection| connection.due(cx, &limits));
         match due.filter(|(at, _)| *at <= now).map(|(_, late)| late) {
-            Some(Timeout::Head | Timeout::Body) => self.refuse(cx, key, SLOW, b""),
+            Some(Timeout::Head | Timeout::Body) => self.reject(cx, key, SLOW, b""),
             Some(Timeout::Idle) => {
                 self.core.connection(key).into_iter().for_each(Connection::discard);
                 cx.finish(id);
@@ -361,7 +361,7 @@ impl<H: Handler> Service for Http<H> {
         self.core.longest_idle(listener)
     }
 
-    /// Takes a newcomer that is turned away for one that has asked for a page.
+    /// Takes a newcomer that is rejected for one that has asked for a page.
     fn is_request_complete(&self, _: ListenerId, input: &[u8]) -> bool {
         let mut search = Search::default();
         let end = search.end(input, &self.core.limits);

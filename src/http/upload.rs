@@ -73,7 +73,7 @@ impl<H: Handler> Http<H> {
         match (sink, id) {
             (Sink::Collect(collected), _) => {
                 if data.len() > collected.limit - collected.body.len() {
-                    self.refuse(cx, key, TOO_LARGE, b"");
+                    self.reject(cx, key, TOO_LARGE, b"");
                     return data.len();
                 }
                 collected.body.extend_from_slice(data);
@@ -107,7 +107,7 @@ impl<H: Handler> Http<H> {
         let Some(connection) = self.core.connection(key) else { return taken };
         match connection.body() {
             Some((decoder, _)) => decoder.take(taken),
-            None => return taken, // it has been refused meanwhile
+            None => return taken, // it has been rejected meanwhile
         }
         if taken == 0 && connection.exchange() == Some(id) {
             connection.pause(true);
@@ -139,7 +139,7 @@ impl<H: Handler> Http<H> {
                 let peer = self.core.connection(key).and_then(|connection| cx.peer(connection.id()));
                 self.hand_over(cx, key, &request.with_peer(peer).with_body(&collected.body));
             }
-            Err(rejection) => self.refuse(cx, key, rejection, &collected.head), // it has been parsed before
+            Err(rejection) => self.reject(cx, key, rejection, &collected.head), // it has been parsed before
         }
     }
 }

@@ -61,32 +61,32 @@ impl Face {
         Face { guard, news: VecDeque::new() }
     }
 
-    /// Returns what is asked for, or the status of the refusal, its reason, and the methods that there are.
+    /// Returns what is asked for, or the status of the rejection, its reason, and the methods that there are.
     fn parse(&self, request: &Request<'_>) -> Result<Ask, (Status, &'static str, &'static str)> {
-        let refuse = |status, why| Err((status, why, ""));
+        let reject = |status, why| Err((status, why, ""));
         if !self.guard.allows_host(request) {
-            return refuse(Status::FORBIDDEN, "This server does not go by that name.");
+            return reject(Status::FORBIDDEN, "This server does not go by that name.");
         }
         let is_read = matches!(request.method(), "GET" | "HEAD");
         if !is_read && !self.guard.allows_origin(request) {
-            return refuse(Status::FORBIDDEN, "Pages of other origins may not do that.");
+            return reject(Status::FORBIDDEN, "Pages of other origins may not do that.");
         }
         if let Some(number) = request.path().strip_prefix("/clients/") {
             return match (request.method(), number.strip_prefix('#').unwrap_or(number).parse()) {
                 ("DELETE", Ok(number)) => Ok(Ask::Disconnect(number)),
-                ("DELETE", Err(_)) => refuse(Status::BAD_REQUEST, "The number of a client is a number."),
+                ("DELETE", Err(_)) => reject(Status::BAD_REQUEST, "The number of a client is a number."),
                 _ => Err((Status::METHOD_NOT_ALLOWED, "A client can be deleted.", "DELETE")),
             };
         }
         let Some((path, methods)) = PATHS.iter().find(|(path, _)| *path == request.path()) else {
-            return refuse(Status::NOT_FOUND, "There is nothing here.");
+            return reject(Status::NOT_FOUND, "There is nothing here.");
         };
         if !methods.split(", ").any(|method| method == request.method()) {
             return Err((Status::METHOD_NOT_ALLOWED, "That cannot be done to it.", methods));
         }
         match *path {
             "/push" => match request.body() {
-                [] => refuse(Status::BAD_REQUEST, "An item has 1 to 127 bytes."),
+                [] => reject(Status::BAD_REQUEST, "An item has 1 to 127 bytes."),
                 body => Ok(Ask::Push(body.to_vec(), timeout(request)?)),
             },
             "/pop" => Ok(Ask::Pop(timeout(request)?)),

@@ -105,7 +105,7 @@ impl Text {
     /// Adds the counts of a loop.
     pub(super) fn of_loop(&mut self, stats: Stats) {
         self.one("connections_total", "counter", "Connections that were admitted, of all listeners.", stats.opened);
-        let full = "Connections that were turned away, as all places were taken.";
+        let full = "Connections that were rejected, as all places were taken.";
         self.one("rejected_total", "counter", full, stats.rejected);
         self.one("evicted_total", "counter", "Connections that gave way to a newcomer.", stats.evicted);
         let failed = "Accepts that failed, for lack of descriptors mostly.";

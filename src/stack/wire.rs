@@ -14,7 +14,7 @@ pub const POP: u8 = 0b1000_0000;
 /// The response to a push.
 pub const STORED: &[u8] = &[0x00];
 
-/// The response to a client that is turned away. No item is that long, so it cannot be mistaken for a
+/// The response to a client that is rejected. No item is that long, so it cannot be mistaken for a
 /// pop response.
 pub const BUSY: &[u8] = &[0xFF];
 

@@ -1,4 +1,4 @@
-//! Newcomers: let in, put off, turned away; and a system without room for them.
+//! Newcomers: let in, put off, rejected; and a system without room for them.
 
 use super::*;
 use std::cell::RefCell;
@@ -32,7 +32,7 @@ fn without_descriptors_it_waits_for_a_close_or_a_short_time() {
     assert!(!second.is_closed(), "no connection was closed for it");
 }
 
-/// Lost otherwise: newcomers, turned away for the sake of connections that are already over.
+/// Lost otherwise: newcomers, rejected for the sake of connections that are already over.
 #[test]
 fn without_descriptors_lingering_connections_go_first() {
     let world = World::new(0);
@@ -62,7 +62,7 @@ fn an_aborted_connection_is_skipped() {
     }
 }
 
-/// Lost otherwise: the processor, to an accept that is refused every time and uses nothing up.
+/// Lost otherwise: the processor, to an accept that fails every time and uses nothing up.
 #[test]
 fn an_error_that_stays_is_waited_out() {
     let world = World::new(0);
@@ -100,7 +100,7 @@ fn every_address_of_a_listener_gets_its_share_of_the_places() {
     assert!(served[0].abs_diff(served[1]) <= 1, "{served:?}");
 }
 
-/// Lost otherwise: a client evicted a moment too early, or a newcomer turned away too late.
+/// Lost otherwise: a client evicted a moment too early, or a newcomer rejected too late.
 #[test]
 fn the_oldest_is_evicted_only_beyond_its_age() {
     let (world, age, tick) = (World::new(0), Duration::from_secs(10), Duration::from_nanos(1));
@@ -177,7 +177,7 @@ fn a_rejection_that_finds_no_room_lingers() {
     assert!(clients[1].is_closed() && server.stats().lingering == 0);
 }
 
-/// Lost otherwise: clients that a server which serves one at a time would have to refuse.
+/// Lost otherwise: clients that a server which serves one at a time would have to reject.
 #[test]
 fn a_deferring_listener_accepts_when_a_place_is_free() {
     let world = World::new(0);
@@ -241,7 +241,7 @@ fn an_adopted_connection_is_admitted_as_a_newcomer_is() {
 
 /// Lost otherwise: a place, to a client that has more than its share; or the service's say in who goes.
 #[test]
-fn a_service_may_turn_away_and_make_way() {
+fn a_service_may_reject_and_make_way() {
     let world = World::new(0);
     let mut server = world.serve(Probe::silent(), Limits::default(), listener(2, busy()));
     let clients = [world.connect(), world.connect()];
@@ -275,7 +275,7 @@ fn a_service_may_turn_away_and_make_way() {
     assert_eq!((late.read() == b"busy", elsewhere.is_closed()), (true, false), "a place elsewhere is no use");
 }
 
-/// Lost otherwise: the place of each client that a service has turned away.
+/// Lost otherwise: the place of each client that a service has rejected.
 #[test]
 fn an_unwelcome_client_takes_no_place() {
     let world = World::new(0);

@@ -220,7 +220,7 @@ fn lingering_is_bounded_in_time_bytes_and_number() {
     let linger = || world.send(b"x");
     let silent = linger();
     world.settle(&mut server);
-    assert!(silent.has_ended() && !silent.is_closed(), "refuse lingers although all has been read");
+    assert!(silent.has_ended() && !silent.is_closed(), "a rejection lingers although all has been read");
     assert_eq!(server.timeout(), Some(limits.linger_time));
     world.advance(limits.linger_time);
     world.settle(&mut server);

@@ -130,7 +130,7 @@ fn a_listener_can_be_closed_alone() {
 
 /// Lost otherwise: a server that listens, and serves no client, without a word.
 #[test]
-fn a_listener_that_would_never_accept_is_refused() {
+fn a_listener_that_would_never_accept_is_rejected() {
     let world = World::new(0);
     let mut server = serve(&world, Probe::silent());
     let error = server.listen(listener(0, Overload::Defer)).unwrap_err();

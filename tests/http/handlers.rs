@@ -43,7 +43,7 @@ impl Handler for Script {
         match request.path() {
             "/skip" | "/hold" => Body::Skip,
             "/stream" => Body::Stream,
-            "/refuse" => Body::Refuse(Status::UNSUPPORTED_MEDIA_TYPE),
+            "/reject" => Body::Reject(Status::UNSUPPORTED_MEDIA_TYPE),
             _ => Body::Collect(10),
         }
     }
@@ -442,7 +442,7 @@ fn a_chunk_can_wait_at_its_beginning() {
 
 /// Lost otherwise: connections, to unwanted bodies, or the next request in one of them.
 #[test]
-fn bodies_are_read_past_or_refused() {
+fn bodies_are_read_past_or_rejected() {
     let post = |path, body: &[u8], len: usize| {
         [format!("POST {path} HTTP/1.1\r\nHost: a\r\nContent-Length: {len}\r\n\r\n").as_bytes(), body, GET].concat()
     };
@@ -464,7 +464,7 @@ fn bodies_are_read_past_or_refused() {
     let (_, _, client) = play(&[&chunked[..chunked.len() - 8], b"1\r\nabad"].concat());
     assert_eq!(one(&client.read(), "POST").status, 200, "an answer has been given, and no other is");
 
-    let (_, _, client) = play(&post("/refuse", b"abc", 3));
+    let (_, _, client) = play(&post("/reject", b"abc", 3));
     assert_eq!(one(&client.read(), "POST").status, 415);
     let expecting = b"POST /skip HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n";
     let (_, _, client) = play(expecting);

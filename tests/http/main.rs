@@ -1,13 +1,15 @@
 //! The HTTP layer: the echo server rule by rule over real sockets (`rules`), what has to be
-//! refused (`refusals`), and handlers of all kinds in a simulated network, for what must be told to
+//! rejected (`rejections`), and handlers of all kinds in a simulated network, for what must be told to
 //! the byte and the nanosecond (`handlers`) or happens only when much goes wrong (`splits`).
 
 mod handlers;
-mod refusals;
+mod rejections;
 mod rules;
 mod splits;
 
-use pollstack::http::{Body, Clock, ExchangeId, Handler, Headers, Http, Limits, Refusal, Request, Responder, Status};
+use pollstack::http::{
+    Body, Clock, ExchangeId, Handler, Headers, Http, Limits, RejectedRequest, Request, Responder, Status,
+};
 use pollstack::sim::{Sim, World};
 use pollstack::{EventLoop, ListenerConfig};
 use std::time::{Duration, UNIX_EPOCH};

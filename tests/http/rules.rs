@@ -106,7 +106,7 @@ fn who_waits_for_a_continue_gets_it() {
 
 /// Lost otherwise: what the client is to read, in a reset, because it was still sending.
 #[test]
-fn refusals_are_readable_by_clients_that_keep_sending() {
+fn rejections_are_readable_by_clients_that_keep_sending() {
     let server = start();
     let filler = |n: usize| "x".repeat(n);
     let fields = |n: usize| (0..n).map(|n| format!("h{n}: v\r\n")).collect::<String>();

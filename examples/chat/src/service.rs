@@ -119,7 +119,7 @@ impl Chat {
         let (header, body) = protocol::cut(line);
         let answer = match (header, &client.name) {
             (b"HELLO-FROM", None) => return self.log_in(cx, id, body),
-            (_, None) => return self.refuse(cx, id, BAD_RQST_HDR),
+            (_, None) => return self.reject(cx, id, BAD_RQST_HDR),
             (b"LIST", Some(_)) if body.is_empty() => return self.list(cx, id),
             (b"LIST", Some(_)) => Answer::Known(BAD_RQST_BODY),
             (b"SEND", Some(sender)) => self.deliver(cx, id, Rc::clone(sender), body)?,
@@ -132,13 +132,13 @@ impl Chat {
 
     fn log_in(&mut self, cx: &mut Context<'_>, id: ConnId, name: &[u8]) -> Result<(), Deferred> {
         if !protocol::is_name(name) {
-            return self.refuse(cx, id, BAD_RQST_BODY);
+            return self.reject(cx, id, BAD_RQST_BODY);
         }
         if self.users.contains_key(name) {
-            return self.refuse(cx, id, IN_USE);
+            return self.reject(cx, id, IN_USE);
         }
         if self.users.len() >= self.max_users {
-            return self.refuse(cx, id, BUSY);
+            return self.reject(cx, id, BUSY);
         }
         self.say(cx, id, &[b"HELLO ", name, b"\n"], 0).map_err(|_| Deferred)?;
         let name: Rc<[u8]> = name.into();
@@ -194,7 +194,7 @@ impl Chat {
     }
 
     /// Says the last word to a client, and lets it go.
-    fn refuse(&mut self, cx: &mut Context<'_>, id: ConnId, word: &'static [u8]) -> Result<(), Deferred> {
+    fn reject(&mut self, cx: &mut Context<'_>, id: ConnId, word: &'static [u8]) -> Result<(), Deferred> {
         self.client(id).unanswered.push_back(Answer::Known(word));
         self.leave(cx, id);
         Ok(())
@@ -282,7 +282,7 @@ impl Service for Chat {
     fn on_open(&mut self, cx: &mut Context<'_>, id: ConnId, _: ListenerId) -> usize {
         if self.strangers.len() >= self.max_strangers {
             if let Some(&oldest) = self.strangers.front() {
-                let _ = self.refuse(cx, oldest, BUSY);
+                let _ = self.reject(cx, oldest, BUSY);
             }
         }
         let stranger = Some(self.strangers.push_back(id));
@@ -301,7 +301,7 @@ impl Service for Chat {
             Front::Part => return 0,
             _ if !self.may_ask(cx, id) => (Err(Deferred), 0),
             Front::Line(line, len) => (self.request(cx, id, line), len),
-            Front::TooLong => (self.refuse(cx, id, BAD_RQST_BODY), input.len()),
+            Front::TooLong => (self.reject(cx, id, BAD_RQST_BODY), input.len()),
         };
         match result {
             Ok(()) => {
@@ -359,7 +359,7 @@ impl Service for Chat {
         self.clients.iter_mut().for_each(|(_, client)| client.held_back.retain(|held| *held != id));
     }
 
-    /// One who is turned away has sent a request, and waits for the answer.
+    /// A client that is rejected has sent a request, and waits for the answer.
     fn is_request_complete(&self, _: ListenerId, input: &[u8]) -> bool {
         input.ends_with(b"\n")
     }

@@ -47,7 +47,7 @@ impl Pubsub {
         let most = self.config.hub.channels.saturating_mul(2); // those that are kept, and as many that are read
         match &mut self.remote {
             Some(remote) if remote.channels() < most => remote.want(&reader.name),
-            _ => return self.turn_away(http, id, reader.stage(), hub::Busy::Channels.into()),
+            _ => return self.reject_reader(http, id, reader.stage(), hub::Busy::Channels.into()),
         }
         let deadline = match reader.stage() {
             Stage::Open => self.next_heartbeat(http.now()),
@@ -74,7 +74,7 @@ impl Pubsub {
             http.set_deadline(id, None);
             let done = read.map_err(|why| why()).and_then(|()| (self.read)(self, http, id, reader));
             if let Err(why) = done {
-                self.turn_away(http, id, stage, why);
+                self.reject_reader(http, id, stage, why);
             }
         }
     }
@@ -84,14 +84,14 @@ impl Pubsub {
         for Subscriber { id, transport } in self.hub.remove(name.as_str()) {
             self.sessions.remove(&id);
             let stage = if let Transport::Poll(origin) = transport { Stage::Unanswered(origin) } else { Stage::Open };
-            self.turn_away(http, id, stage, busy(why));
+            self.reject_reader(http, id, stage, busy(why));
         }
     }
 
     /// Ends a reader that cannot be served.
-    pub(crate) fn turn_away(&self, http: &mut Responder<'_>, id: ExchangeId, stage: Stage, why: Failure) {
+    pub(crate) fn reject_reader(&self, http: &mut Responder<'_>, id: ExchangeId, stage: Stage, why: Failure) {
         match stage {
-            Stage::Unanswered(origin) => self.refuse(http, id, origin, why),
+            Stage::Unanswered(origin) => self.reject(http, id, origin, why),
             Stage::Open => http.finish(id), // it comes back
         }
     }
@@ -114,7 +114,7 @@ impl Pubsub {
             Some(How::Socket(_)) => http.set_deadline(id, next),
             _ => {
                 if let Some(reader) = self.readers.remove(&id) {
-                    self.turn_away(http, id, reader.stage(), busy("The engine does not answer."));
+                    self.reject_reader(http, id, reader.stage(), busy("The engine does not answer."));
                 }
             }
         }
@@ -145,7 +145,7 @@ impl Pubsub {
     fn not_published(&self, http: &mut Responder<'_>, Author { id, origin, is_socket }: Author, why: Failure) {
         match is_socket {
             true => drop(http.send(id, &text_frame(poll::error(&why).as_bytes()))),
-            false => self.refuse(http, id, origin, why),
+            false => self.reject(http, id, origin, why),
         }
     }
 }
@@ -163,7 +163,7 @@ impl EngagedHandler for Pubsub {
                 News::Unknown(author) => {
                     self.not_published(http, author, busy("The engine went away; the message may be published."));
                 }
-                News::Refused(author) => self.not_published(http, author, busy(BROKEN)),
+                News::Rejected(author) => self.not_published(http, author, busy(BROKEN)),
                 News::Live(name) => self.go_on(http, &name, Ok(())),
                 News::Full(name) => self.go_on(http, &name, Err(|| hub::Busy::Channels.into())),
                 News::Broken(name) => {

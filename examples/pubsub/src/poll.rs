@@ -20,7 +20,7 @@ pub(crate) fn gap(gap: Gap) -> String {
 /// The text that tells a WebSocket why its message is not published.
 pub(crate) fn error(why: &Failure) -> String {
     let why = match why {
-        Failure::Refused(_, why, _) => why,
+        Failure::Rejected(_, why, _) => why,
         Failure::Broken(_) => "Something is wrong with the server.",
     };
     serde_json::json!({ "error": why }).to_string()

@@ -26,9 +26,9 @@ pub(crate) enum Media {
 }
 
 /// Returns what kind of body the head of a request promises. One that would be read as something else than its
-/// sender has meant is refused: another encoding of characters, or a compressed one.
+/// sender has meant is rejected: another encoding of characters, or a compressed one.
 pub(crate) fn media(request: &Request<'_>) -> Result<Media, Failure> {
-    let unsupported = |why| Err(Failure::refused(Status::UNSUPPORTED_MEDIA_TYPE, why));
+    let unsupported = |why| Err(Failure::rejected(Status::UNSUPPORTED_MEDIA_TYPE, why));
     let is_plain = |coding: &[u8]| coding.is_empty() || coding.eq_ignore_ascii_case(b"identity");
     if !request.header("Content-Encoding").is_none_or(is_plain) {
         return unsupported("A message is not compressed.");
@@ -71,7 +71,7 @@ pub(crate) fn message<'a>(request: &Request<'a>, limit: usize) -> Result<Cow<'a,
         Media::Json => json(request.body())?,
     };
     match message.len() {
-        len if len > limit => Err(Failure::refused(Status::CONTENT_TOO_LARGE, "The message is too long.")),
+        len if len > limit => Err(Failure::rejected(Status::CONTENT_TOO_LARGE, "The message is too long.")),
         _ => check(&message).map(|()| message),
     }
 }

@@ -80,7 +80,7 @@ pub(crate) enum News<P> {
     /// It may be published, or not: the link is down.
     Unknown(P),
     /// It is not: the channel is broken.
-    Refused(P),
+    Rejected(P),
     /// A channel can be read.
     Live(Name),
     /// It cannot: there are too many channels here.
@@ -192,7 +192,7 @@ impl<P> Remote<P> {
                 self.sent.drain(..).filter_map(publisher).collect()
             }
             LinkEvent::Message(channel, message) => self.message(link, hub, &channel, &message).into_iter().collect(),
-            LinkEvent::Answer(Reply::Error(error)) => self.refused(link, &error).into_iter().collect(),
+            LinkEvent::Answer(Reply::Error(error)) => self.rejected(link, &error).into_iter().collect(),
             LinkEvent::Answer(reply) => match self.sent.pop_front() {
                 Some(Sent::Publish(name, who)) => match reply.number() {
                     Some(id) => vec![News::Published(name, who, id)],
@@ -205,9 +205,9 @@ impl<P> Remote<P> {
     }
 
     /// A channel is broken: another program's value is in its place.
-    fn refused(&mut self, link: &mut Link, error: &str) -> Option<News<P>> {
+    fn rejected(&mut self, link: &mut Link, error: &str) -> Option<News<P>> {
         let (name, news) = match self.sent.pop_front()? {
-            Sent::Publish(name, who) => (name, News::Refused(who)),
+            Sent::Publish(name, who) => (name, News::Rejected(who)),
             Sent::Read(name, _) => {
                 self.abandon(link, &name);
                 (name.clone(), News::Broken(name))

@@ -18,24 +18,24 @@ pub(crate) struct Router<H> {
 pub(crate) enum Failure {
     /// It is the client's fault, or the server is full: a status, the reason, and a header field
     /// that goes with the status.
-    Refused(Status, Cow<'static, str>, Option<(&'static str, String)>),
+    Rejected(Status, Cow<'static, str>, Option<(&'static str, String)>),
     /// Something broke. The client is told no more than that.
     Broken(Box<dyn Error>),
 }
 
 impl Failure {
-    pub(crate) fn refused(status: Status, why: impl Into<Cow<'static, str>>) -> Failure {
-        Failure::Refused(status, why.into(), None)
+    pub(crate) fn rejected(status: Status, why: impl Into<Cow<'static, str>>) -> Failure {
+        Failure::Rejected(status, why.into(), None)
     }
 
     pub(crate) fn bad(why: impl Into<Cow<'static, str>>) -> Failure {
-        Failure::refused(Status::BAD_REQUEST, why)
+        Failure::rejected(Status::BAD_REQUEST, why)
     }
 }
 
 /// There is no room for one more.
 pub(crate) fn busy(why: &'static str) -> Failure {
-    Failure::Refused(Status::SERVICE_UNAVAILABLE, why.into(), Some(("Retry-After", "2".to_owned())))
+    Failure::Rejected(Status::SERVICE_UNAVAILABLE, why.into(), Some(("Retry-After", "2".to_owned())))
 }
 
 impl<E: Error + 'static> From<E> for Failure {
@@ -58,13 +58,13 @@ impl<H: Copy> Router<H> {
     /// Returns the handler of a request, and the parameters in its path.
     pub(crate) fn find<'a>(&'a self, method: &str, path: &'a str) -> Result<(H, Parameters<'a>), Failure> {
         let found =
-            self.patterns.at(path).map_err(|_| Failure::refused(Status::NOT_FOUND, "There is nothing here."))?;
+            self.patterns.at(path).map_err(|_| Failure::rejected(Status::NOT_FOUND, "There is nothing here."))?;
         match found.value.iter().find(|(other, _)| *other == method) {
             Some((_, handler)) => Ok((*handler, Parameters(found.params))),
             None => {
                 let methods: Vec<&str> = found.value.iter().map(|(method, _)| *method).collect();
                 let allow = Some(("Allow", methods.join(", ")));
-                Err(Failure::Refused(Status::METHOD_NOT_ALLOWED, "That cannot be done to it.".into(), allow))
+                Err(Failure::Rejected(Status::METHOD_NOT_ALLOWED, "That cannot be done to it.".into(), allow))
             }
         }
     }
@@ -105,7 +105,7 @@ mod tests {
 
     fn status(failure: Failure) -> (u16, Option<String>) {
         match failure {
-            Failure::Refused(status, _, field) => (status.code(), field.map(|(_, value)| value)),
+            Failure::Rejected(status, _, field) => (status.code(), field.map(|(_, value)| value)),
             Failure::Broken(error) => panic!("{error}"),
         }
     }

@@ -20,7 +20,7 @@ use super::router::{Failure, Parameters, Router, busy};
 use super::sse;
 use super::websocket::{Heard, Next, Socket, close_frame, text_frame};
 use pollstack::http::{
-    Allowed, Body, ExchangeId, Guard, Handler, Headers, Outcome, Refusal, Request, Responder, Status,
+    Allowed, Body, ExchangeId, Guard, Handler, Headers, Outcome, RejectedRequest, Request, Responder, Status,
 };
 use pollstack::operate::{EngineState, Metrics, Text};
 use pollstack::{EofAction, SendError};
@@ -131,7 +131,7 @@ impl Pubsub {
     pub(crate) fn check_origin(&self, request: &Request<'_>) -> Result<(), Failure> {
         match self.guard.allows_origin(request) {
             true => Ok(()),
-            false => Err(Failure::refused(Status::FORBIDDEN, "Pages of other origins may not do that.")),
+            false => Err(Failure::rejected(Status::FORBIDDEN, "Pages of other origins may not do that.")),
         }
     }
 
@@ -150,7 +150,7 @@ impl Pubsub {
     fn check_host(&self, request: &Request<'_>) -> Result<(), Failure> {
         match self.guard.allows_host(request) {
             true => Ok(()),
-            false => Err(Failure::refused(Status::FORBIDDEN, "This server does not go by that name.")),
+            false => Err(Failure::rejected(Status::FORBIDDEN, "This server does not go by that name.")),
         }
     }
 
@@ -227,7 +227,7 @@ impl Pubsub {
                     match self.put(&name, &text, Author { id, origin, is_socket: false }) {
                         Ok(Some(published)) => publish::reply(http, id, published, self.guard.headers(origin)),
                         Ok(None) => {}
-                        Err(busy) => self.refuse(http, id, origin, busy.into()),
+                        Err(busy) => self.reject(http, id, origin, busy.into()),
                     }
                 }
                 None => return,
@@ -330,8 +330,8 @@ impl Pubsub {
     fn give_up_publishing(&mut self, http: &mut Responder<'_>, id: ExchangeId) {
         let at = self.waiting.iter().position(|publisher| publisher.id() == id);
         match at.and_then(|at| self.waiting.remove(at)) {
-            Some(Publisher::Post { origin, .. }) => self.refuse(http, id, origin, busy("The channel is behind.")),
-            _ if self.is_shared() => self.refuse(http, id, None, busy("The engine does not answer.")),
+            Some(Publisher::Post { origin, .. }) => self.reject(http, id, origin, busy("The channel is behind.")),
+            _ if self.is_shared() => self.reject(http, id, None, busy("The engine does not answer.")),
             _ => http.abort(id),
         }
     }
@@ -347,9 +347,9 @@ impl Pubsub {
     }
 
     /// Answers a request that is not served.
-    pub(crate) fn refuse(&self, http: &mut Responder<'_>, id: ExchangeId, origin: Option<Allowed>, failure: Failure) {
+    pub(crate) fn reject(&self, http: &mut Responder<'_>, id: ExchangeId, origin: Option<Allowed>, failure: Failure) {
         let (status, why, field) = match failure {
-            Failure::Refused(status, why, field) => (status, why, field),
+            Failure::Rejected(status, why, field) => (status, why, field),
             Failure::Broken(error) => {
                 log::error!("a request cannot be served: {error}");
                 (Status::INTERNAL_SERVER_ERROR, "Something is wrong with the server.".into(), None)
@@ -404,13 +404,13 @@ impl Handler for Pubsub {
             route(self, http, id, request, &parameters)
         });
         if let Err(failure) = done {
-            self.refuse(http, id, self.guard.origin(request), failure);
+            self.reject(http, id, self.guard.origin(request), failure);
         }
     }
 
-    /// A page of an allowed origin may read why its request is refused.
-    fn on_refusal(&mut self, _: &mut Responder<'_>, refusal: &Refusal<'_>) -> Headers {
-        let origin = refusal.header("Origin").and_then(|origin| self.guard.find(origin));
+    /// A page of an allowed origin may read why its request is rejected.
+    fn on_rejection(&mut self, _: &mut Responder<'_>, rejection: &RejectedRequest<'_>) -> Headers {
+        let origin = rejection.header("Origin").and_then(|origin| self.guard.find(origin));
         self.guard.headers(origin).cloned().unwrap_or_default()
     }
 
@@ -494,11 +494,11 @@ impl Handler for Pubsub {
         self.stopping = true;
         for publisher in mem::take(&mut self.waiting) {
             if let Publisher::Post { id, origin, .. } = publisher {
-                self.refuse(http, id, origin, busy("The server is stopping."));
+                self.reject(http, id, origin, busy("The server is stopping."));
             }
         }
         for (id, reader) in mem::take(&mut self.readers) {
-            self.turn_away(http, id, reader.stage(), busy("The server is stopping."));
+            self.reject_reader(http, id, reader.stage(), busy("The server is stopping."));
         }
         let mut sessions: Vec<_> = mem::take(&mut self.sessions).into_iter().collect();
         sessions.sort_by_key(|(id, _)| *id);

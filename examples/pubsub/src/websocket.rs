@@ -108,7 +108,7 @@ pub(crate) fn accept(request: &Request<'_>) -> Result<String, Failure> {
 
 fn upgrade_required(why: &'static str) -> Failure {
     let version = ("Sec-WebSocket-Version", "13".to_owned());
-    Failure::Refused(Status::UPGRADE_REQUIRED, why.into(), Some(version))
+    Failure::Rejected(Status::UPGRADE_REQUIRED, why.into(), Some(version))
 }
 
 /// Sixteen bytes are 22 digits in base64, the last of which has four bits to spare, and padding.

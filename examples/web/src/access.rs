@@ -1,6 +1,6 @@
 //! The access log, in the common format.
 
-use pollstack::http::{ExchangeId, Refusal, Request, Responder, Status, Version};
+use pollstack::http::{ExchangeId, RejectedRequest, Request, Responder, Status, Version};
 use pollstack::net::Peer;
 use std::time::SystemTime;
 
@@ -17,20 +17,20 @@ pub(crate) fn begin(http: &Responder<'_>, id: ExchangeId, request: &Request<'_>)
     Some(format!("{} \"{method} {target} HTTP/{version}\"", origin(http, http.peer(id))))
 }
 
-/// Logs a request that the layer has refused. A dash stands for what is not known of it.
-pub(crate) fn refused(http: &Responder<'_>, refusal: &Refusal<'_>) {
+/// Logs a request that the layer has rejected. A dash stands for what is not known of it.
+pub(crate) fn rejected(http: &Responder<'_>, rejection: &RejectedRequest<'_>) {
     if !log::log_enabled!(target: TARGET, log::Level::Debug) {
         return;
     }
-    let origin = origin(http, refusal.peer());
-    let target = refusal.target().map(str::escape_debug);
-    let line = match (refusal.method(), target) {
+    let origin = origin(http, rejection.peer());
+    let target = rejection.target().map(str::escape_debug);
+    let line = match (rejection.method(), target) {
         (None, _) => format!("{origin} \"-\""),
         (Some(method), None) => format!("{origin} \"{method} -\""),
         (Some(method), Some(target)) => format!("{origin} \"{method} {target}\""),
     };
-    let bytes = if refusal.method() == Some("HEAD") { 0 } else { refusal.bytes() };
-    end(&line, refusal.status(), bytes as u64);
+    let bytes = if rejection.method() == Some("HEAD") { 0 } else { rejection.bytes() };
+    end(&line, rejection.status(), bytes as u64);
 }
 
 /// Returns the beginning of a line: who, and when.

@@ -12,7 +12,8 @@ use super::variant::{Content, Variant};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use pollstack::ListenerId;
 use pollstack::http::{
-    BODY_TIME, Body, ExchangeId, HEAD_TIME, Handler, Headers, Limits, Refusal, Request, Responder, SKIP_BYTES, Status,
+    BODY_TIME, Body, ExchangeId, HEAD_TIME, Handler, Headers, Limits, RejectedRequest, Request, Responder, SKIP_BYTES,
+    Status,
 };
 use pollstack::operate::{Metrics, Text};
 use std::io::{self, ErrorKind};
@@ -117,7 +118,7 @@ impl Web {
     fn answer(&mut self, http: &mut Responder<'_>, id: ExchangeId, request: &Request<'_>) -> (Status, u64) {
         match request.method() {
             "GET" | "HEAD" => {}
-            other => return refuse(http, id, other),
+            other => return reject(http, id, other),
         }
         if let Some((_, port)) = self.insecure.filter(|(listener, _)| http.listener(id) == Some(*listener)) {
             return to_https(http, id, request, port);
@@ -221,11 +222,11 @@ impl Handler for Web {
         }
     }
 
-    /// Skips bodies. One that is too long to be read past is refused.
+    /// Skips bodies. One that is too long to be read past is rejected.
     fn body(&mut self, request: &Request<'_>) -> Body {
         let length = request.header("Content-Length").and_then(|value| std::str::from_utf8(value).ok()?.parse().ok());
         match length {
-            Some(SKIP_BYTES..) => Body::Refuse(Status::CONTENT_TOO_LARGE),
+            Some(SKIP_BYTES..) => Body::Reject(Status::CONTENT_TOO_LARGE),
             _ => Body::Skip,
         }
     }
@@ -242,9 +243,9 @@ impl Handler for Web {
         }
     }
 
-    fn on_refusal(&mut self, http: &mut Responder<'_>, refusal: &Refusal<'_>) -> Headers {
-        access::refused(http, refusal);
-        self.count(refusal.status());
+    fn on_rejection(&mut self, http: &mut Responder<'_>, rejection: &RejectedRequest<'_>) -> Headers {
+        access::rejected(http, rejection);
+        self.count(rejection.status());
         Headers::new()
     }
 
@@ -327,7 +328,7 @@ fn redirect(http: &mut Responder<'_>, id: ExchangeId, request: &Request<'_>) -> 
 }
 
 /// Sends a client to another address, with the query of its request. One that is longer than the head of a
-/// response can hold is refused, as the request for it would be.
+/// response can hold is rejected, as the request for it would be.
 fn moved(http: &mut Responder<'_>, id: ExchangeId, start: &str, path: &str, request: &Request<'_>) -> (Status, u64) {
     let query = request.query().map_or_else(String::new, |query| format!("?{query}"));
     let location =
@@ -339,7 +340,7 @@ fn moved(http: &mut Responder<'_>, id: ExchangeId, start: &str, path: &str, requ
     (Status::MOVED_PERMANENTLY, 0)
 }
 
-fn refuse(http: &mut Responder<'_>, id: ExchangeId, method: &str) -> (Status, u64) {
+fn reject(http: &mut Responder<'_>, id: ExchangeId, method: &str) -> (Status, u64) {
     if !OTHER_METHODS.contains(&method) {
         return page(http, id, Status::NOT_IMPLEMENTED);
     }

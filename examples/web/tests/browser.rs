@@ -177,8 +177,8 @@ fn a_page_loads_with_all_that_is_in_it() {
         let right: &[u64] = if address.ends_with(".wav") { &[206] } else { &[200, 304] };
         assert!(of.statuses.iter().all(|status| right.contains(status)), "{address}: {of:?}");
     }
-    let refused = "performance.getEntriesByType('resource').filter(entry => entry.responseStatus >= 400).length";
-    assert_eq!(page.value(refused), 0);
+    let rejected = "performance.getEntriesByType('resource').filter(entry => entry.responseStatus >= 400).length";
+    assert_eq!(page.value(rejected), 0);
 }
 
 /// Lost otherwise: the time of readers who come back, and a connection for each thing they ask for.

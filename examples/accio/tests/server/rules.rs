@@ -106,7 +106,7 @@ fn who_ends_or_resets_too_early_is_an_error() {
     assert_eq!(upload(&server, b"next"), "4");
 }
 
-/// Lost otherwise: clients, when more than one come. None is refused, one is greeted at a time,
+/// Lost otherwise: clients, when more than one come. None is rejected, one is greeted at a time,
 /// and they are served in the order in which they came.
 #[test]
 fn eleven_clients_are_served_one_after_the_other() {

@@ -175,7 +175,7 @@ fn a_recipient_cannot_put_off_the_answers_of_its_senders() {
 }
 
 /// Lost otherwise: another client's login, or answers without a request, to the bytes behind
-/// a line that has been refused.
+/// a line that has been rejected.
 #[test]
 fn nothing_counts_behind_an_endless_line() {
     let mut room = Room::new();

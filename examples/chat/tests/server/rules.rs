@@ -46,7 +46,7 @@ fn pr2_pr3_a_valid_name_is_logged_in() {
 
 /// Lost otherwise (PR4, UR1, UR2): lists that can be told apart, and messages that arrive.
 #[test]
-fn pr4_ur1_ur2_an_invalid_name_is_refused_and_closed() {
+fn pr4_ur1_ur2_an_invalid_name_is_rejected_and_closed() {
     let server = start(&[]);
     let too_long = format!("HELLO-FROM {}", "n".repeat(protocol::MAX_NAME + 1));
     let obeyed = ["\x1b[2J", "a\0", "a\x7f", "\u{85}", "\u{202e}bob"].map(|name| format!("HELLO-FROM {name}"));
@@ -60,7 +60,7 @@ fn pr4_ur1_ur2_an_invalid_name_is_refused_and_closed() {
 
 /// Lost otherwise (PR5): a name, to another client.
 #[test]
-fn pr5_a_name_in_use_is_refused_and_closed() {
+fn pr5_a_name_in_use_is_rejected_and_closed() {
     let server = start(&[]);
     let mut ann = User::log_in(&server, "ann");
     let mut other = User::connect(&server);
@@ -72,7 +72,7 @@ fn pr5_a_name_in_use_is_refused_and_closed() {
 
 /// Lost otherwise (PR6): the name one has, by a second login.
 #[test]
-fn pr6_a_second_login_is_refused_and_changes_nothing() {
+fn pr6_a_second_login_is_rejected_and_changes_nothing() {
     let server = start(&[]);
     let mut ann = User::log_in(&server, "ann");
     for line in ["HELLO-FROM bob", "HELLO-FROM ann", "HELLO-FROM", "HELLO-FROM a,b"] {
@@ -83,7 +83,7 @@ fn pr6_a_second_login_is_refused_and_changes_nothing() {
 
 /// Lost otherwise (PR7): the users' peace from those who have not said who they are.
 #[test]
-fn pr7_anything_else_before_the_login_is_refused_and_closed() {
+fn pr7_anything_else_before_the_login_is_rejected_and_closed() {
     let server = start(&[]);
     let mut ann = User::log_in(&server, "ann");
     for line in ["LIST", "LIST x", "SEND ann hi", "SEND", "GET / HTTP/1.1", "", " ", "hello-from bob", "HELLO-FROMbob"]
@@ -130,7 +130,7 @@ fn pr10_pr11_a_message_arrives_as_it_is_and_is_confirmed() {
 
 /// Lost otherwise (PR13): certainty that a user is not there.
 #[test]
-fn pr13_a_message_to_an_unknown_user_is_refused() {
+fn pr13_a_message_to_an_unknown_user_is_rejected() {
     let server = start(&[]);
     let mut ann = User::log_in(&server, "ann");
     let _stranger = User::connect(&server);
@@ -163,7 +163,7 @@ fn pr15_tr1_sixteen_users_and_no_more() {
 
 /// Lost otherwise (PR16): a client's place, to a header that the server does not know.
 #[test]
-fn pr16_an_unknown_header_is_refused_and_the_user_stays() {
+fn pr16_an_unknown_header_is_rejected_and_the_user_stays() {
     let server = start(&[]);
     let mut ann = User::log_in(&server, "ann");
     for line in ["", " ", "QUIT", "list", "LIST\t", "SENDann hi", "HELLO ann", "\r", "LIST-OK ann", "DELIVERY ann hi"] {
@@ -175,7 +175,7 @@ fn pr16_an_unknown_header_is_refused_and_the_user_stays() {
 /// Lost otherwise (PR17): the same for a body. A sender without a message is told so before any recipient
 /// looks for the recipient.
 #[test]
-fn pr17_an_invalid_body_is_refused_and_the_user_stays() {
+fn pr17_an_invalid_body_is_rejected_and_the_user_stays() {
     let server = start(&[]);
     let mut ann = User::log_in(&server, "ann");
     for line in ["SEND", "SEND ", "SEND ann", "SEND ann ", "SEND nobody", "SEND  ann hi", "LIST ann", "LIST  "] {
@@ -240,7 +240,7 @@ fn tr5_it_says_when_it_is_on() {
 
 /// Lost otherwise: the longest line, or the server's memory to one that never ends.
 #[test]
-fn an_endless_line_is_refused() {
+fn an_endless_line_is_rejected() {
     let server = start(&[]);
     let (mut ann, mut bob) = (User::log_in(&server, "ann"), User::log_in(&server, "bob"));
     let longest = vec![b'x'; protocol::MAX_LINE - b"SEND bob ".len()];

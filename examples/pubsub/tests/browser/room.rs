@@ -145,10 +145,10 @@ fn the_policy_lets_nothing_else_run() {
     let inline = "const a = document.createElement('a'); a.setAttribute('href', '#x'); \
         try { a.setAttribute('onclick', 'window.caught = 2') } catch { } a.click()";
     page.run(inline);
-    let other = "document.addEventListener('securitypolicyviolation', event => window.refused = event.blockedURI); \
+    let other = "document.addEventListener('securitypolicyviolation', event => window.rejected = event.blockedURI); \
         fetch('http://127.0.0.1:9/').catch(() => 0)";
     page.run(other);
-    assert_eq!(page.wait_for("window.refused"), "http://127.0.0.1:9/");
+    assert_eq!(page.wait_for("window.rejected"), "http://127.0.0.1:9/");
     assert_eq!(page.value("window.caught === undefined"), true);
 }
 
@@ -245,7 +245,7 @@ fn a_room_that_cannot_be_says_so() {
     let page = browser.page();
     for room in ["a%20room", "..", "%", "%2F%3F"] {
         page.open(&format!("http://{}/#{room}", server.address()));
-        page.wait_for(&format!("{STATE}.startsWith('The server refuses this room: status 40')"));
+        page.wait_for(&format!("{STATE}.startsWith('The server rejects this room: status 40')"));
         say(&page, "hello");
         page.wait_for("document.querySelector('.said').textContent.startsWith('Not sent: the server answers 40')");
     }

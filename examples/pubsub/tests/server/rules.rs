@@ -49,7 +49,7 @@ fn every_route_has_its_errors() {
     assert_eq!(upgrade.header("Upgrade"), Some("websocket"), "as a 426 has to say");
     let huge = ask(&server, "GET", &format!("/{}", "a".repeat(9000)), &[], b"");
     assert_eq!(huge.status, 414);
-    assert_eq!(stats(&server)["channels"], 0, "none was made by a request that was refused, or that is over");
+    assert_eq!(stats(&server)["channels"], 0, "none was made by a request that was rejected, or that is over");
 }
 
 /// Lost otherwise: messages, by the way in which they are sent.
@@ -134,7 +134,7 @@ fn pages_of_other_origins_do_not_publish() {
     assert_eq!((ws("http://evil.example"), ws("https://friend.example")), (403, 426), "the other is no handshake");
 }
 
-/// Lost otherwise: a body of megabytes, sent to be refused for what its head says; or the reason, to a page that may
+/// Lost otherwise: a body of megabytes, sent to be rejected for what its head says; or the reason, to a page that may
 /// read it only with the fields of its origin.
 #[test]
 fn a_head_that_decides_is_answered_before_its_body() {

@@ -106,8 +106,8 @@ fn a_node_reads_on_when_the_engine_is_back() {
     redis.kill();
     let late = one.send(&request("GET", "/channels/other/events", &[], b""));
     let mut late = Stream::new(late);
-    let refused = ask(&two, "POST", "/channels/c", &[], b"lost");
-    assert_eq!(refused.status, 503, "{}", refused.text());
+    let rejected = ask(&two, "POST", "/channels/c", &[], b"lost");
+    assert_eq!(rejected.status, 503, "{}", rejected.text());
     redis.restart();
     late.open();
     assert_eq!(retried(&two, "back"), first + 6);

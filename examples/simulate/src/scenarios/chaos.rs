@@ -456,7 +456,7 @@ impl Scenario {
         }
     }
 
-    /// A stop. Those in the backlog came before it, and are let in or turned away, be it with the
+    /// A stop. Those in the backlog came before it, and are let in or rejected, be it with the
     /// descriptors that come free meanwhile.
     fn stop(&mut self, report: &mut Report) -> Check {
         for _ in 0..self.random.usize(..5) {

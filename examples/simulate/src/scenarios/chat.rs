@@ -75,7 +75,7 @@ struct User {
     last: [Option<usize>; 100],
     logged_in: bool,
     /// It is to be let go, for what it has sent.
-    refused: bool,
+    rejected: bool,
     closed: bool,
     last_write: Duration,
 }
@@ -239,9 +239,9 @@ impl Scenario {
                 };
                 self.users[client].logged_in && names.clone().all(known)
             }
-            ("BAD-RQST-HDR", Some(_)) if !self.users[client].logged_in => self.users[client].refuse(),
-            ("BAD-RQST-BODY" | "IN-USE", Some(Request::Hello)) => self.users[client].refuse(),
-            ("BUSY", _) if number == 0 => self.users[client].refuse(), // some at the door
+            ("BAD-RQST-HDR", Some(_)) if !self.users[client].logged_in => self.users[client].reject(),
+            ("BAD-RQST-BODY" | "IN-USE", Some(Request::Hello)) => self.users[client].reject(),
+            ("BUSY", _) if number == 0 => self.users[client].reject(), // some at the door
             ("BAD-RQST-HDR" | "BAD-RQST-BODY", Some(Request::Nonsense)) => true,
             _ => false,
         };
@@ -255,8 +255,8 @@ impl Scenario {
         let idle = at - user.last_write;
         let silent = idle >= TIMEOUT && !(self.honest && user.logged_in && user.reads);
         // Without descriptors, those go first whom there was no place for and who wait to be told so.
-        let turned_away = self.exhausted && user.answers == 0 && user.output.is_empty();
-        let reason = user.gone || user.refused || silent || turned_away;
+        let no_room = self.exhausted && user.answers == 0 && user.output.is_empty();
+        let reason = user.gone || user.rejected || silent || no_room;
         require(reason, || format!("client {client} is closed for nothing, {idle:?} after the last write"))
     }
 
@@ -276,7 +276,7 @@ impl Scenario {
                 break;
             }
         }
-        for user in self.users.iter().filter(|user| !user.gone && !user.closed && !user.refused) {
+        for user in self.users.iter().filter(|user| !user.gone && !user.closed && !user.rejected) {
             let (number, unread) = (user.client.number(), user.client.unread());
             require(unread == 0, || format!("client {number} is not read: {unread} bytes"))?;
             let (answers, asked) = (user.answers, user.asked.len());
@@ -304,7 +304,7 @@ impl User {
             delivered: HashSet::new(),
             last: [None; 100],
             logged_in: false,
-            refused: false,
+            rejected: false,
             closed: false,
             last_write: Duration::ZERO,
         }
@@ -337,11 +337,11 @@ impl User {
 
     /// Returns whether it is gone, or on its way.
     fn is_leaving(&self) -> bool {
-        self.gone || self.refused || self.closed
+        self.gone || self.rejected || self.closed
     }
 
-    fn refuse(&mut self) -> bool {
-        self.refused = true;
+    fn reject(&mut self) -> bool {
+        self.rejected = true;
         true
     }
 }

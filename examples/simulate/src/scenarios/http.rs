@@ -475,10 +475,10 @@ impl Caller {
             let number = self.client.number();
             let rest = &self.heard[self.parsed..];
             let method = self.asked.get(self.told).map_or("GET", |ask| ask.method);
-            // Of what it refuses, the server knows the method only if it has come so far.
-            let refused = rest.starts_with(b"HTTP/1.1 4");
-            let whole = replies::replies(rest, &[if refused { "GET" } else { method }]);
-            let end = refused && self.client.has_ended() && self.client.unread() == 0;
+            // Of what it rejects, the server knows the method only if it has come so far.
+            let rejected = rest.starts_with(b"HTTP/1.1 4");
+            let whole = replies::replies(rest, &[if rejected { "GET" } else { method }]);
+            let end = rejected && self.client.has_ended() && self.client.unread() == 0;
             let bare = || replies::replies(rest, &[method]).filter(|(_, len)| end && *len == rest.len());
             let Some((found, len)) = whole.or_else(bare) else { return Ok(()) };
             let reply = found.last().ok_or("no reply")?;

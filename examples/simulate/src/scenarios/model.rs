@@ -42,8 +42,8 @@ struct Known {
     closes: usize,
     /// How often the loop had waited when this client went.
     went: Option<usize>,
-    /// It was turned away, and may still be sending its request.
-    turned_away: bool,
+    /// It was rejected, and may still be sending its request.
+    rejected: bool,
     /// When the server has ended its half.
     shut: Option<Duration>,
     /// The server has read the end.
@@ -60,8 +60,8 @@ enum Stage {
     /// Its answer is decided.
     Answered,
     /// It has sent what is no request.
-    Refused,
-    /// It was turned away.
+    NoRequest,
+    /// It was rejected.
     Rejected,
     /// It has hung up before it had its answer.
     Cancelled,
@@ -178,7 +178,7 @@ impl Model {
                 self.clients[client].closes += 1;
                 require(self.clients[client].closes == 1, || format!("client {client} is closed twice"))?;
                 let right = !self.promised || self.clients[client].may_be_closed(*at);
-                require(right, || format!("client {client} is turned away, and its request is met by a reset"))?;
+                require(right, || format!("client {client} is rejected, and its request is met by a reset"))?;
                 self.leave(client, *at)?;
             }
             _ => {}
@@ -201,9 +201,9 @@ impl Model {
             return Ok(());
         }
         let age = self.age_of_oldest(at);
-        require(age <= self.evict_after, || format!("client {client} is turned away, but the oldest is {age:?} old"))?;
+        require(age <= self.evict_after, || format!("client {client} is rejected, but the oldest is {age:?} old"))?;
         let known = &mut self.clients[client];
-        (known.stage, known.turned_away, known.answer) = (Stage::Rejected, true, vec![0xFF]);
+        (known.stage, known.rejected, known.answer) = (Stage::Rejected, true, vec![0xFF]);
         Ok(())
     }
 
@@ -213,7 +213,7 @@ impl Model {
 
     fn read(&mut self, client: usize, bytes: &[u8]) {
         let known = &mut self.clients[client];
-        if known.turned_away {
+        if known.rejected {
             known.input.extend(bytes);
         }
         if known.stage != Stage::Reading {
@@ -222,7 +222,7 @@ impl Model {
         known.input.extend(bytes);
         let header = usize::from(known.input[0]);
         match header {
-            0 => known.stage = Stage::Refused,
+            0 => known.stage = Stage::NoRequest,
             1..128 if known.input.len() > header => {
                 known.item = Some(known.input[1..=header].to_vec());
                 known.stage = Stage::Pushing;
@@ -299,9 +299,9 @@ impl Model {
             Stage::Answered if !sent && !failed => self.evict(client, at)?,
             Stage::Answered => {}
             Stage::Rejected => {
-                require(sent || failed || !self.promised, || format!("client {client} is turned away without a word"))?;
+                require(sent || failed || !self.promised, || format!("client {client} is rejected without a word"))?;
             }
-            Stage::Refused | Stage::Cancelled => {}
+            Stage::NoRequest | Stage::Cancelled => {}
             Stage::Backlog | Stage::Accepted => return Err(format!("client {client} is closed unseen").into()),
         }
         let known = &mut self.clients[client];
@@ -336,7 +336,7 @@ impl Model {
     /// Nothing can be done, all has been read, and nothing goes wrong: no client waits without need.
     pub(crate) fn is_at_rest(&self) -> Check {
         for (client, known) in self.clients.iter().enumerate() {
-            let waits = matches!(known.stage, Stage::Backlog | Stage::Accepted | Stage::Answered | Stage::Refused);
+            let waits = matches!(known.stage, Stage::Backlog | Stage::Accepted | Stage::Answered | Stage::NoRequest);
             require(!waits, || format!("client {client} is {:?} at rest", known.stage))?;
         }
         Ok(())
@@ -365,7 +365,7 @@ impl Known {
             failed: false,
             closes: 0,
             went: None,
-            turned_away: false,
+            rejected: false,
             shut: None,
             ended: false,
         }
@@ -380,7 +380,7 @@ impl Known {
             Some(_) => true,
         };
         let lingered = self.shut.is_some_and(|shut| at >= shut + LINGER_TIME);
-        !self.turned_away || whole || self.ended || self.failed || lingered
+        !self.rejected || whole || self.ended || self.failed || lingered
     }
 
     fn is_sent(&self) -> bool {

@@ -18,7 +18,7 @@ pub(super) enum Outcome {
     /// By this id.
     Published(u64),
     /// For this reason.
-    Refused(String),
+    Rejected(String),
 }
 
 impl Post {
@@ -41,7 +41,7 @@ impl Post {
         let id = || text.strip_prefix(r#"{"id":"#)?.split(',').next()?.parse().ok();
         self.outcome = Some(match reply.status {
             200 => Outcome::Published(id().ok_or("no id")?),
-            503 => Outcome::Refused(text.to_owned()),
+            503 => Outcome::Rejected(text.to_owned()),
             other => return Err(format!("a message is answered {other}: {text}").into()),
         });
         Ok(())
@@ -52,10 +52,10 @@ impl Post {
         self.outcome.is_none() && !self.client.was_reset() && !self.client.has_ended()
     }
 
-    /// Returns whether its message may be there, though it was refused.
+    /// Returns whether its message may be there, though it was rejected.
     pub(super) fn may_be_published(&self) -> bool {
         match &self.outcome {
-            Some(Outcome::Refused(why)) => why.contains("may be published") || why.contains("does not answer"),
+            Some(Outcome::Rejected(why)) => why.contains("may be published") || why.contains("does not answer"),
             _ => true,
         }
     }

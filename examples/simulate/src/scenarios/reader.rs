@@ -26,8 +26,8 @@ pub(super) enum Seen {
         oldest: u64,
         id: u64,
     },
-    /// It is refused, for this reason.
-    Refused(String),
+    /// It is rejected, for this reason.
+    Rejected(String),
     /// Its message is.
     Unpublished,
 }
@@ -115,8 +115,8 @@ impl Reader {
             self.bytes.drain(..end + 4);
             self.has_begun = true;
         } else if let Some((found, len)) = replies::replies(&self.bytes, &["GET"]) {
-            let refusal = found.last().filter(|reply| reply.status == 503).ok_or("an answer that is none")?;
-            seen.push(Seen::Refused(refusal.text().to_owned()));
+            let rejection = found.last().filter(|reply| reply.status == 503).ok_or("an answer that is none")?;
+            seen.push(Seen::Rejected(rejection.text().to_owned()));
             self.bytes.drain(..len);
             self.is_over = true;
         }
@@ -136,7 +136,7 @@ impl Reader {
                 }
             }
             204 => seen.push(Seen::Begin(reply.header("Last-Event-ID").ok_or("no id")?.parse()?)),
-            503 => seen.push(Seen::Refused(reply.text().to_owned())),
+            503 => seen.push(Seen::Rejected(reply.text().to_owned())),
             other => return Err(format!("a long poll is answered {other}").into()),
         }
         self.is_over |= reply.closes() || reply.status == 503;

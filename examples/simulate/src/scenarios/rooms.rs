@@ -251,7 +251,7 @@ impl Rooms {
                 require(self.loses || repeated.is_none(), || wrong(format!("a gap up to {oldest}")))?;
                 id
             }
-            Seen::Refused(why) => {
+            Seen::Rejected(why) => {
                 let is_late = form == Form::Poll && why.contains("The engine does not answer");
                 return require(self.is_small || is_late, || wrong(format!("is told {why}")));
             }
@@ -512,7 +512,7 @@ impl Rooms {
                 let is_there = place == Some(&(post.channel, id));
                 require(is_there, || format!("{text} is not {id} of {}: {place:?}", post.channel))?;
             }
-            require(place.is_none() || post.may_be_published(), || format!("{text} is refused, and published"))?;
+            require(place.is_none() || post.may_be_published(), || format!("{text} is rejected, and published"))?;
         }
         for (n, (socket, channel, text)) in self.sockets.iter().enumerate() {
             let Some(place) = places.get(text.as_str()) else { continue };

@@ -2,7 +2,7 @@
 //!
 //! The model knows nothing of the loop. It reads the log of the simulated network, in which the
 //! server's every read, write and close stands in its order, and says what has to come of it: which
-//! request is decided when, who may be evicted or turned away, who is to be sent what. After every
+//! request is decided when, who may be evicted or rejected, who is to be sent what. After every
 //! turn of the loop both have to agree.
 
 use super::model::Model;

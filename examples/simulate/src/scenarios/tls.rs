@@ -29,7 +29,7 @@ const PEERS: usize = 6;
 /// Bytes that one read may take of a handshake. The read that sees that it is too long may be repeated.
 const READ: usize = 17 * 1024;
 
-/// Bytes that a client reads that is turned away.
+/// Bytes that a client reads that is rejected.
 const REJECTION: usize = 20;
 
 pub(super) fn run(seed: u64, world: &World, report: &mut Report) -> Check {
@@ -106,7 +106,7 @@ struct Talker {
     calm: bool,
     talks: Vec<Talk>,
     open: BTreeMap<ConnId, usize>,
-    /// How many clients have been let in or turned away, and the talks of those that were let in.
+    /// How many clients have been let in or rejected, and the talks of those that were let in.
     decided: Cell<usize>,
     incoming: BTreeMap<usize, usize>,
     /// The connections that it has begun, and their talks.
@@ -431,7 +431,7 @@ impl Scenario {
         }
     }
 
-    /// The pairs of a peer and its talk; peers that were turned away have none.
+    /// The pairs of a peer and its talk; peers that were rejected have none.
     fn pairs(&self) -> Vec<(&Peer, Option<&Talk>)> {
         let service = self.server.service();
         let incoming = self.accepted.iter().enumerate().map(|(n, peer)| (*peer, service.incoming.get(&n)));
@@ -452,7 +452,7 @@ impl Scenario {
                 Some(talk) if peer.is_right() && !talk.aborted => self.check_pair(peer, talk)?,
                 None if peer.is_right() && !self.waits => {
                     let right = peer.read == REJECTION as u64 && ends_rightly(peer);
-                    require(right, || format!("client {number} is turned away with {} bytes", peer.read))?;
+                    require(right, || format!("client {number} is rejected with {} bytes", peer.read))?;
                 }
                 _ => {}
             }

@@ -285,16 +285,16 @@ fn with_d_requests_are_logged_in_the_common_format() {
     }
 }
 
-/// Lost otherwise: who sent what was refused.
+/// Lost otherwise: who sent what was rejected.
 #[test]
-fn with_d_refusals_are_logged_too() {
+fn with_d_rejections_are_logged_too() {
     let folder = layout("host default www\n", &[("a.txt", b"four")]);
     let log = folder.path().join("log");
     let mut command = in_folder(&folder, &["-d"]);
     command.stderr(fs::File::create(&log).unwrap());
     let site = Site { server: Server::spawn(command, 1), folder };
     let long = "x".repeat(9000);
-    let refusals = [
+    let rejections = [
         ("GET /a HTTP/1.1\r\n\r\n".to_owned(), "\"GET /a\" 400 "),
         ("nonsense\r\n\r\n".to_owned(), "\"-\" 400 "),
         ("POST /p HTTP/1.1\r\nHost: a\r\nContent-Length: 10000000000\r\n\r\n".to_owned(), "\"POST /p\" 413 "),
@@ -304,7 +304,7 @@ fn with_d_refusals_are_logged_too() {
         ("CONNECT a:1 HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(), "\"CONNECT a:1\" 501 "),
         ("HEAD /v HTTP/3.0\r\nHost: a\r\n\r\n".to_owned(), "\"HEAD /v\" 505 -"),
     ];
-    for (n, (bytes, line)) in refusals.iter().enumerate() {
+    for (n, (bytes, line)) in rejections.iter().enumerate() {
         let answer = site.server.send(bytes.as_bytes()).answer();
         let status = format!("HTTP/1.1 {}", line.rsplit("\" ").next().unwrap().get(..3).unwrap());
         assert!(answer.starts_with(status.as_bytes()), "{line}: {}", String::from_utf8_lossy(&answer));

@@ -32,11 +32,11 @@ fn files_come_over_https() {
         assert!(large.stdout == [b'x'; 3_000_000], "{:?}", String::from_utf8_lossy(&large.stderr));
     }
     let old = curl(&["--tls-max", "1.1"], secure, "/a.txt").unwrap();
-    assert!(!old.status.success() && old.stdout.is_empty(), "old versions are refused");
+    assert!(!old.status.success() && old.stdout.is_empty(), "old versions are rejected");
     assert_eq!(site.get("/a.txt").text(), "over tls", "and the plain listener serves, too");
 }
 
-/// Lost otherwise: the reason, to a browser that is turned away. It has to shake hands first.
+/// Lost otherwise: the reason, to a browser that is rejected. It has to shake hands first.
 #[test]
 fn the_one_too_many_reads_a_503_over_https() {
     let (_site, secure) = site(&["--max-clients", "1"]);

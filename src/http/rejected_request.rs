@@ -1,4 +1,4 @@
-//! A request that the layer refuses before a handler has seen it.
+//! A request that the layer rejects before a handler has seen it.
 
 use super::limits::METHOD_BYTES;
 use super::status::Status;
@@ -6,11 +6,11 @@ use super::syntax::is_token;
 use crate::net::Peer;
 use std::str;
 
-/// A request that the layer refuses: it is malformed, too long or too slow, or the handler has
-/// [refused its body](super::Body::Refuse). Its parts are those that have come, checked as far as each
+/// A request that the layer rejects: it is malformed, too long or too slow, or the handler has
+/// [rejected its body](super::Body::Reject). Its parts are those that have come, checked as far as each
 /// function says.
 #[derive(Clone, Copy, Debug)]
-pub struct Refusal<'a> {
+pub struct RejectedRequest<'a> {
     pub(super) status: Status,
     pub(super) peer: Option<Peer>,
     pub(super) bytes: usize,
@@ -18,7 +18,7 @@ pub struct Refusal<'a> {
     pub(super) head: &'a [u8],
 }
 
-impl<'a> Refusal<'a> {
+impl<'a> RejectedRequest<'a> {
     /// Returns the status that the client reads.
     pub fn status(&self) -> Status {
         self.status
@@ -69,12 +69,12 @@ mod tests {
     use super::*;
 
     fn parts(head: &[u8]) -> (Option<&str>, Option<&str>, Option<&[u8]>) {
-        let refusal = Refusal { status: Status::BAD_REQUEST, peer: None, bytes: 0, head };
-        (refusal.method(), refusal.target(), refusal.header("origin"))
+        let rejection = RejectedRequest { status: Status::BAD_REQUEST, peer: None, bytes: 0, head };
+        (rejection.method(), rejection.target(), rejection.header("origin"))
     }
 
     /// Were this to fail, a log would name a request that was not sent, or a page could not read why it was
-    /// refused.
+    /// rejected.
     #[test]
     fn what_has_come_is_told() {
         assert_eq!(parts(b""), (None, None, None));

@@ -1,4 +1,4 @@
-//! Requests that are refused because a proxy in front of the server could read them otherwise: the
+//! Requests that are rejected because a proxy in front of the server could read them otherwise: the
 //! cases that smuggle requests, each with its reason.
 
 use super::*;
@@ -160,7 +160,7 @@ const SMUGGLED: &str = "GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n";
 
 /// Lost otherwise: other clients' requests, to one that gets a second request past a proxy.
 #[test]
-fn what_can_be_read_in_two_ways_is_refused() {
+fn what_can_be_read_in_two_ways_is_rejected() {
     for (status, request, why) in CASES {
         let bytes = answer(Tell, format!("{request}{SMUGGLED}").as_bytes());
         let reply = one(&bytes, "GET");
@@ -168,7 +168,7 @@ fn what_can_be_read_in_two_ways_is_refused() {
     }
 }
 
-/// Adds a field with what it is told to every refusal.
+/// Adds a field with what it is told to every rejection.
 struct Note;
 
 impl Handler for Note {
@@ -180,18 +180,18 @@ impl Handler for Note {
         http.respond(id, Status::OK).empty();
     }
 
-    fn on_refusal(&mut self, http: &mut Responder<'_>, refusal: &Refusal<'_>) -> Headers {
-        let origin = String::from_utf8_lossy(refusal.header("Origin").unwrap_or(b"-")).into_owned();
-        let (method, target) = (refusal.method().unwrap_or("-"), refusal.target().unwrap_or("-"));
-        assert!(refusal.peer().is_some() && http.time() > UNIX_EPOCH);
-        Headers::new().with("Note", format!("{method} {target} {origin} {}", refusal.status().code()))
+    fn on_rejection(&mut self, http: &mut Responder<'_>, rejection: &RejectedRequest<'_>) -> Headers {
+        let origin = String::from_utf8_lossy(rejection.header("Origin").unwrap_or(b"-")).into_owned();
+        let (method, target) = (rejection.method().unwrap_or("-"), rejection.target().unwrap_or("-"));
+        assert!(rejection.peer().is_some() && http.time() > UNIX_EPOCH);
+        Headers::new().with("Note", format!("{method} {target} {origin} {}", rejection.status().code()))
     }
 }
 
-/// Lost otherwise: a line in the log for every refusal, and the reason to a page of another origin, which may
+/// Lost otherwise: a line in the log for every rejection, and the reason to a page of another origin, which may
 /// read it only with the fields that the handler adds.
 #[test]
-fn a_handler_is_told_of_every_refusal() {
+fn a_handler_is_told_of_every_rejection() {
     let long = "x".repeat(9000);
     for (request, note) in [
         ("GET /a HTTP/1.1\r\nOrigin: o\r\n\r\n".to_owned(), "GET /a o 400"),
@@ -211,7 +211,7 @@ const CHUNKED: &str = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\
 
 /// Lost otherwise: the same, through the real server.
 #[test]
-fn the_server_refuses_them_too() {
+fn the_server_rejects_them_too() {
     let server = start();
     for (status, request, why) in CASES {
         let bytes = server.send(format!("{request}{SMUGGLED}").as_bytes()).answer();
