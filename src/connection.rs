@@ -309,6 +309,11 @@ impl Connection {
         self.phase != Phase::Lingering
     }
 
+    /// Returns whether the service has been told of it, and not of its close.
+    pub(crate) fn is_admitted(&self) -> bool {
+        matches!(self.seat, Seat::Admitted(_))
+    }
+
     pub(crate) fn can_be_sent_to(&self) -> bool {
         self.phase == Phase::Open && self.output_end == OutputEnd::NotAsked
     }

@@ -107,8 +107,7 @@ impl Connections {
 
     /// Returns the connections that the service knows: admitted, and not closed.
     pub(crate) fn admitted(&self) -> impl Iterator<Item = ConnId> {
-        let admitted = |connection: &Connection| matches!(connection.seat, Seat::Admitted(_));
-        self.arena.iter().filter(move |(_, connection)| admitted(connection)).map(|(index, _)| ConnId(index))
+        self.arena.iter().filter(|(_, connection)| connection.is_admitted()).map(|(index, _)| ConnId(index))
     }
 
     /// Returns the connection under `key`, with its id.

@@ -92,7 +92,8 @@ impl<'a> Context<'a> {
     }
 
     /// Returns all connections, of all listeners: from [`on_open`](crate::Service::on_open) on, until
-    /// [`on_close`](crate::Service::on_close). The cost grows with the most connections that were ever open at once.
+    /// [`on_close`](crate::Service::on_close). The cost grows with the most connections that were ever open at once. One
+    /// that cannot be [made](Self::connect) is not among them.
     ///
     /// To change them, collect the ids first. An id stays good for its connection, and reaches no other once that has
     /// closed, so a list may be worked off over several turns:

@@ -8,7 +8,7 @@ use pollstack::sim::{Client, Faults, Sim, World};
 use pollstack::{
     CloseReason, Closed, ConnId, Context, EofAction, EventLoop, Limits, ListenerConfig, ListenerId, Overload, Service,
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -120,6 +120,10 @@ impl Anything {
         if self.known.is_empty() || self.calm {
             return;
         }
+        let listed: BTreeSet<ConnId> = cx.connections().collect();
+        let made = |(id, state): (&ConnId, &State)| state.connecting || listed.contains(id);
+        let right = listed.iter().all(|id| self.open.contains_key(id)) && self.open.iter().all(made);
+        self.claim(right, "the connections that are listed are not those that are open");
         let recent = self.random.usize(..self.known.len().min(12));
         let number = self.known.len() - 1 - recent;
         let id = self.known[number];
