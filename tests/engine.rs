@@ -222,7 +222,7 @@ fn an_engine_that_does_not_fit_is_rejected_in_a_sentence() {
         (&["--engine", &url, "--capacity", "5"][..], "hush", "its stack holds 100 items, and --capacity is 5"),
         (&["--engine", &url], "loud", "WRONGPASS"),
         (&["--engine", &url], "", "NOAUTH"),
-        (&["--engine", &nothing], "", "rejected"),
+        (&["--engine", &nothing], "", "refused"),
         (&["--engine", "redis://localhost.invalid/jobs"], "", "localhost.invalid"),
         (&["--engine", "redis://hush:hush@localhost/jobs"], "", "a password does not belong here"),
         (&["--engine", &url, "--engine-password-file", "/no/file"], "", "/no/file"),

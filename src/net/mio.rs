@@ -19,7 +19,7 @@ use super::unix::{self, SocketFile};
 use mio::net::{UnixListener, UnixStream};
 
 /// A loop with a poll of its own leaves the tokens below this one to the event sources that are
-/// [registered](crate::EventLoop::register) beside it; all of them, also with [signals](crate::signals).
+/// [registered](crate::EventLoop::register) beside it; all of them, also with the feature `signals`.
 pub const RESERVED_TOKENS: usize = 1024;
 
 /// How many listening sockets a loop can have. Their tokens come first; those of the connections
