@@ -207,7 +207,11 @@ mod tests {
                 }
                 prop_assert_eq!(arena.len(), model.len());
                 prop_assert_eq!(arena.iter().count(), model.len());
+                prop_assert!(arena.capacity() >= arena.len());
             }
+            arena.retain(|value| *value % 2 == 0);
+            prop_assert!(arena.iter().all(|(_, value)| *value % 2 == 0));
+            prop_assert_eq!(arena.len(), model.values().filter(|value| **value % 2 == 0).count());
         }
     }
 }

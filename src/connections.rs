@@ -445,8 +445,9 @@ mod tests {
     #[test]
     fn a_connection_without_a_key_is_gone() {
         let mut connections = Connections::new(Limits::default(), 1, Instant::now());
-        let ids = [0; 2].map(|_| connections.connect(ListenerId::new(), "192.0.2.1:80".parse().unwrap()));
+        let ids = [0; 3].map(|_| connections.connect(ListenerId::new(), "192.0.2.1:80".parse().unwrap()));
         assert!(connections.open(ids[0]).is_some() && connections.open(ids[1]).is_none());
-        assert_eq!((connections.len(), connections.connects()), (1, 2), "the service is told of both");
+        assert_eq!((connections.len(), connections.connects()), (1, 3), "the service is told of all");
+        assert!(ids.is_sorted_by(|one, next| one < next), "{ids:?}");
     }
 }

@@ -170,3 +170,17 @@ impl std::error::Error for ListenError {
         Some(&self.error)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::error::Error;
+
+    /// Lost otherwise: the system's own words, in a program that prints the causes of an error.
+    #[test]
+    fn a_listen_error_names_its_address_and_keeps_its_cause() {
+        let error = ListenError { address: "127.0.0.1:80".parse().unwrap(), error: ErrorKind::AddrInUse.into() };
+        assert!(error.to_string().starts_with("cannot listen on 127.0.0.1:80: "), "{error}");
+        assert_eq!(error.source().unwrap().to_string(), error.error.to_string());
+    }
+}
