@@ -5,7 +5,7 @@ use pollstack::durable::SyncPolicy;
 use pollstack::engine::Target;
 use pollstack::http::Host;
 use pollstack::net::Address;
-use pollstack::options::{AddressList, UnixFile, duration, patience, positive};
+use pollstack::options::{AddressList, UnixFile, duration, positive, timeout};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -201,7 +201,7 @@ pub(crate) struct FaceOptions {
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8081")]
     pub(crate) connect: SocketAddr,
     /// How long to wait for an answer
-    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = patience)]
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = timeout)]
     pub(crate) timeout: Duration,
 }
 

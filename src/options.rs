@@ -188,7 +188,7 @@ pub fn duration(text: &str) -> Result<Duration, String> {
 ///
 /// # Errors
 /// A text that says what is wrong with it, and how it is written.
-pub fn patience(text: &str) -> Result<Duration, String> {
+pub fn timeout(text: &str) -> Result<Duration, String> {
     duration(text).and_then(|time| match time {
         Duration::ZERO => Err("no client can be as quick as that; write 10s, 500ms or 2m".to_owned()),
         time => Ok(time),
@@ -237,7 +237,7 @@ fn owners(text: &str) -> Result<Owners, String> {
         (name, Err(_)) => match find(name) {
             Ok(Some(number)) => Ok(Some(number)),
             Ok(None) => Err(format!("there is no {kind} {name}")),
-            Err(error) => Err(format!("the {kind} {name} cannot be looked up: {error}")),
+            Err(error) => Err(format!("cannot look up the {kind} {name}: {error}")),
         },
     };
     let user = find("user", user, |name| Ok(User::from_name(name)?.map(|user| user.uid.as_raw())))?;
@@ -272,10 +272,10 @@ mod tests {
 
     /// Lost otherwise: every client, to a time of zero.
     #[test]
-    fn no_time_is_no_patience() {
-        assert_eq!(patience("1ms"), Ok(Duration::from_millis(1)));
+    fn no_time_is_no_timeout() {
+        assert_eq!(timeout("1ms"), Ok(Duration::from_millis(1)));
         for wrong in ["0s", "0", "-1s", "x"] {
-            assert!(patience(wrong).is_err(), "{wrong:?}");
+            assert!(timeout(wrong).is_err(), "{wrong:?}");
         }
     }
 

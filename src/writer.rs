@@ -119,9 +119,9 @@ impl Writer {
         self.shared.lock().failed
     }
 
-    /// Waits until all lines have been written, at most `patience`. Returns whether they have been.
-    pub fn flush(&self, patience: Duration) -> bool {
-        let end = Instant::now() + patience;
+    /// Waits until all lines have been written, at most `timeout`. Returns whether they have been.
+    pub fn flush(&self, timeout: Duration) -> bool {
+        let end = Instant::now() + timeout;
         let mut state = self.shared.lock();
         while state.busy || !state.waiting.is_empty() || state.dropped > 0 {
             let left = end.saturating_duration_since(Instant::now());

@@ -15,7 +15,7 @@ use accio::{Accio, Results};
 use clap::Parser;
 use pollstack::net::{Address, Handle};
 use pollstack::operate::Observed;
-use pollstack::options::{self, duration, patience};
+use pollstack::options::{self, duration, timeout};
 use pollstack::server;
 use pollstack::signals::{SIGQUIT, StopSignals, terminating};
 use pollstack::{EventLoop, Overload, descriptors};
@@ -64,7 +64,7 @@ struct Options {
     digest: bool,
 
     /// How long a client may be silent
-    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = patience)]
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = timeout)]
     timeout: Duration,
 
     /// How long files that have begun may still take when the server stops

@@ -16,7 +16,7 @@ use chat::{Chat, protocol};
 use clap::Parser;
 use pollstack::net::Address;
 use pollstack::operate::Observed;
-use pollstack::options::{self, duration, patience, positive};
+use pollstack::options::{self, duration, positive, timeout};
 use pollstack::server::{self, announce};
 use pollstack::signals::{StopSignals, terminating};
 use pollstack::{EventLoop, Overload, descriptors};
@@ -49,7 +49,7 @@ struct Options {
     max_users: usize,
 
     /// How long a client may take to log in, and how long it may leave its messages unread
-    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = patience)]
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = timeout)]
     timeout: Duration,
 
     /// How long users may still take to read when the server stops

@@ -10,7 +10,7 @@ pub struct Config {
     /// Bytes of a message.
     pub message: usize,
     /// Bytes that may wait for a subscriber.
-    pub backlog: usize,
+    pub unsent: usize,
     /// How often silent connections are kept alive; never if it is zero.
     pub heartbeat: Duration,
     /// The bounds of the hub.
@@ -21,6 +21,6 @@ impl Default for Config {
     fn default() -> Self {
         let history = History { messages: limits::HISTORY_MESSAGES, bytes: limits::HISTORY_BYTES };
         let hub = hub::Limits { channels: limits::CHANNELS, subscribers: limits::SUBSCRIBERS, history };
-        Config { message: limits::MESSAGE_BYTES, backlog: limits::BACKLOG_BYTES, heartbeat: limits::HEARTBEAT, hub }
+        Config { message: limits::MESSAGE_BYTES, unsent: limits::UNSENT_BYTES, heartbeat: limits::HEARTBEAT, hub }
     }
 }

@@ -25,11 +25,11 @@ pub const HISTORY_BYTES: usize = 256 * 1024;
 
 /// Unsent bytes of a subscriber before it is disconnected: the longest message, whatever it is
 /// made of.
-pub const BACKLOG_BYTES: usize = MESSAGE_BYTES * BACKLOG_PER_BYTE;
+pub const UNSENT_BYTES: usize = MESSAGE_BYTES * SENT_PER_BYTE;
 
 /// The most that a byte of a message comes to on its way, and a little: a line break is seven as a
 /// field of its own, a control six in JSON.
-pub const BACKLOG_PER_BYTE: usize = 8;
+pub const SENT_PER_BYTE: usize = 8;
 
 /// The name of a channel.
 pub const NAME_BYTES: usize = 64;

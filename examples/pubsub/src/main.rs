@@ -129,7 +129,7 @@ struct Options {
 
     /// Unsent bytes of a subscriber before it is disconnected [default: 8 times --max-message]
     #[arg(long, value_name = "BYTES")]
-    backlog: Option<usize>,
+    max_unsent: Option<usize>,
 
     /// How often silent connections are kept alive; 0s is never
     #[arg(long, value_name = "TIME", default_value = "15s", value_parser = duration)]
@@ -165,7 +165,7 @@ fn serve(options: &Options) -> Result<(), Box<dyn Error>> {
         None => pubsub,
     };
     let pubsub = Observed::new("pubsub", pubsub, now);
-    let (counts, limits) = (pubsub.listener(), reserved.output(config.backlog));
+    let (counts, limits) = (pubsub.listener(), reserved.output(config.unsent));
     let Some(engine) = &options.engine else {
         return run(EventLoop::with_net(Tls::new(Mio::new()?), pubsub, limits), options, counts, conns);
     };
@@ -224,19 +224,19 @@ fn busy(has_origins: bool) -> Vec<u8> {
 
 fn configure(options: &Options) -> Result<Config, String> {
     let message = options.max_message.get();
-    let least = message.saturating_mul(limits::BACKLOG_PER_BYTE).max(MIN_BACKLOG);
-    let backlog = options.backlog.unwrap_or(least);
-    if backlog < least {
-        return Err(format!("--backlog {backlog}: the longest message may take {least} bytes on its way"));
+    let least = message.saturating_mul(limits::SENT_PER_BYTE).max(MIN_UNSENT);
+    let unsent = options.max_unsent.unwrap_or(least);
+    if unsent < least {
+        return Err(format!("--max-unsent {unsent}: the longest message may take {least} bytes on its way"));
     }
     let history = History { messages: options.history, bytes: options.history_bytes };
     let subscribers = options.max_subscribers.get();
     let hub = HubLimits { channels: options.max_channels.get(), subscribers, history };
-    Ok(Config { message, backlog, heartbeat: options.heartbeat, hub })
+    Ok(Config { message, unsent, heartbeat: options.heartbeat, hub })
 }
 
 /// Bytes for the head of a response and for the framing of a short message.
-const MIN_BACKLOG: usize = 16 * 1024;
+const MIN_UNSENT: usize = 16 * 1024;
 
 fn count(n: usize) -> NonZeroUsize {
     NonZeroUsize::new(n).unwrap_or(NonZeroUsize::MIN)

@@ -198,7 +198,7 @@ fn poll_now(
 ) -> Done {
     let start = start(server, name, after);
     let held = server.hub.messages(name.as_str(), start.next);
-    if let Some((array, last)) = poll::arrays(start.gap, held, server.config.backlog) {
+    if let Some((array, last)) = poll::arrays(start.gap, held, server.config.unsent) {
         poll::reply(http, id, Status::OK, server.guard.headers(origin), last).body(&array);
         return Ok(());
     }

@@ -78,9 +78,9 @@ impl Socket {
     }
 
     /// A ping; `None` if the client has left too many without an answer.
-    pub(crate) fn ping(&mut self, patience: u8) -> Option<Vec<u8>> {
+    pub(crate) fn ping(&mut self, most: u8) -> Option<Vec<u8>> {
         self.unanswered = self.unanswered.saturating_add(1);
-        (self.unanswered <= patience).then(|| bytes(Frame::ping(Vec::new())))
+        (self.unanswered <= most).then(|| bytes(Frame::ping(Vec::new())))
     }
 
     fn close(&mut self, pipe: &mut Pipe<'_, '_>, code: CloseCode, why: &'static str) -> Next {

@@ -26,7 +26,7 @@ fn only_the_subscriber_that_does_not_read_is_disconnected() {
     let mut readers: Vec<Stream> = (0..5).map(|_| subscribe(&server, "")).collect();
     wait_for_subscribers(&server, 25);
     let text = "x".repeat(8192);
-    // Far more than the kernel and the backlog hold of it.
+    // Far more than the kernel and the output hold of it.
     let mut sent = 0;
     wait_until("they are disconnected", || {
         publish(&server, &text);

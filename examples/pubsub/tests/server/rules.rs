@@ -213,7 +213,7 @@ fn a_server_on_loopback_goes_by_its_names() {
 #[test]
 fn the_command_line_is_checked() {
     for args in [
-        &["--backlog", "1000"][..],
+        &["--max-unsent", "1000"][..],
         &["--max-subscribers", "0"],
         &["--allow-origin", "friend.example"],
         &["--allow-origin", "https://friend.example/"],

@@ -13,7 +13,7 @@ fn serve(world: &World, config: Config) -> EventLoop<Http<Pubsub>, Sim> {
     let guard = Guard::new(&[], &[], false);
     let pubsub = Pubsub::new(config, guard, world.now(), BASE).unwrap();
     let http = Http::new(pubsub, Clock::new(world.now(), UNIX_EPOCH));
-    let mut server = EventLoop::with_net(world.net(), http, Limits::default().output(config.backlog));
+    let mut server = EventLoop::with_net(world.net(), http, Limits::default().output(config.unsent));
     server.listen(ListenerConfig::new("127.0.0.1:80".parse().unwrap())).unwrap();
     server
 }
@@ -94,7 +94,7 @@ fn publishers_wait_for_who_reads_and_not_for_who_does_not() {
     }
     let answers = |bytes: Vec<u8>| memchr::memmem::find_iter(&bytes, b"HTTP/1.1 200 ").count();
     let first = answers(publisher.read());
-    assert!((8..15).contains(&first), "{first} fit the backlog and the history");
+    assert!((8..15).contains(&first), "{first} fit the output and the history");
     world.advance(Duration::from_millis(500));
     world.settle(&mut server);
     assert_eq!((answers(publisher.read()), stalled.is_closed()), (0, false), "it may read yet");
@@ -188,7 +188,7 @@ fn nothing_is_lost_unsaid_in_a_network_that_fails() {
     for seed in 0..60 {
         let mut random = fastrand::Rng::with_seed(seed);
         let world = World::new(seed);
-        let mut config = Config { message: 400, backlog: 16 * 1024, ..Config::default() };
+        let mut config = Config { message: 400, unsent: 16 * 1024, ..Config::default() };
         config.hub.history.messages = random.usize(1..40);
         let mut server = serve(&world, config);
         world.set_faults(Faults::random(seed));

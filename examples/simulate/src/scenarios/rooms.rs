@@ -29,7 +29,7 @@ pub(super) fn run(seed: u64, world: &World, report: &mut Report) -> Check {
     let channels = if is_small { random.usize(1..5) } else { 10 };
     let bytes = if is_small { random.usize(..4000) } else { 1 << 20 };
     let hub = HubLimits { channels, subscribers: 1000, history: History { messages, bytes } };
-    let config = Config { message: LONGEST, backlog: 16 * 1024, hub, ..Config::default() };
+    let config = Config { message: LONGEST, unsent: 16 * 1024, hub, ..Config::default() };
     let loses = random.u8(..4) == 0;
     let mut rooms = Rooms {
         seed,
@@ -124,7 +124,7 @@ impl Rooms {
         let linked =
             Linked::new(Http::new(pubsub, Clock::new(world.now(), UNIX_EPOCH)), link.replicas(self.random.usize(..2)));
         let outgoing = linked.listener();
-        let limits = Limits::default().output(self.config.backlog).input(LONGEST + pubsub::AROUND);
+        let limits = Limits::default().output(self.config.unsent).input(LONGEST + pubsub::AROUND);
         let mut server = EventLoop::with_net(world.net(), linked, limits);
         let overload = Overload::Reject(pollstack::http::BUSY.into());
         server.listen(ListenerConfig::new("127.0.0.1:1".parse()?).max_conns(100).overload(overload))?;
