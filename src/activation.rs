@@ -48,6 +48,6 @@ impl Activated {
 /// Tells the service manager, if there is one that waits for it, that the server is ready.
 pub fn tell_ready() {
     if let Err(error) = sd_notify::notify(&[NotifyState::Ready]) {
-        log::warn!("the service manager cannot be told that the server is ready: {error}");
+        log::warn!("cannot tell the service manager that the server is ready: {error}");
     }
 }

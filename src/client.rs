@@ -211,7 +211,7 @@ impl fmt::Display for ClientError {
             ClientError::Busy => f.write_str("the server is busy; try again later"),
             ClientError::Closed => f.write_str("the server closed without an answer"),
             ClientError::Protocol(answer) => write!(f, "the answer is not of the protocol: {}", answer.escape_ascii()),
-            ClientError::Unreachable(error) => write!(f, "the server cannot be reached: {error}"),
+            ClientError::Unreachable(error) => write!(f, "cannot reach the server: {error}"),
             error if error.is_timeout() => f.write_str("there was no answer in time"),
             ClientError::Io(error) => error.fmt(f),
         }

@@ -170,7 +170,7 @@ fn clients(all: &Value) -> String {
 /// Asks the face of a server.
 fn get(face: &FaceOptions, path: &str) -> Result<Value, Box<dyn Error>> {
     let address = face.connect;
-    let unreachable = |error| format!("{address} cannot be reached: {error}; is the server started with --http?");
+    let unreachable = |error| format!("cannot reach {address}: {error}; is the server started with --http?");
     let mut stream = TcpStream::connect(address).map_err(unreachable)?;
     stream.set_read_timeout(Some(face.timeout))?;
     write!(stream, "GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n")?;

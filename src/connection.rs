@@ -3,6 +3,10 @@
 //! The loop keeps a connection in two halves under one key. This half, [`Connection`], is what a
 //! [`Context`](crate::Context) may touch: it knows neither the type of the stream nor that of the
 //! protocol's state. The other half, with both, stays in the event loop.
+//!
+//! The state has four parts. `Phase` says how far the connection has come, `InputEnd` and `OutputEnd` how far its halves
+//! have, and `Ready` what is known of the socket. Beside them are the wishes of the service (`paused`, `ignored`, `resets`),
+//! notes of the loop for its next step (`connecting`, `reoffer`, `goes_on`), and two places in lists (`dirty`, `queued`).
 
 use crate::limits::{BURST_BYTES, CALL_BYTES, Limits};
 use crate::net::{Interest, Peer, Ready};

@@ -131,7 +131,8 @@ impl<'a> Context<'a> {
         self.connections.admitted()
     }
 
-    /// Returns whether the connection can still be sent to.
+    /// Returns whether the connection can still be sent to. A connection whose peer [has ended](Self::has_ended) its half
+    /// may be; one that has been finished is not.
     pub fn is_open(&self, id: ConnId) -> bool {
         self.connections.open(id).is_some()
     }
@@ -141,8 +142,8 @@ impl<'a> Context<'a> {
         self.connections.open(id).map(|connection| connection.peer)
     }
 
-    /// Returns whether the end of the peer's half has been read, be it told already or not. Also true
-    /// once the connection has gone.
+    /// Returns whether the end of the peer's half has been read, whether or not the service has been
+    /// told. Also true once the connection has gone.
     ///
     /// ```
     /// # use pollstack::{ConnId, Context};

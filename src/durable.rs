@@ -94,7 +94,7 @@ impl Durable {
 
 fn wake(handle: &Handle) {
     if let Err(error) = handle.wake() {
-        log::error!("the loop cannot be woken: {error}");
+        log::error!("cannot wake the loop: {error}");
     }
 }
 

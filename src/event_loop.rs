@@ -45,6 +45,7 @@ use crate::queue::Queue;
 use crate::service::{CloseReason, Service};
 use crate::stats::Stats;
 use std::collections::VecDeque;
+use std::fmt;
 use std::io;
 use std::time::{Duration, Instant};
 
@@ -118,6 +119,12 @@ enum State {
         only_lingering: bool,
     },
     Stopped,
+}
+
+impl<S: Service, N: Net> fmt::Debug for EventLoop<S, N> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EventLoop").field("state", &self.state).field("stats", &self.stats()).finish_non_exhaustive()
+    }
 }
 
 impl<S: Service, N: Net> EventLoop<S, N> {

@@ -75,7 +75,7 @@ impl ListenerId {
     }
 }
 
-/// Why nothing of a message was sent. There are no other reasons, so a `match` may be exhaustive.
+/// The reason why nothing of a message was sent. There are no other reasons, so a `match` may be exhaustive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SendError {
     /// The connection has closed, or its output has been ended: finished, aborted or shut down.

@@ -26,7 +26,7 @@ pub(crate) const CALL_BYTES: usize = 1024;
 /// admitted connections waited milliseconds in a flood of new ones.
 pub const DEFAULT_ACCEPTS: usize = 16;
 
-/// How many connections may wait in the kernel to be accepted, per address.
+/// The default number of connections that may wait in the kernel to be accepted, per address.
 ///
 /// A flood of short connections arrives in bursts. A connection that overflows this queue costs its
 /// client a retransmission, one second or more, or worse: with SYN cookies Linux may accept it after

@@ -9,11 +9,11 @@ use std::io::{self, ErrorKind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How many connections a listener admits. They fit the usual descriptor limit of 1024 and leave as
+/// The default capacity of a listener. Its connections fit the usual descriptor limit of 1024 and leave as
 /// many descriptors for what a service opens itself.
 pub const DEFAULT_MAX_CONNS: usize = 512;
 
-/// How to listen: addresses whose connections are admitted and counted together, and what happens to
+/// The configuration of a listener: addresses whose connections are admitted and counted together, and the policy for
 /// the one too many.
 ///
 /// ```
@@ -137,6 +137,14 @@ impl ListenerConfig {
     ///
     /// A peer that has vanished is asked six times. Its connection fails with a timeout after less
     /// than twice this time. Keepalive costs no system call.
+    ///
+    /// ```
+    /// use pollstack::ListenerConfig;
+    /// use std::time::Duration;
+    ///
+    /// let config = ListenerConfig::new("127.0.0.1:0".parse()?).keepalive(Some(Duration::from_secs(10)));
+    /// # Ok::<(), pollstack::net::ParseAddressError>(())
+    /// ```
     pub fn keepalive(mut self, silence: Option<Duration>) -> Self {
         self.socket.keepalive = silence;
         self
@@ -256,7 +264,8 @@ impl<S> Listener<S> {
     /// Returns the error for a connection that does not come through a socket, when there is no place for it.
     #[cold]
     pub(crate) fn full(&self) -> io::Error {
-        let text = format!("the listener is full: it has {} of {} connections (max_conns)", self.len(), self.capacity);
+        let text =
+            format!("the listener is full: it has {} of {} connections; raise max_conns", self.len(), self.capacity);
         io::Error::new(ErrorKind::ResourceBusy, text)
     }
 

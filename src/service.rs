@@ -49,8 +49,8 @@ pub trait Service {
     /// Returns the number of bytes consumed from the front. The loop offers the rest again at once if
     /// some were consumed, and together with what follows as soon as more arrives. A service that
     /// waits for something else than more input calls [`Context::pause`], and later
-    /// [`Context::resume`] to be offered the rest. Only for room in the output of the same connection it
-    /// need not pause.
+    /// [`Context::resume`] to be offered the rest. A service that only waits for room in the
+    /// output of this connection need not pause.
     ///
     /// `input` never grows beyond [`Limits::input`](crate::Limits::input). If the service waits
     /// for more than that, and has not paused, the loop closes the connection with
@@ -59,8 +59,8 @@ pub trait Service {
     fn on_data(&mut self, cx: &mut Context<'_>, id: ConnId, conn: &mut Self::Conn, input: &[u8]) -> usize;
 
     /// The peer has ended its half of the stream. All that it sent has been offered. Input that the service
-    /// has left will not be completed any more. The peer may still read. It does not come while input waits for room in
-    /// the output. By default the connection [finishes](Context::finish).
+    /// has left will not be completed any more. The peer may still read. The loop calls this only after input that waits
+    /// for room in the output has been taken. By default the connection [finishes](Context::finish).
     fn on_eof(&mut self, _cx: &mut Context<'_>, _id: ConnId, _conn: &mut Self::Conn) -> EofAction {
         EofAction::Finish
     }
@@ -70,10 +70,9 @@ pub trait Service {
     /// [`on_eof`](Service::on_eof) follows. If none is held back, `on_eof` comes at once.
     fn on_early_eof(&mut self, _cx: &mut Context<'_>, _id: ConnId, _conn: &mut Self::Conn) {}
 
-    /// The kernel has taken everything sent to this connection: each time that its output has become empty, also if it
-    /// never was full. The loop does not call this after
-    /// [`Context::finish`]: [`on_close`](Service::on_close) says the same then. After
-    /// [`Context::shutdown_write`] the FIN has left, too.
+    /// The kernel has taken everything sent to this connection. The loop calls this each time that the output has become
+    /// empty, even if it was never full. It does not after [`Context::finish`]: [`on_close`](Service::on_close) says the
+    /// same then. After [`Context::shutdown_write`] the FIN has left, too.
     fn on_drain(&mut self, _cx: &mut Context<'_>, _id: ConnId, _conn: &mut Self::Conn) {}
 
     /// The deadline set with [`Context::set_deadline`] has passed, and is cleared.
@@ -101,6 +100,31 @@ pub trait Service {
     /// Returns whether a client may come in, if there is a place: a service may bound how many come from one
     /// address. A client that may not is [rejected](crate::Overload). The loop asks before it opens the
     /// connection.
+    ///
+    /// ```
+    /// # use pollstack::{ConnId, Context, ListenerId, Service, net::Peer};
+    /// # use std::collections::{BTreeMap, HashMap};
+    /// # use std::net::IpAddr;
+    /// /// At most ten clients an address; of a full house, the one that has been silent longest gives way.
+    /// struct House {
+    ///     clients: HashMap<IpAddr, usize>,
+    ///     silent: BTreeMap<u64, ConnId>,
+    /// }
+    ///
+    /// impl Service for House {
+    /// #   type Conn = ();
+    /// #   fn on_open(&mut self, _: &mut Context<'_>, _: ConnId, _: ListenerId) {}
+    /// #   fn on_data(&mut self, _: &mut Context<'_>, _: ConnId, _: &mut (), input: &[u8]) -> usize { input.len() }
+    ///     fn is_welcome(&self, _: ListenerId, peer: &Peer) -> bool {
+    ///         let Peer::Tcp(address) = peer else { return true };
+    ///         self.clients.get(&address.ip()).is_none_or(|count| *count < 10)
+    ///     }
+    ///
+    ///     fn make_way(&mut self, _: ListenerId) -> Option<ConnId> {
+    ///         self.silent.first_key_value().map(|(_, id)| *id)
+    ///     }
+    /// }
+    /// ```
     fn is_welcome(&self, _listener: ListenerId, _peer: &Peer) -> bool {
         true
     }
@@ -138,7 +162,7 @@ pub enum EofAction {
     Abort,
 }
 
-/// How a connection ended.
+/// The end of a connection.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Closed {
@@ -158,7 +182,7 @@ impl Closed {
     }
 }
 
-/// Why a connection ended. Reasons may be added.
+/// The reason why a connection ended. Reasons may be added.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum CloseReason {

@@ -152,12 +152,12 @@ impl<N: Net> Tls<N> {
         self.identity = identity;
     }
 
-    /// Encrypts the connections that go out from here on; with `None`, it does not.
+    /// Encrypts the connections that go out from here on; with `None`, it does not. [`Client`] has an example.
     pub fn set_client(&mut self, client: Option<Client>) {
         self.client = client;
     }
 
-    /// Has the network take the ciphertext that there is.
+    /// Writes the ciphertext that there is to the network.
     fn flush(&mut self, stream: &mut Stream<N::Stream>, more: bool) -> io::Result<()> {
         let Stream { inner, session: Some(session), .. } = stream else { return Ok(()) };
         while session.tls.wants_write() {
@@ -283,7 +283,7 @@ impl<N: Net> Tls<N> {
         }
     }
 
-    /// Has an event tell of room for the ciphertext that is left, and not only of input.
+    /// Asks for an event of room for the ciphertext that is left, and not only of input.
     fn wait_for_room(&mut self, stream: &mut Stream<N::Stream>) -> io::Result<()> {
         match stream.watched {
             Some((key, _)) => self.watch(stream, key, None, Interest::ReadWrite),
@@ -291,7 +291,7 @@ impl<N: Net> Tls<N> {
         }
     }
 
-    /// Has an event tell of what is still to be read: this turn has had enough of it.
+    /// Asks for an event of the input that is still to be read: this turn has had enough of it.
     fn look_again(&mut self, stream: &mut Stream<N::Stream>) -> io::Result<()> {
         match stream.watched {
             Some((key, interest)) => self.inner.watch(&mut stream.inner, key, Some(interest), interest),

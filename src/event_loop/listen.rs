@@ -125,7 +125,9 @@ impl<S: Service, N: Net> EventLoop<S, N> {
         if asked <= names {
             return Ok(());
         }
-        let text = format!("{asked} connections, lingering ones included, are more than the {names} tokens for them");
+        let text = format!(
+            "cannot listen: {asked} connections, lingering ones included, need more than {names} tokens; lower max_conns"
+        );
         Err(io::Error::new(ErrorKind::InvalidInput, text))
     }
 }

@@ -265,8 +265,9 @@ impl Mio {
     }
 }
 
-/// A listening socket.
+/// A listening socket. Kinds may be added.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum Listener {
     /// Over IPv4 or IPv6.
     Tcp(TcpListener),
@@ -275,8 +276,9 @@ pub enum Listener {
     Unix(UnixListener, Option<SocketFile>),
 }
 
-/// A connection.
+/// A connection. Kinds may be added.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum Stream {
     /// Over IPv4 or IPv6.
     Tcp(TcpStream),

@@ -46,7 +46,7 @@ pub struct Operated {
     failure: Option<String>,
 }
 
-/// How many clients there may be of each kind.
+/// The most clients of each kind. Its fields are all there are.
 #[derive(Clone, Copy, Debug)]
 pub struct Places {
     /// Clients of the stack's own protocol.

@@ -4,7 +4,7 @@ use std::fmt;
 use std::io::ErrorKind;
 use std::time::Duration;
 
-/// Something that has happened, and when.
+/// An event with its time. Its fields are all there are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// The time since the world began.

@@ -83,7 +83,7 @@ pub struct Finished {
     pub result: Result<(), Trouble>,
 }
 
-/// The reason why a batch is not on the disk.
+/// The reason why a batch is not on the disk. Its fields are all there are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Trouble {
     /// The reason.

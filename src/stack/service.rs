@@ -54,7 +54,7 @@ enum Who {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Guest(usize);
 
-/// The answer to a guest.
+/// The answer to a guest. There are no others, so a `match` may be exhaustive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answer<'a> {
     /// Its item is on the stack.

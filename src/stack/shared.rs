@@ -43,7 +43,7 @@ pub enum Ask {
     Leave,
 }
 
-/// Requests that the engine applies together, once.
+/// Requests that the engine applies together, once. Its fields are all there are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Asks {
     /// Which life of the edge asks.
@@ -54,7 +54,7 @@ pub struct Asks {
     pub asks: Vec<Ask>,
 }
 
-/// The engine's answer to a batch.
+/// The engine's answer to a batch. Its fields are all there are.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Told {
     /// The number of the batch.

@@ -13,6 +13,27 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The configuration of connections that go out, and the names of the servers that they go to. Clones share the names.
+///
+/// ```no_run
+/// # use pollstack::{ConnId, Context, EventLoop, Limits, ListenerConfig, ListenerId, Service, net::{Address, Mio}};
+/// # struct Caller;
+/// # impl Service for Caller {
+/// #     type Conn = ();
+/// #     fn on_open(&mut self, _: &mut Context<'_>, _: ConnId, _: ListenerId) {}
+/// #     fn on_data(&mut self, _: &mut Context<'_>, _: ConnId, _: &mut (), input: &[u8]) -> usize { input.len() }
+/// # }
+/// use pollstack::tls::{Client, Tls};
+///
+/// let server: Address = "192.0.2.1:443".parse()?;
+/// let client = Client::load("authorities.pem".as_ref(), None)?;
+/// client.set_names([(server.clone(), "example.org")])?;
+/// let mut event_loop = EventLoop::with_net(Tls::new(Mio::new()?), Caller, Limits::default());
+/// event_loop.net_mut().set_client(Some(client));
+/// let outgoing = event_loop.listen(ListenerConfig::unbound())?;
+/// event_loop.call(|_, cx| cx.connect(outgoing, server));
+/// event_loop.run()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone)]
 pub struct Client {
     config: Arc<ClientConfig>,

@@ -63,6 +63,16 @@ impl Identity {
     /// Serves new connections with what the files hold now. If that is wrong, nothing changes. Sessions of before are not
     /// resumed.
     ///
+    /// ```no_run
+    /// # use pollstack::tls::Identity;
+    /// let identity = Identity::load("cert.pem".as_ref(), "key.pem".as_ref())?;
+    /// // on SIGHUP, say:
+    /// if let Err(error) = identity.reload("cert.pem".as_ref(), "key.pem".as_ref()) {
+    ///     log::error!("{error}; the old certificate stays");
+    /// }
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// As [`load`](Self::load).
     pub fn reload(&self, certificates: &Path, key: &Path) -> io::Result<()> {
