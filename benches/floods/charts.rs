@@ -1,4 +1,4 @@
-//! Three pictures of a run: what a request costs, how long it takes, and how the cost grows.
+//! Pictures of a run: what a request costs, how long it takes, and how the cost grows.
 
 use crate::report::Report;
 use crate::run::Row;

@@ -219,8 +219,8 @@ impl Clients {
         Ok(())
     }
 
-    fn turn(&mut self, patience: Duration) -> io::Result<()> {
-        let timeout = self.clients.timeout().map_or(patience, |timeout| timeout.min(patience));
+    fn turn(&mut self, longest: Duration) -> io::Result<()> {
+        let timeout = self.clients.timeout().map_or(longest, |timeout| timeout.min(longest));
         self.poll.poll(&mut self.events, Some(timeout))?;
         for event in &self.events {
             self.clients.handle_event(event);

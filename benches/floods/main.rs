@@ -123,7 +123,7 @@ fn command() -> String {
 
 fn config(options: &Options) -> RunConfig {
     let pairs = options.pairs.map_or(if options.quick { 2 } else { 4 }, usize::from);
-    RunConfig { pairs, requests: if options.quick { 1_000 } else { 5_000 }, strace_all: !options.quick }
+    RunConfig { pairs, requests: if options.quick { 1_000 } else { 2_500 }, strace_all: !options.quick }
 }
 
 fn profile(options: &Options) -> Result<(), String> {

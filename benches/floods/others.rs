@@ -121,7 +121,7 @@ fn judge(what: &str, count: f64, most: f64) -> Result<(), String> {
 
 impl Subject {
     fn start(&self, wrapper: &[&str], site: &Path) -> io::Result<Server> {
-        let program = crate::servers::under(wrapper, (self.program)(site));
+        let program = machine::under(wrapper, &(self.program)(site));
         let lines = if self.name == "chat" { 2 } else { 1 };
         let server = match self.on_stderr {
             true => Server::try_spawn_on_stderr(ordinary(&program), lines),

@@ -5,7 +5,7 @@ use crate::report::{self, folder};
 use crate::run::{Found, RunConfig, run};
 use crate::scenario::{Entry, Scenario};
 use crate::target::Target;
-use instrument::{Callgrind, Cell, Instructions, Page, Profile, Recording, Row, Table};
+use instrument::{Callgrind, Instructions, Page, Profile, Recording};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use test_support::machine::{self, Calls, Placement};
@@ -38,7 +38,7 @@ pub(crate) fn profile(mut scenario: Scenario, config: RunConfig, command: &str) 
             Err(why) => println!("left out: samples of {}: {why}", entry.name()),
         }
         match instructions(&scenario, entry, config.requests, &mut clients) {
-            Ok(found) => page.table(&by_function(&found, entry)),
+            Ok(found) => page.table(&found.table(&entry.name())),
             Err(why) => println!("left out: instructions of {}: {why}", entry.name()),
         }
     }
@@ -106,21 +106,4 @@ fn instructions(
     }
     let (short, long) = (executed(requests)?, executed(3 * requests)?);
     Ok(long.since(&short, 2 * requests))
-}
-
-fn by_function(found: &Instructions, entry: Entry) -> Table {
-    let total = found.total();
-    let what = format!(
-        "{total:.0} instructions a request (callgrind), by the function of the source that they were written in, also \
-         where the compiler has inlined it. Files of libraries count as one."
-    );
-    let mut table =
-        Table::new(format!("{}, instructions", entry.name()), what, &["instructions a request", "% of all"])
-            .about("function");
-    let (all, shown) = (found.by_function(), 40);
-    let others: f64 = all.iter().skip(shown).map(|(_, count)| count).sum();
-    let rows = all.into_iter().take(shown).chain([("all others", others)]);
-    let cells = |count| vec![Cell::Number(count, 1), Cell::Number(100.0 * count / total, 1)];
-    table.rows = rows.map(|(name, count)| Row::new(name, cells(count))).collect();
-    table
 }

@@ -97,7 +97,7 @@ pub(crate) const PLACES: usize = 100;
 pub(crate) const EVICTING: usize = 28;
 
 /// Ours first, the baseline twice for the noise.
-fn with_floor(peers: &[Kind]) -> Vec<Entry> {
+fn with_baseline(peers: &[Kind]) -> Vec<Entry> {
     let kinds = [&[Kind::Pollstack][..], peers, &[Kind::Baseline]].concat();
     kinds.into_iter().map(entry).collect()
 }
@@ -113,26 +113,24 @@ fn entries(kinds: &[Kind]) -> Vec<Entry> {
 /// Returns all there is, in the order in which it runs.
 pub(crate) fn all() -> Vec<Scenario> {
     let mut all = Vec::new();
-    for payload in [1, 127] {
-        for clients in [1, 10, 64, 100] {
-            all.push(Scenario {
-                name: format!("immediate, {clients} clients, payload {payload}"),
-                what: "push and pop in turn, each answered at once",
-                load: Load::Flood { order: Order::Alternating, payload, pace: Pace::Closed(clients) },
-                // A server that has one client is never at its limit.
-                placements: if clients == 1 { &[Placement::Apart] } else { BOTH },
-                entries: with_floor(&STACKS),
-                base: Some(Kind::Baseline),
-                quick: clients == 64 && payload == 1,
-            });
-        }
+    for (clients, payload) in [(1, 1), (10, 1), (64, 1), (100, 1), (64, 127)] {
+        all.push(Scenario {
+            name: format!("immediate, {clients} clients, payload {payload}"),
+            what: "push and pop in turn, each answered at once",
+            load: Load::Flood { order: Order::Alternating, payload, pace: Pace::Closed(clients) },
+            // A server that has one client is never at its limit.
+            placements: if clients == 1 { &[Placement::Apart] } else { BOTH },
+            entries: with_baseline(&STACKS),
+            base: Some(Kind::Baseline),
+            quick: clients == 64 && payload == 1,
+        });
     }
     all.push(Scenario {
         name: "immediate, 3000 a second".to_owned(),
         what: "an open loop: latency from when each client was due",
         load: Load::Flood { order: Order::Alternating, payload: 1, pace: Pace::Open(3000) },
         placements: &[Placement::Apart],
-        entries: with_floor(&STACKS),
+        entries: with_baseline(&STACKS),
         base: Some(Kind::Baseline),
         quick: true,
     });

@@ -162,7 +162,7 @@ impl Kind {
         if self == Kind::Scraped {
             program.args(["--http", "127.0.0.1:0"]);
         }
-        let program = under(wrapper, program);
+        let program = machine::under(wrapper, &program);
         let server = match self {
             Kind::Accio => Server::try_spawn_on_stderr(ordinary(&program), 1),
             Kind::Scraped | Kind::Chat => Server::try_spawn(ordinary(&program), 2),
@@ -239,7 +239,7 @@ impl Kind {
                 program.args(["-f", "0", "-b"]).arg(folder.path());
             }
         }
-        let server = Server::try_spawn(ordinary(&under(wrapper, program)), 0).ok_or("it does not start")?;
+        let server = Server::try_spawn(ordinary(&machine::under(wrapper, &program)), 0).ok_or("it does not start")?;
         let start = Instant::now();
         while TcpStream::connect(address).is_err() {
             if start.elapsed() > TEST_TIMEOUT {
@@ -273,14 +273,6 @@ impl Instance {
 /// Returns the path of our server.
 fn stack_server() -> PathBuf {
     if keeps_frames() { build("--bin", "pollstack") } else { env!("CARGO_BIN_EXE_pollstack").into() }
-}
-
-/// Returns a program as an argument of another one.
-pub(crate) fn under(wrapper: &[&str], program: Command) -> Command {
-    let Some((first, rest)) = wrapper.split_first() else { return program };
-    let mut command = Command::new(first);
-    command.args(rest).arg(program.get_program()).args(program.get_args());
-    command
 }
 
 /// Asks for the metrics of a server until it has gone.

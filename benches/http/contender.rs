@@ -54,6 +54,8 @@ pub(crate) struct Contender {
     pids: Vec<u32>,
     pub(crate) scheme: &'static str,
     pub(crate) address: SocketAddr,
+    /// How it is started, if it tells where it listens.
+    program: Option<Command>,
     /// The server behind a proxy.
     _upstream: Option<Box<Contender>>,
 }
@@ -97,7 +99,7 @@ impl Contender {
         fs::write(&config, "host default www\nparameter timeout 600\n").ok()?;
         let places = FILE_PLACES.to_string();
         let common = ["--max-clients", &places, "--config", config.to_str()?];
-        Contender::that_tells(name, &command(build("--bin", "web"), &[options, &common].concat()))
+        Contender::that_tells(name, command(build("--bin", "web"), &[options, &common].concat()))
     }
 
     /// A proxy before our web server.
@@ -111,7 +113,7 @@ impl Contender {
     /// A proxy of TCP before a server.
     pub(crate) fn proxy(upstream: SocketAddr) -> Option<Contender> {
         let program = example("proxy", &["127.0.0.1:0", &upstream.to_string()]);
-        Contender::that_tells("pollstack's proxy", &program)
+        Contender::that_tells("pollstack's proxy", program)
     }
 
     /// The same, with an option.
@@ -140,18 +142,18 @@ impl Contender {
     }
 
     fn new(name: &'static str, server: Server, address: SocketAddr) -> Contender {
-        Contender { name, pids: vec![server.pid()], server, scheme: "http", address, _upstream: None }
+        Contender { name, pids: vec![server.pid()], server, scheme: "http", address, program: None, _upstream: None }
     }
 
     pub(crate) fn pubsub() -> Option<Contender> {
         let places = PLACES.to_string();
         let program = command(build("--bin", "pubsub"), &["--listen", "127.0.0.1:0", "--max-subscribers", &places]);
-        Contender::that_tells(Contender::PUBSUB, &program)
+        Contender::that_tells(Contender::PUBSUB, program)
     }
 
     /// The least that a message to many costs.
     pub(crate) fn baseline() -> Option<Contender> {
-        Contender::that_tells("baseline: a bare loop of sends", &baseline::command().ok()?)
+        Contender::that_tells("baseline: a bare loop of sends", baseline::command().ok()?)
     }
 
     pub(crate) fn node() -> Option<Contender> {
@@ -161,7 +163,7 @@ impl Contender {
         }
         let mut program = Command::new("node");
         program.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/peers/node/fanout.mjs")).arg("127.0.0.1:0");
-        Contender::that_tells("Node", &program)
+        Contender::that_tells("Node", program)
     }
 
     pub(crate) fn nginx(site: &Site) -> Option<Contender> {
@@ -204,13 +206,26 @@ impl Contender {
     }
 
     /// One that says where it listens.
-    fn that_tells(name: &'static str, program: &Command) -> Option<Contender> {
-        let Some(server) = Server::try_spawn(ordinary(program), 1) else {
+    fn that_tells(name: &'static str, program: Command) -> Option<Contender> {
+        let Some(server) = Server::try_spawn(ordinary(&program), 1) else {
             println!("left out: {name} does not start");
             return None;
         };
         let address = server.address();
-        Some(Contender::new(name, server, address))
+        let mut contender = Contender::new(name, server, address);
+        contender.program = Some(program);
+        Some(contender)
+    }
+
+    /// Has it do something anew, as an argument of another program, and ends it.
+    pub(crate) fn once_under<R>(&mut self, wrapper: &[&str], load: impl FnOnce(&Contender) -> R) -> Option<R> {
+        let program = machine::under(wrapper, self.program.as_ref()?);
+        self.server = Server::try_spawn(ordinary(&program), 1)?;
+        (self.address, self.pids) = (self.server.address(), vec![self.server.pid()]);
+        let done = load(self);
+        self.server.signal("TERM");
+        self.server.wait();
+        Some(done)
     }
 
     fn start_nginx(name: &'static str, site: &Site, setup: Nginx<'_>) -> Option<Contender> {

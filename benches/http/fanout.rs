@@ -6,6 +6,7 @@ use crate::subscribers::{Publisher, Subscribers, subscribe};
 use hdrhistogram::Histogram;
 use instrument::{Cell, Row, Table, quartiles};
 use std::io;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 use test_support::machine::{Placement, place_clients};
 
@@ -28,6 +29,7 @@ struct Hub {
 
 /// Subscribers, and who publishes to them.
 pub(crate) struct Audience {
+    address: SocketAddr,
     subscribers: Subscribers,
     publisher: Publisher,
 }
@@ -94,7 +96,7 @@ impl Hub {
         let memory = self.contender.memory().saturating_sub(before);
         self.each.get_or_insert(memory / count as u64);
         let publisher = Publisher::connect(self.contender.address, bytes)?;
-        Ok(Audience { subscribers, publisher })
+        Ok(Audience { address: self.contender.address, subscribers, publisher })
     }
 
     fn turn(&mut self, audience: &mut Audience, messages: u64, counts: bool) -> io::Result<()> {
@@ -118,9 +120,14 @@ pub(crate) fn deliver(contender: &Contender, audience: &mut Option<Audience>) ->
     const MESSAGES: u64 = 400;
     let gathered = || {
         let subscribers = Subscribers::connect(contender, READERS)?;
-        Ok::<_, io::Error>(Audience { subscribers, publisher: Publisher::connect(contender.address, MESSAGE)? })
+        Ok::<_, io::Error>(Audience {
+            address: contender.address,
+            subscribers,
+            publisher: Publisher::connect(contender.address, MESSAGE)?,
+        })
     };
-    if audience.is_none() {
+    // A server that has gone took its audience along.
+    if audience.as_ref().is_none_or(|audience| audience.address != contender.address) {
         *audience = Some(gathered().map_err(|error| error.to_string())?);
     }
     for one in audience.iter_mut() {

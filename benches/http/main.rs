@@ -49,7 +49,7 @@ struct Options {
     /// Pairs of turns.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pairs: Option<u16>,
-    /// Say where the time of our server goes, in the first of these parts; of files, `tls, files`, workers or proxy.
+    /// Say where the time of our server goes, in the first of these parts: files, `tls, files`, proxy or fan-out.
     #[arg(long)]
     profile: bool,
     #[command(flatten)]

@@ -1,11 +1,11 @@
-//! Where the time of our servers goes: samples of their stacks, and their system calls.
+//! Where the time of our servers goes: samples of their stacks, their system calls, and their instructions.
 
 use crate::contender::{Contender, Site};
 use crate::fanout;
 use crate::wrk::Load;
-use instrument::{Page, Recording};
+use instrument::{Callgrind, Instructions, Page, Recording};
 use std::path::{Path, PathBuf};
-use test_support::machine::Placement;
+use test_support::machine::{self, Placement};
 
 /// A load on a server, which returns how many requests were answered.
 type Requests = Box<dyn FnMut(&Contender) -> Result<f64, String>>;
@@ -21,7 +21,7 @@ struct Case {
 pub(crate) fn profile(part: &str, site: &Site, folder: &Path, run: &str) -> Result<PathBuf, String> {
     test_support::keep_frames();
     let mut page = Page::new(&format!("Profile: {part}"), run);
-    for Case { name, contender, mut load } in cases(part, site)? {
+    for Case { name, mut contender, mut load } in cases(part, site)? {
         contender.place();
         load(&contender)?; // to warm up
         let before = contender.cpu();
@@ -34,12 +34,34 @@ pub(crate) fn profile(part: &str, site: &Site, folder: &Path, run: &str) -> Resu
         let requests = load(&contender)?;
         let calls =
             strace.stop().0.into_iter().map(|(name, count)| (name, count as f64 / requests)).collect::<Vec<_>>();
-        page.profile(&format!("{}, {name}", contender.name), &profile, &calls, cpu)?;
+        let title = format!("{}, {name}", contender.name);
+        page.profile(&title, &profile, &calls, cpu)?;
+        match instructions(&mut contender, &mut load) {
+            Ok(found) => page.table(&found.table(&title)),
+            Err(why) => println!("left out: instructions of {title}: {why}"),
+        }
         eprintln!("{name}: profiled");
     }
     let path = folder.join("profile.html");
     page.save(&path).map_err(|error| error.to_string())?;
     Ok(path)
+}
+
+/// Returns the instructions of a request: the difference between one load and two.
+fn instructions(contender: &mut Contender, load: &mut Requests) -> Result<Instructions, String> {
+    if !machine::there("valgrind") {
+        return Err("valgrind is not installed".to_owned());
+    }
+    let mut executed = |loads: usize| {
+        let callgrind = Callgrind::new().map_err(|error| error.to_string())?;
+        let done =
+            contender.once_under(&callgrind.wrapper(), |one| (0..loads).map(|_| load(one)).sum::<Result<f64, _>>());
+        let requests = done.ok_or("it does not start")??;
+        let found = callgrind.read(Path::new(env!("CARGO_MANIFEST_DIR"))).map_err(|error| error.to_string())?;
+        Ok::<_, String>((found, requests))
+    };
+    let ((short, few), (long, many)) = (executed(1)?, executed(2)?);
+    Ok(long.since(&short, (many - few) as usize))
 }
 
 fn cases(part: &str, site: &Site) -> Result<Vec<Case>, String> {

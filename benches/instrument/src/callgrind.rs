@@ -1,6 +1,7 @@
 //! The instructions of a process, by the functions of the source: what the compiler has inlined still counts for the
 //! function that it was written in.
 
+use crate::table::{Cell, Row, Table};
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
@@ -98,6 +99,23 @@ impl Instructions {
     /// Returns how often memory was asked for.
     pub fn allocations(&self) -> f64 {
         self.allocations
+    }
+
+    /// Returns a table of the functions, the most expensive first, for the program `name`.
+    pub fn table(&self, name: &str) -> Table {
+        const SHOWN: usize = 40;
+        let (all, total) = (self.by_function(), self.total());
+        let what = format!(
+            "{total:.0} instructions a request (callgrind), by the function of the source that they were written in, also \
+             where the compiler has inlined it. Files of libraries count as one."
+        );
+        let columns = ["instructions a request", "% of all"];
+        let mut table = Table::new(format!("{name}, instructions"), what, &columns).about("function");
+        let others: f64 = all.iter().skip(SHOWN).map(|(_, count)| count).sum();
+        let cells = |count| vec![Cell::Number(count, 1), Cell::Number(100.0 * count / total, 1)];
+        let rows = all.into_iter().take(SHOWN).chain([("all others", others)]);
+        table.rows = rows.map(|(name, count)| Row::new(name, cells(count))).collect();
+        table
     }
 
     /// Returns the functions, the most expensive first.

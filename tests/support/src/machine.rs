@@ -42,26 +42,32 @@ impl Placement {
     }
 }
 
-/// A program as an ordinary process that ends with this one; as it is on a machine without the
-/// tools for that.
-pub fn ordinary(program: &Command) -> Command {
-    let mut words: Vec<&OsStr> = Vec::new();
-    if there("setpriv") {
-        words.extend(["setpriv", "--pdeathsig", "KILL"].map(OsStr::new));
-    }
-    if can_pin() {
-        words.extend(["chrt", "-o", "0"].map(OsStr::new));
-    }
-    words.push(program.get_program());
-    let mut command = Command::new(words[0]);
-    command.args(&words[1..]);
-    command.args(program.get_args()).stdin(Stdio::null());
+/// Returns a program as an argument of another one, if there is one.
+pub fn under(wrapper: &[&str], program: &Command) -> Command {
+    let mut words = wrapper.iter().map(OsStr::new).chain([program.get_program()]);
+    let mut command = Command::new(words.next().unwrap_or_default());
+    command.args(words).args(program.get_args());
     for (name, value) in program.get_envs() {
         match value {
             Some(value) => command.env(name, value),
             None => command.env_remove(name),
         };
     }
+    command
+}
+
+/// A program as an ordinary process that ends with this one; as it is on a machine without the
+/// tools for that.
+pub fn ordinary(program: &Command) -> Command {
+    let mut words = Vec::new();
+    if there("setpriv") {
+        words.extend(["setpriv", "--pdeathsig", "KILL"]);
+    }
+    if can_pin() {
+        words.extend(["chrt", "-o", "0"]);
+    }
+    let mut command = under(&words, program);
+    command.stdin(Stdio::null());
     command
 }
 
