@@ -424,6 +424,8 @@ def check():
             plant_in_script(*fault) if fault in SCRIPT_FAULTS else find(fault[0], *fault[2:])
         except (LookupError, OSError) as error:
             lost.append(str(error))
+    table = (root / "doc/testing.md").read_text()
+    lost += [f"{name} has no row in doc/testing.md" for name, *_ in FAULTS + SCRIPT_FAULTS if f"\n| {name} |" not in table]
     if lost:
         sys.exit("\n".join(lost))
     print(f"{len(FAULTS) + len(SCRIPT_FAULTS)} places are found")
