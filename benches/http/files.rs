@@ -14,7 +14,7 @@ const AHEAD: &str = "The ratio is that of requests for a second of processor tim
 
 fn loads(files: &[(&'static str, bool)], quick: bool) -> Vec<Load> {
     let seconds = |file| match file {
-        "10m" if !quick => 2,
+        "10m" if !quick => 4,
         _ => 1,
     };
     files.iter().map(|(file, close)| Load { file, close: *close, seconds: seconds(*file) }).collect()

@@ -1,7 +1,7 @@
 //! Servers of HTTP on the loop beside those that people would use instead, always in the same run.
 //!
 //! ```text
-//! cargo bench --bench http                        everything, nineteen minutes
+//! cargo bench --bench http                        everything, a quarter of an hour
 //! cargo bench --bench http -- --quick             fewer turns, under two minutes
 //! cargo bench --bench http -- files               only those whose names say so
 //! cargo bench --bench http -- --list              the parts
@@ -126,7 +126,7 @@ fn measure(options: &Options) -> Result<(), String> {
     }
     let then = options.keep.earlier()?;
     let wanted = |part: &&Part| options.names.is_empty() || options.names.iter().any(|name| names(part, name));
-    let pairs = options.pairs.map_or(if options.quick { 2 } else { 6 }, usize::from);
+    let pairs = options.pairs.map_or(if options.quick { 2 } else { 4 }, usize::from);
     let site = Site::new().map_err(|error| format!("the files cannot be made: {error}"))?;
     let folder = folder().map_err(|error| error.to_string())?;
     let mut results = Results { run: run(), tables: Vec::new() };
