@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! cargo bench --bench http                        everything, a quarter of an hour
-//! cargo bench --bench http -- --quick             fewer turns, under two minutes
+//! cargo bench --bench http -- --quick             fewer turns, a few minutes
 //! cargo bench --bench http -- files               only those whose names say so
 //! cargo bench --bench http -- --list              the parts
 //! cargo bench --bench http -- --profile files     where the time of our server goes
@@ -40,7 +40,7 @@ use std::{env, fs, io};
 struct Options {
     /// Only the parts whose names contain one of these.
     names: Vec<String>,
-    /// Fewer and shorter turns: under two minutes.
+    /// Fewer and shorter turns: a few minutes.
     #[arg(long)]
     quick: bool,
     /// Name the parts.
