@@ -63,7 +63,7 @@ FAULTS = [
     ("a connection of another listener gives way", "chaos", "src/event_loop/accept.rs:ask_to_make_way",
      "&& $a.listener == $b", ""),
     ("a connection that is still to be made gives way", "chaos", "src/event_loop/accept.rs:ask_to_make_way",
-     "matches!($a.seat, Seat::Admitted(_)) &&", ""),
+     "$a.is_admitted() &&", ""),
     ("a connection gives way and no client comes in", "chaos", "src/event_loop/accept.rs:ask_to_make_way",
      "$a.evict($b.key()); } $c", "$a.evict($b.key()); } false"),
     ("a push is answered before its commit", "durable", "src/stack/store.rs:decide_and_write",

@@ -62,7 +62,7 @@ impl<S: Service, N: Net> EventLoop<S, N> {
     fn ask_to_make_way(&mut self, listener: usize) -> bool {
         let Some(id) = self.service.make_way(self.listeners[listener].id) else { return false };
         // A connection that is still to be made has no place yet that it could give up.
-        let has_place = |at: &Connection| matches!(at.seat, Seat::Admitted(_)) && at.listener == listener;
+        let has_place = |at: &Connection| at.is_admitted() && at.listener == listener;
         let gives_way = self.connections.get(id).is_some_and(has_place);
         if gives_way {
             self.evict(id.key());
