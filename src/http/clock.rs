@@ -45,37 +45,43 @@ impl Clock {
 pub(super) struct Date {
     clock: Clock,
     text: [u8; DATE_BYTES],
-    /// The second that `text` is about begins and ends then.
-    valid: Option<(Instant, Instant)>,
+    /// The second that `text` is about, from 1970 on, and when it begins and ends.
+    second: Option<(u64, Instant, Instant)>,
 }
 
 impl Date {
     pub(super) fn new(clock: Clock) -> Date {
-        Date { clock, text: [b' '; DATE_BYTES], valid: None }
+        Date { clock, text: [b' '; DATE_BYTES], second: None }
     }
 
-    pub(super) fn clock(&self) -> Clock {
-        self.clock
+    /// Returns the wall-clock time at `now`. No text of this instant or of a later one tells an earlier second.
+    pub(super) fn time(&mut self, now: Instant) -> SystemTime {
+        let time = self.clock.time(now);
+        self.set(now, time);
+        time
     }
 
     /// Returns the date at `now`.
     pub(super) fn text(&mut self, now: Instant) -> &[u8] {
-        if !self.valid.is_some_and(|(from, until)| from <= now && now < until) {
-            self.write(now);
+        if !self.second.is_some_and(|(_, begin, end)| begin <= now && now < end) {
+            self.set(now, self.clock.time(now));
         }
         &self.text
     }
 
-    fn write(&mut self, now: Instant) {
-        let age = self.clock.time(now).duration_since(UNIX_EPOCH).unwrap_or_default();
-        let second = Duration::from_secs(age.as_secs().min(LAST_SECOND));
-        let text = httpdate::fmt_http_date(UNIX_EPOCH + second);
-        if text.len() == DATE_BYTES {
-            self.text.copy_from_slice(text.as_bytes());
+    /// Makes the text that of the second of `time`, which it is at `now`.
+    fn set(&mut self, now: Instant, time: SystemTime) {
+        let age = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let second = age.as_secs().min(LAST_SECOND);
+        if self.second.is_none_or(|(known, ..)| known != second) {
+            let text = httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(second));
+            if text.len() == DATE_BYTES {
+                self.text.copy_from_slice(text.as_bytes());
+            }
         }
         let gone = Duration::from_nanos(age.subsec_nanos().into());
         let begin = now.checked_sub(gone).unwrap_or(now);
-        self.valid = Some((begin, begin + Duration::from_secs(1)));
+        self.second = Some((second, begin, begin + Duration::from_secs(1)));
     }
 }
 
@@ -93,6 +99,19 @@ mod tests {
         assert_eq!(date.text(start + Duration::from_millis(100)), b"Sun, 06 Nov 1994 08:49:38 GMT");
         assert_eq!(date.text(start - Duration::from_secs(1)), b"Sun, 06 Nov 1994 08:49:36 GMT");
         assert_eq!(date.text(start + Duration::from_secs(60)), b"Sun, 06 Nov 1994 08:50:37 GMT");
+    }
+
+    /// Were this to fail, a response could call a file newer than the response, which caches do not believe.
+    #[test]
+    fn no_date_is_before_a_time_that_was_told() {
+        let mut date = Date::new(Clock::system());
+        let turn = Instant::now();
+        // The text is that of an earlier second, and the turn has not noticed.
+        date.set(turn, UNIX_EPOCH);
+        assert_eq!(date.text(turn), b"Thu, 01 Jan 1970 00:00:00 GMT");
+        let time = date.time(turn);
+        let text = httpdate::parse_http_date(str::from_utf8(date.text(turn)).unwrap()).unwrap();
+        assert!(text <= time && time < text + Duration::from_secs(1), "{text:?}, {time:?}");
     }
 
     /// Were this to fail, a machine whose clock is badly set would bring the server down.

@@ -41,9 +41,10 @@ impl Responder<'_> {
         self.cx.now()
     }
 
-    /// Returns the wall-clock time, by the server's [`Clock`](super::Clock).
-    pub fn time(&self) -> SystemTime {
-        self.core.head.clock().time(self.now())
+    /// Returns the wall-clock time, by the server's [`Clock`](super::Clock). The `Date` of responses that follow is not
+    /// before it.
+    pub fn time(&mut self) -> SystemTime {
+        self.core.head.time(self.cx.now())
     }
 
     /// Begins a response. Nothing of it is sent before its content is given.

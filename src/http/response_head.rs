@@ -5,7 +5,7 @@ use super::headers::write_header;
 use super::status::Status;
 use super::version::Version;
 use std::io::Write;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 /// How much content a head promises.
 #[derive(Clone, Copy, Debug)]
@@ -33,8 +33,9 @@ impl ResponseHead {
         ResponseHead { text: Vec::new(), date: Date::new(clock), server: Vec::new(), offers: false }
     }
 
-    pub(super) fn clock(&self) -> Clock {
-        self.date.clock()
+    /// Returns the wall-clock time at `now`; no head of this turn has an earlier date.
+    pub(super) fn time(&mut self, now: Instant) -> SystemTime {
+        self.date.time(now)
     }
 
     pub(super) fn set_clock(&mut self, clock: Clock) {

@@ -8,7 +8,7 @@ use std::time::SystemTime;
 pub const TARGET: &str = "access";
 
 /// The part of a log line that is known before the response; `None` if nothing is logged.
-pub(crate) fn begin(http: &Responder<'_>, id: ExchangeId, request: &Request<'_>) -> Option<String> {
+pub(crate) fn begin(http: &mut Responder<'_>, id: ExchangeId, request: &Request<'_>) -> Option<String> {
     if !log::log_enabled!(target: TARGET, log::Level::Debug) {
         return None;
     }
@@ -18,7 +18,7 @@ pub(crate) fn begin(http: &Responder<'_>, id: ExchangeId, request: &Request<'_>)
 }
 
 /// Logs a request that the layer has rejected. A dash stands for what is not known of it.
-pub(crate) fn rejected(http: &Responder<'_>, rejection: &RejectedRequest<'_>) {
+pub(crate) fn rejected(http: &mut Responder<'_>, rejection: &RejectedRequest<'_>) {
     if !log::log_enabled!(target: TARGET, log::Level::Debug) {
         return;
     }
@@ -34,7 +34,7 @@ pub(crate) fn rejected(http: &Responder<'_>, rejection: &RejectedRequest<'_>) {
 }
 
 /// Returns the beginning of a line: who, and when.
-fn origin(http: &Responder<'_>, peer: Option<Peer>) -> String {
+fn origin(http: &mut Responder<'_>, peer: Option<Peer>) -> String {
     let peer = match peer {
         Some(Peer::Tcp(address)) => address.ip().to_string(),
         Some(Peer::Unix) => "unix".to_owned(),

@@ -136,14 +136,15 @@ impl Web {
     }
 
     /// Finds what a path leads to, in the cache or beneath the root.
-    fn find(&mut self, http: &Responder<'_>, request: &Request<'_>) -> Target {
+    fn find(&mut self, http: &mut Responder<'_>, request: &Request<'_>) -> Target {
         let Config { hosts, media, dotfiles, .. } = &mut self.config;
         let Some((host, root)) = hosts.find(request.host()) else { return Target::Nowhere(Status::NOT_FOUND) };
-        if root.refresh(http.now()) {
+        let now = http.now();
+        if root.refresh(now) {
             self.cache.clear();
         }
         let mut missing = Target::Nowhere(Status::NOT_FOUND);
-        let found = self.cache.find(host, request.path(), http.now(), |known| {
+        let found = self.cache.find(host, request.path(), now, |known| {
             let folder = root.folder()?;
             let Some(Wanted { path, is_folder, is_hidden }) = wanted(request.path()) else {
                 missing = Target::Nowhere(Status::BAD_REQUEST);
