@@ -111,3 +111,43 @@ impl Cache {
         self.bytes -= entry.resource.weight();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::folder::Folder;
+    use crate::media::Media;
+    use std::path::Path;
+    use std::time::SystemTime;
+
+    /// How many of the files of a folder had to be opened, when they were asked for in this order.
+    fn opened(cache: &mut Cache, folder: &Path, names: &[&str], now: Instant) -> usize {
+        let folder = Folder::open(folder).unwrap();
+        let mut opened = 0;
+        for name in names {
+            let place = cache.find(0, name, now, |known| {
+                opened += 1;
+                Resource::open(&folder, name.as_bytes(), &Media::default(), SystemTime::now(), known)
+            });
+            assert!(matches!(place, Ok(Place::File(_))), "{name}");
+        }
+        opened
+    }
+
+    /// Lost otherwise: the files that are asked for most, whenever others are asked for once; or descriptors.
+    #[test]
+    fn those_asked_for_last_are_held() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["a", "b", "c", "d"] {
+            std::fs::write(folder.path().join(name), vec![b'x'; 40_000]).unwrap();
+        }
+        let (mut cache, now) = (Cache::new(3), Instant::now());
+        assert_eq!(opened(&mut cache, folder.path(), &["a", "b", "c", "a"], now), 3);
+        assert_eq!(opened(&mut cache, folder.path(), &["d", "c", "a", "d"], now), 1, "b has made room");
+        assert_eq!(cache.files, 3);
+        assert_eq!(opened(&mut cache, folder.path(), &["b"], now), 1);
+        assert_eq!(cache.expire(now), Some(now + IDLE));
+        assert_eq!(cache.expire(now + IDLE), None);
+        assert_eq!((cache.files, cache.bytes), (0, 0));
+    }
+}

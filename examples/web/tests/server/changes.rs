@@ -145,8 +145,9 @@ fn the_cache_is_bounded() {
     for name in &names {
         assert_eq!(site.get(&format!("/{name}")).body.len(), large.len());
     }
+    // It is fewer if a slow machine takes longer for them than they are held.
     let held = site.server.descriptors() - before;
-    assert!((1000..=1030).contains(&held), "{held} files are held open");
+    assert!(held <= 1030, "{held} files are held open");
     // The same file under ever another name.
     write(&site.path("small.txt"), &large[..30_000]);
     for n in 0..2000 {
