@@ -40,6 +40,7 @@ use report::Report;
 use run::RunConfig;
 use scenario::{Entry, Scenario};
 use std::process::ExitCode;
+use std::time::Instant;
 
 #[derive(Parser)]
 #[command(name = "floods", about = "Connection floods, against the baseline and the peers")]
@@ -142,7 +143,9 @@ fn measure(options: &Options) -> Result<(), String> {
     let mut report = Report::new(command());
     let mut failures = Vec::new();
     for scenario in scenarios {
+        let start = Instant::now();
         let found = run::run(&scenario, config, &mut clients);
+        eprintln!("{}: {} s", scenario.name, start.elapsed().as_secs());
         if found.ours_failed {
             failures.extend(found.failed.iter().map(|why| format!("{}: {why}", scenario.name)));
         }
@@ -150,12 +153,13 @@ fn measure(options: &Options) -> Result<(), String> {
         report.save().map_err(|error| error.to_string())?; // so that nothing is lost if the next one hangs
     }
     if wanted("interference") {
-        let probes = if options.quick { 400 } else { 2_000 };
+        let (probes, start) = (if options.quick { 400 } else { 2_000 }, Instant::now());
         let crowds = [100, 900].map(|crowd| interference::overload(crowd, probes, &mut clients));
         let all = crowds.into_iter().chain([interference::slow_writers(probes, &mut clients)]);
         all.for_each(|interference| {
             interference.map_or_else(|why| failures.push(why), |interference| report.interference.push(interference))
         });
+        eprintln!("interference: {} s", start.elapsed().as_secs());
     }
     if wanted("memory") {
         for count in [1_000, 10_000] {

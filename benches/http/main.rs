@@ -32,7 +32,7 @@ use contender::Site;
 use instrument::{Keep, Page, Results, Table};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 use std::{env, fs, io};
 
 #[derive(Parser)]
@@ -137,8 +137,10 @@ fn measure(options: &Options) -> Result<(), String> {
         return Ok(());
     }
     for part in PARTS.iter().filter(wanted) {
+        let start = Instant::now();
         let table = (part.measure)(&site, pairs, options.quick).map_err(|why| format!("{}: {why}", part.name))?;
         results.tables.push(table);
+        eprintln!("{}: {} s", part.name, start.elapsed().as_secs());
         save(&results, None, &folder).map_err(|error| error.to_string())?; // so that nothing is lost if the next one hangs
     }
     let differences = options.keep.tell(&results, then.as_ref())?;
