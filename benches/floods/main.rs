@@ -116,12 +116,6 @@ fn list() -> Result<(), String> {
     Ok(())
 }
 
-/// Returns the command that was given.
-fn command() -> String {
-    let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
-    ["cargo bench --bench floods --", &arguments.join(" ")].join(" ")
-}
-
 fn config(options: &Options) -> RunConfig {
     let pairs = options.pairs.map_or(if options.quick { 2 } else { 4 }, usize::from);
     RunConfig { pairs, requests: if options.quick { 1_000 } else { 2_500 }, strace_all: !options.quick }
@@ -129,7 +123,7 @@ fn config(options: &Options) -> RunConfig {
 
 fn profile(options: &Options) -> Result<(), String> {
     let Some(scenario) = wanted_scenarios(options)?.into_iter().next() else { return Ok(()) };
-    let path = profile::profile(scenario, config(options), &command())?;
+    let path = profile::profile(scenario, config(options))?;
     println!("The page is {}.", path.display());
     Ok(())
 }
@@ -140,7 +134,7 @@ fn measure(options: &Options) -> Result<(), String> {
     let wanted = |name: &str| options.names.is_empty() || options.names.iter().any(|part| name.contains(&**part));
     let mut clients = clients::Clients::new().map_err(|error| error.to_string())?;
     let config = config(options);
-    let mut report = Report::new(command());
+    let mut report = Report::new();
     let mut failures = Vec::new();
     for scenario in scenarios {
         let start = Instant::now();

@@ -14,7 +14,7 @@ use test_support::machine::{self, Calls, Placement};
 const TIME: Duration = Duration::from_secs(3);
 
 /// Profiles the servers of a scenario, ours and the base if there is a choice. Returns where the page is.
-pub(crate) fn profile(mut scenario: Scenario, config: RunConfig, command: &str) -> Result<PathBuf, String> {
+pub(crate) fn profile(mut scenario: Scenario, config: RunConfig) -> Result<PathBuf, String> {
     test_support::keep_frames();
     let mut clients = Clients::new().map_err(|error| error.to_string())?;
     if let Some(base) = scenario.base_entry() {
@@ -27,7 +27,7 @@ pub(crate) fn profile(mut scenario: Scenario, config: RunConfig, command: &str) 
     if let Some(why) = found.failed.first() {
         return Err(why.clone());
     }
-    let mut page = Page::new(&format!("Profile: {}", scenario.name), &report::run(command));
+    let mut page = Page::new(&format!("Profile: {}", scenario.name), &instrument::run("floods"));
     page.table(&report::table(&scenario, &found));
     // Those that are left out have no row.
     for entry in found.rows.iter().map(|row| row.entry) {

@@ -8,8 +8,7 @@ use instrument::{Cell, Page, Results, Table};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
-use test_support::machine::{self, Placement};
+use test_support::machine::Placement;
 
 /// The results so far.
 pub(crate) struct Report {
@@ -17,12 +16,14 @@ pub(crate) struct Report {
     pub(crate) interference: Vec<Interference>,
     /// How many parked clients take how many bytes each.
     pub(crate) parked: Vec<(usize, u64)>,
-    command: String,
+    /// The machine, the day and the command.
+    run: String,
 }
 
 impl Report {
-    pub(crate) fn new(command: String) -> Report {
-        Report { scenarios: Vec::new(), interference: Vec::new(), parked: Vec::new(), command }
+    pub(crate) fn new() -> Report {
+        let run = instrument::run("floods");
+        Report { scenarios: Vec::new(), interference: Vec::new(), parked: Vec::new(), run }
     }
 
     /// Writes the tables under `target/floods`; returns where.
@@ -63,7 +64,7 @@ impl Report {
             table.rows = self.parked.iter().map(row).collect();
             tables.push(table);
         }
-        Results { run: run(&self.command), tables }
+        Results { run: self.run.clone(), tables }
     }
 
     fn interference(&self) -> Table {
@@ -88,15 +89,7 @@ impl Report {
 
 /// Returns the folder of all results.
 pub(crate) fn folder() -> io::Result<PathBuf> {
-    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("../floods");
-    fs::create_dir_all(&folder)?;
-    folder.canonicalize()
-}
-
-/// Returns the machine, the day and the command of a run.
-pub(crate) fn run(command: &str) -> String {
-    let now = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
-    format!("{}; {}; `{command}`", machine::describe(), &now[..10])
+    instrument::folder(env!("CARGO_TARGET_TMPDIR"), "floods")
 }
 
 /// Returns the table of a scenario.

@@ -30,10 +30,9 @@ mod wrk;
 use clap::Parser;
 use contender::Site;
 use instrument::{Keep, Page, Results, Table};
-use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::{Instant, SystemTime};
-use std::{env, fs, io};
+use std::time::Instant;
+use std::{fs, io};
 
 #[derive(Parser)]
 #[command(name = "http", about = "Servers of HTTP, beside nginx, nchan, Node and haproxy")]
@@ -128,8 +127,8 @@ fn measure(options: &Options) -> Result<(), String> {
     let wanted = |part: &&Part| options.names.is_empty() || options.names.iter().any(|name| names(part, name));
     let pairs = options.pairs.map_or(if options.quick { 2 } else { 4 }, usize::from);
     let site = Site::new().map_err(|error| format!("the files cannot be made: {error}"))?;
-    let folder = folder().map_err(|error| error.to_string())?;
-    let mut results = Results { run: run(), tables: Vec::new() };
+    let folder = instrument::folder(env!("CARGO_TARGET_TMPDIR"), "http").map_err(|error| error.to_string())?;
+    let mut results = Results { run: instrument::run("http"), tables: Vec::new() };
     if options.profile {
         let part = PARTS.iter().find(wanted).map_or("files", |part| part.name);
         let path = profile::profile(part, &site, &folder, &results.run)?;
@@ -147,19 +146,6 @@ fn measure(options: &Options) -> Result<(), String> {
     save(&results, differences.as_ref(), &folder).map_err(|error| error.to_string())?;
     println!("\nAll results are on {}.", folder.join("index.html").display());
     Ok(())
-}
-
-fn run() -> String {
-    let now = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
-    let arguments: Vec<String> = env::args().skip(1).filter(|argument| argument != "--bench").collect();
-    let command = ["cargo bench --bench http --", &arguments.join(" ")].join(" ");
-    format!("{}; {}; `{}`", test_support::machine::describe(), &now[..10], command.trim_end_matches([' ', '-']))
-}
-
-fn folder() -> io::Result<PathBuf> {
-    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("../http");
-    fs::create_dir_all(&folder)?;
-    folder.canonicalize()
 }
 
 fn save(results: &Results, differences: Option<&Table>, folder: &std::path::Path) -> io::Result<()> {

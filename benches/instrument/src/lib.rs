@@ -6,6 +6,7 @@ mod compare;
 mod keep;
 mod page;
 mod perf;
+mod run;
 mod table;
 
 pub use self::callgrind::{Callgrind, Instructions};
@@ -13,6 +14,7 @@ pub use self::compare::AGAIN;
 pub use self::keep::Keep;
 pub use self::page::Page;
 pub use self::perf::{Profile, Recording};
+pub use self::run::{folder, run};
 pub use self::table::{Cell, Results, Row, Table};
 
 /// Returns the quartiles.
