@@ -61,7 +61,7 @@ fn stray_bytes_never_destroy_an_answer() {
 /// Lost otherwise: the busy byte, to the same reset.
 #[test]
 fn stray_bytes_never_destroy_a_rejection() {
-    let server = start!(&["--max-clients", "1"]);
+    let server = start!(&["--max-clients", "1", "--evict-after", "1h"]);
     let _holder = server.connect();
     server.barrier();
     for stray in [1, 2, 12, 200] {
