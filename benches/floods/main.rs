@@ -117,8 +117,8 @@ fn list() -> Result<(), String> {
 }
 
 fn config(options: &Options) -> RunConfig {
-    let pairs = options.pairs.map_or(if options.quick { 2 } else { 4 }, usize::from);
-    RunConfig { pairs, requests: if options.quick { 1_000 } else { 2_500 }, strace_all: !options.quick }
+    let pairs = options.pairs.map_or(if options.quick { 1 } else { 3 }, usize::from);
+    RunConfig { pairs, requests: if options.quick { 1_000 } else { 1_500 }, strace_all: !options.quick }
 }
 
 fn profile(options: &Options) -> Result<(), String> {
@@ -147,7 +147,7 @@ fn measure(options: &Options) -> Result<(), String> {
         report.save().map_err(|error| error.to_string())?; // so that nothing is lost if the next one hangs
     }
     if wanted("interference") {
-        let (probes, start) = (if options.quick { 400 } else { 2_000 }, Instant::now());
+        let (probes, start) = (if options.quick { 400 } else { 1_200 }, Instant::now());
         let crowds = [100, 900].map(|crowd| interference::overload(crowd, probes, &mut clients));
         let all = crowds.into_iter().chain([interference::slow_writers(probes, &mut clients)]);
         all.for_each(|interference| {

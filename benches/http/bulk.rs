@@ -1,6 +1,6 @@
 //! Bytes through a proxy of TCP, both ways at once: what they cost.
 
-use crate::contender::{Contender, Site, content};
+use crate::contender::{Contender, Site, content, order};
 use instrument::{Cell, Row, Table, quartiles};
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -34,7 +34,8 @@ pub(crate) fn measure(site: &Site, pairs: usize, quick: bool) -> Result<Table, S
     let mut proxies: Vec<(Contender, Vec<f64>)> = all.into_iter().flatten().map(|proxy| (proxy, Vec::new())).collect();
     proxies.iter().for_each(|(proxy, _)| proxy.place());
     for pair in 0..=2 * pairs {
-        for (proxy, cpu) in &mut proxies {
+        for one in order(proxies.len(), pair) {
+            let (proxy, cpu) = &mut proxies[one];
             let before = proxy.cpu();
             exchange(proxy.address, &upstream, bytes).map_err(|error| format!("{}: {error}", proxy.name))?;
             let took = proxy.cpu().saturating_sub(before).as_secs_f64() * 1e3;
@@ -42,9 +43,7 @@ pub(crate) fn measure(site: &Site, pairs: usize, quick: bool) -> Result<Table, S
                 cpu.push(took * (1_u64 << 30) as f64 / bytes as f64); // the first is to warm up
             }
         }
-        proxies.reverse();
     }
-    proxies.reverse();
     let ours = proxies.first().map(|(_, cpu)| cpu.clone()).unwrap_or_default();
     for (proxy, cpu) in proxies {
         let ratios = cpu.iter().zip(&ours).map(|(cpu, ours)| cpu / ours).collect();

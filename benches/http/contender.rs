@@ -41,6 +41,16 @@ impl Site {
     }
 }
 
+/// Returns the order in which so many have their turns: there and back (A B B A), so that what changes slowly hits all
+/// of them alike.
+pub(crate) fn order(count: usize, turn: usize) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..count).collect();
+    if turn % 2 == 1 {
+        order.reverse();
+    }
+    order
+}
+
 /// The content of a file.
 pub(crate) fn content(len: u64) -> Vec<u8> {
     (0..len).map(|n| (n % 251) as u8).collect()

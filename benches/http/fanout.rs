@@ -1,7 +1,7 @@
 //! A message to many subscribers: what it costs, how long until the last of them has it, and the
 //! memory of those who wait for it; and what they feel of others that never read.
 
-use crate::contender::{Contender, Site};
+use crate::contender::{Contender, Site, order};
 use crate::subscribers::{Publisher, Subscribers, subscribe};
 use hdrhistogram::Histogram;
 use instrument::{Cell, Row, Table, quartiles};
@@ -44,13 +44,13 @@ pub(crate) fn measure(site: &Site, pairs: usize, quick: bool) -> Result<Table, S
         ["messages for a second of CPU", "CPU us each", "times ours", "p50 ms", "p99 ms", "bytes resident each"];
     let mut table = Table::new("fan-out", what, &columns);
     table.case = "subscribers".to_owned();
-    let counts: &[usize] = if quick { &[1_000] } else { &[1_000, 5_000, 10_000] };
+    let counts: &[usize] = if quick { &[1_000] } else { &[1_000, 10_000] };
     for count in counts {
         if !are_allowed(count + 1000) {
             table.notes.push(format!("Left out: {count} subscribers; too few descriptors (see `ulimit -n`)."));
             continue;
         }
-        let hubs = fan_out(site, *count, pairs)?;
+        let hubs = fan_out(site, *count, pairs, if quick { 50_000 } else { 100_000 })?;
         table.rows.extend(hubs.iter().map(|hub| row(*count, hub, &hubs[0])));
         eprintln!("fan-out to {count}: measured");
     }
@@ -61,16 +61,14 @@ fn are_allowed(descriptors: usize) -> bool {
     rlimit::Resource::NOFILE.get().is_ok_and(|(limit, _)| limit >= descriptors as u64)
 }
 
-/// Returns all servers with so many subscribers, there and back.
-fn fan_out(site: &Site, count: usize, pairs: usize) -> Result<Vec<Hub>, String> {
+/// Returns all servers with so many subscribers, there and back, with so many deliveries a turn.
+fn fan_out(site: &Site, count: usize, pairs: usize, deliveries: u64) -> Result<Vec<Hub>, String> {
     let servers = [Contender::pubsub(), Contender::baseline(), Contender::nchan(site), Contender::node()];
     let mut hubs: Vec<Hub> = servers.into_iter().flatten().map(Hub::new).collect();
-    let messages = (200_000 / count as u64).max(20);
+    let messages = (deliveries / count as u64).max(10);
     for pair in 0..=pairs {
-        if pair % 2 == 1 {
-            hubs.reverse();
-        }
-        for hub in &mut hubs {
+        for one in order(hubs.len(), pair) {
+            let hub = &mut hubs[one];
             let turn = hub.gather(count, MESSAGE).and_then(|mut audience| {
                 hub.turn(&mut audience, messages.div_ceil(4), false)?; // to warm up
                 hub.turn(&mut audience, messages, pair > 0)
@@ -78,7 +76,6 @@ fn fan_out(site: &Site, count: usize, pairs: usize) -> Result<Vec<Hub>, String> 
             turn.map_err(|error| format!("{}: {error}", hub.contender.name))?;
         }
     }
-    hubs.sort_by_key(|hub| hub.contender.name != Contender::PUBSUB);
     Ok(hubs)
 }
 
@@ -166,7 +163,7 @@ pub(crate) fn beside_stalled(quick: bool) -> Result<Table, String> {
     table.case = "figure".to_owned();
     let Some(contender) = Contender::pubsub() else { return Ok(table) };
     let mut hub = Hub::new(contender);
-    let rounds = rounds(&mut hub, if quick { 4 } else { 20 }).map_err(|error| error.to_string())?;
+    let rounds = rounds(&mut hub, if quick { 2 } else { 10 }).map_err(|error| error.to_string())?;
     table.what = format!(
         "{READERS} subscribers, messages of {LONG_MESSAGE} bytes, without and with {STALLED} more that never read. At most \
          {:.1} MiB were resident.",

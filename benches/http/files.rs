@@ -14,7 +14,7 @@ const AHEAD: &str = "The ratio is that of requests for a second of processor tim
 
 fn loads(files: &[(&'static str, bool)], quick: bool) -> Vec<Load> {
     let seconds = |file| match file {
-        "10m" if !quick => 4,
+        "10m" if !quick => 2,
         _ => 1,
     };
     files.iter().map(|(file, close)| Load { file, close: *close, seconds: seconds(*file) }).collect()
@@ -25,9 +25,9 @@ pub(crate) fn plain(site: &Site, pairs: usize, quick: bool) -> Result<Table, Str
     let contenders: Vec<Contender> = [Contender::web(site), Contender::nginx(site)].into_iter().flatten().collect();
     contenders.iter().try_for_each(Contender::check)?;
     let all: Vec<(&str, bool)> = SIZES.iter().flat_map(|(name, _)| [(*name, false), (*name, true)]).collect();
-    let some = if quick { &all[..3] } else { &all[..] };
+    let (some, placements) = if quick { (&all[..2], &LIMIT[..]) } else { (&all[..], &BOTH[..]) };
     let what = format!("`wrk`, {CONNECTIONS} connections. {AHEAD}");
-    measure(Table::new("files", what, &[]), &contenders, &loads(some, quick), &BOTH, pairs)
+    measure(Table::new("files", what, &[]), &contenders, &loads(some, quick), placements, pairs)
 }
 
 /// Files over TLS.

@@ -1,6 +1,6 @@
 //! A connection over TLS for each request: what a full handshake costs the server, and one that resumes a session.
 
-use crate::contender::{Contender, SIZES, Site};
+use crate::contender::{Contender, SIZES, Site, order};
 use instrument::{Cell, Row, Table, quartiles};
 use rustls::client::Resumption;
 use rustls::pki_types::pem::PemObject;
@@ -37,17 +37,13 @@ pub(crate) fn measure(site: &Site, pairs: usize, quick: bool) -> Result<Table, S
     let base = contenders.get(1).map_or("", |base| base.name);
     let mut table = Table::new("tls, connections", what, &["connections/s", "CPU us", &format!("times {base}")]);
     table.case = "handshake".to_owned();
-    let count = if quick { 100 } else { 400 };
+    let count = if quick { 100 } else { 200 };
     for (name, version, suite) in CASES {
         for resumes in [false, true] {
             let case = format!("{name}, {}", if resumes { "resumed" } else { "full" });
             let mut turns = vec![Vec::new(); contenders.len()];
             for pair in 0..2 * pairs {
-                let mut order: Vec<usize> = (0..contenders.len()).collect();
-                if pair % 2 == 1 {
-                    order.reverse();
-                }
-                for one in order {
+                for one in order(contenders.len(), pair) {
                     let turn = turn(&contenders[one], &config(version, suite, resumes)?, count, resumes);
                     turns[one].push(turn.map_err(|error| format!("{}: {case}: {error}", contenders[one].name))?);
                 }

@@ -125,7 +125,7 @@ fn measure(options: &Options) -> Result<(), String> {
     }
     let then = options.keep.earlier()?;
     let wanted = |part: &&Part| options.names.is_empty() || options.names.iter().any(|name| names(part, name));
-    let pairs = options.pairs.map_or(if options.quick { 2 } else { 4 }, usize::from);
+    let pairs = options.pairs.map_or(if options.quick { 1 } else { 3 }, usize::from);
     let site = Site::new().map_err(|error| format!("the files cannot be made: {error}"))?;
     let folder = instrument::folder(env!("CARGO_TARGET_TMPDIR"), "http").map_err(|error| error.to_string())?;
     let mut results = Results { run: instrument::run("http"), tables: Vec::new() };

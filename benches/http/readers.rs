@@ -29,24 +29,25 @@ pub(crate) fn measure(site: &Site, quick: bool) -> Result<Table, String> {
     );
     let columns = ["MiB", "p50 us, quiet", "beside them", "times", "p99 us, quiet", "beside them", "times"];
     let mut table = Table::new("readers", what, &columns);
-    let rounds = if quick { 4 } else { 20 };
+    let rounds = if quick { 2 } else { 10 };
     for start in [Contender::web, Contender::nginx] {
         // A fresh one, for the sake of its peak memory.
         let Some(contender) = start(site) else { continue };
         contender.place();
         place_clients(Placement::Apart);
         let latency = beside(&contender, rounds).map_err(|error| format!("{}: {error}", contender.name))?;
-        let peak = crowd(&contender).map_err(|error| format!("{}: {error}", contender.name))?;
+        let peak =
+            crowd(&contender, if quick { 1 } else { 5 }).map_err(|error| format!("{}: {error}", contender.name))?;
         let memory = vec![Cell::Number(peak as f64 / 1048576.0, 1)];
         table.rows.push(Row::new(contender.name, [memory, latency].concat()));
     }
     Ok(table)
 }
 
-/// Peak memory with many slow readers.
-fn crowd(contender: &Contender) -> io::Result<u64> {
+/// Peak memory with many slow readers, after so many seconds.
+fn crowd(contender: &Contender, seconds: u64) -> io::Result<u64> {
     let mut readers = readers(contender.address, CROWD)?;
-    let over = Instant::now() + Duration::from_secs(5);
+    let over = Instant::now() + Duration::from_secs(seconds);
     while Instant::now() < over {
         sip(&mut readers)?;
     }

@@ -1,6 +1,6 @@
 //! Requests by wrk: several servers are asked for the same, in turns.
 
-use crate::contender::Contender;
+use crate::contender::{Contender, order};
 use instrument::{Cell, Row, Table, quartiles};
 use std::process::Command;
 use test_support::machine::{Placement, can_pin};
@@ -106,7 +106,7 @@ impl Done {
     }
 }
 
-/// There and back (A B B A), so that what changes slowly hits both alike.
+/// Has all of them serve a load, in turns.
 fn take_turns(
     contenders: &[Contender],
     load: Load,
@@ -117,11 +117,7 @@ fn take_turns(
     let mut turns = vec![Turns { cpu: none.clone(), rate: none, calls: None }; contenders.len()];
     for (n, placement) in placements.iter().enumerate() {
         for pair in 0..=pairs {
-            let mut order: Vec<usize> = (0..contenders.len()).collect();
-            if pair % 2 == 1 {
-                order.reverse();
-            }
-            for one in order {
+            for one in order(contenders.len(), pair) {
                 let before = contenders[one].cpu();
                 let done = load.run(&contenders[one], *placement)?;
                 let cpu = contenders[one].cpu().saturating_sub(before);
