@@ -2,7 +2,7 @@
 #![cfg(unix)]
 
 use std::process::{Command, Output};
-use test_support::{Server, run};
+use test_support::{Server, leave_out, run};
 
 /// The clients as they are told.
 const DOCUMENT: &str = include_str!("../doc/clients.md");
@@ -19,7 +19,7 @@ fn code(language: &str) -> &'static str {
 /// Runs a program if there is one of that name.
 fn run_if_there(program: &str, args: &[&str]) -> Option<Output> {
     if Command::new(program).arg("--version").output().is_err() {
-        eprintln!("left out: {program} is not installed");
+        leave_out(&format!("{program} is not installed"));
         return None;
     }
     let mut command = Command::new(program);

@@ -1,5 +1,5 @@
 //! Edges that share a stack in a real engine: what clients see while edges and the engine are killed, stopped, full
-//! or read-only. They run where there is a `redis-server`; with `ENGINE=required` they fail where there is none.
+//! or read-only. They run where there is a `redis-server`; with `TOOLS=required` they fail where there is none.
 
 use std::collections::BTreeMap;
 use std::io::Read;

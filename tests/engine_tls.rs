@@ -1,5 +1,5 @@
 //! TLS from an edge to its engine: a real redis-server that asks for client certificates. They run where there is a
-//! `redis-server`; with `ENGINE=required` they fail where there is none.
+//! `redis-server`; with `TOOLS=required` they fail where there is none.
 
 use pollstack::engine::{Engaged, Link, LinkEvent, Linked, SCRIPT, Target};
 use pollstack::net::Address;

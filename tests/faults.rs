@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 use test_support::history::{Done, What, is_linearizable, observe};
-use test_support::{Client, Server, TEST_TIMEOUT, start, wait_until};
+use test_support::{Client, Server, TEST_TIMEOUT, leave_out, start, wait_until};
 
 // ---- system calls that fail ---------------------------------------------------------------------
 
@@ -137,7 +137,7 @@ fn nothing_acknowledged_is_lost_when_system_calls_fail() {
         let descriptors = server.descriptors();
         let told = {
             let Some(_injection) = Injection::attach(&server, faults) else {
-                return println!("left out: strace is not installed");
+                return leave_out("strace is not installed");
             };
             work(&server, 300)
         };

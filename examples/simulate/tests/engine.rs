@@ -1,5 +1,5 @@
 //! The script in a real engine beside its model: the same batches bring the same answers. It runs where there is a
-//! `redis-server`; with `ENGINE=required` in the environment it fails where there is none.
+//! `redis-server`; with `TOOLS=required` in the environment it fails where there is none.
 
 use pollstack::engine::{SCRIPT, Session, Target};
 use pollstack::stack::wire::Item;

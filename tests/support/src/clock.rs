@@ -7,13 +7,15 @@ use std::process::Command;
 pub struct SettableClock(tempfile::NamedTempFile);
 
 impl SettableClock {
-    /// Has `command` run by a clock that begins with the system's. Returns `None` where libfaketime is missing, which
-    /// is a failure if `CLOCK=required` is in the environment.
+    /// Has `command` run by a clock that begins with the system's. Returns `None` where libfaketime is missing: the
+    /// test is left out.
     pub fn of(command: &mut Command) -> Option<SettableClock> {
         let folders = ["x86_64-linux-gnu", "aarch64-linux-gnu"].map(|folder| format!("/usr/lib/{folder}/faketime"));
         let library =
             folders.iter().map(|folder| format!("{folder}/libfaketime.so.1")).find(|at| Path::new(at).exists());
-        assert!(library.is_some() || std::env::var_os("CLOCK").is_none(), "libfaketime is required");
+        if library.is_none() {
+            crate::leave_out("libfaketime is not installed");
+        }
         let clock = SettableClock(tempfile::NamedTempFile::new().unwrap());
         clock.set(0);
         command.env("LD_PRELOAD", library?).env("FAKETIME_TIMESTAMP_FILE", clock.0.path());

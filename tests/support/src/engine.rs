@@ -1,8 +1,7 @@
 //! A redis-server, for tests of what is in an engine. They are left out where none is installed, and say so, unless
-//! `ENGINE=required` is in the environment.
+//! `TOOLS=required` is in the environment.
 
-use crate::{TEST_TIMEOUT, no_fork, tls_file};
-use std::env;
+use crate::{TEST_TIMEOUT, leave_out, no_fork, tls_file};
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
@@ -124,15 +123,9 @@ impl Drop for Program {
     }
 }
 
-/// Says that a test is left out if a program is not there, or fails.
+/// Leaves the test out if a program is not there, or fails.
 fn required<T>(name: &str, started: io::Result<T>) -> Option<T> {
-    started
-        .map_err(|error| {
-            assert!(env::var_os("ENGINE").is_none(), "{name} is required: {error}");
-            let test = thread::current().name().unwrap_or("a test").to_owned();
-            let _ = writeln!(io::stderr(), "left out: {test}: {name}: {error}");
-        })
-        .ok()
+    started.map_err(|error| leave_out(&format!("{name}: {error}"))).ok()
 }
 
 impl Drop for Redis {
