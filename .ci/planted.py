@@ -99,7 +99,7 @@ FAULTS = [
     ("the clients of an edge that has expired wait for ever", "shared", "src/stack/service.rs:expire",
      "$a.release_parked($b);", ""),
     ("a hole is not filled", "rooms", "examples/pubsub/src/remote.rs:message",
-     "$a.read($b, &$c, $d); return None;", "{ let _ = &$b; return None; }"),
+     "$a.read($b, $c, &$d, $e); return None;", "{ let _ = ($b, &$c); return None; }"),
     ("a new link is not listened to", "rooms", "examples/pubsub/src/remote.rs:settle",
      "$a.send_unanswered(&[\"SSUBSCRIBE\", &key($b, &$c, \"\")]);", ""),
     ("channels are not read again over a new link", "rooms", "examples/pubsub/src/remote.rs:hear",

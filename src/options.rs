@@ -195,15 +195,16 @@ pub fn timeout(text: &str) -> Result<Duration, String> {
     })
 }
 
-/// The rights to the file of a Unix socket, as options.
+/// The rights to the file of a Unix socket, as options; in the environment they are `POLLSTACK_UNIX_MODE` and
+/// `POLLSTACK_UNIX_OWNER`.
 #[derive(Clone, Debug, Default, Args)]
 pub struct UnixFile {
     /// The mode of a Unix socket, in octal; clients need the right to write it
-    #[arg(long, value_name = "MODE", value_parser = mode, help_heading = "Network")]
+    #[arg(long, value_name = "MODE", value_parser = mode, env = "POLLSTACK_UNIX_MODE", help_heading = "Network")]
     unix_mode: Option<u32>,
 
     /// The owner of a Unix socket: USER, USER:GROUP or :GROUP, by name or number
-    #[arg(long, value_name = "OWNER", value_parser = owners, help_heading = "Network")]
+    #[arg(long, value_name = "OWNER", value_parser = owners, env = "POLLSTACK_UNIX_OWNER", help_heading = "Network")]
     unix_owner: Option<Owners>,
 }
 

@@ -9,8 +9,9 @@ use pollstack::stack::StackService;
 use pollstack::{EventLoop, Limits, ListenerConfig, ListenerId};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
+use test_support::engine::Redis;
 use test_support::replies::{Response, one};
-use test_support::{Client, Server, pollstack, wait_until};
+use test_support::{Client, Server, documented_metrics, pollstack, wait_until};
 
 /// A server with a face, and where that is.
 fn start(args: &[&str]) -> (Server, SocketAddr) {
@@ -117,12 +118,11 @@ fn the_dashboard_and_the_document_name_the_metrics() {
     assert!(text.contains("pollstack_sent_bytes_total"), "{text}");
     let received = text.lines().find_map(|line| line.strip_prefix("pollstack_received_bytes_total ")).unwrap();
     assert!(received.parse::<u64>().unwrap() > 8, "{received}");
-    let document = include_str!("../doc/operations.md");
-    let families = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());
-    let families: Vec<&str> = families.collect();
-    for family in &families {
-        assert!(document.contains(&format!("`{family}")), "doc/operations.md tells of {family}");
-    }
+    let mut families = documented_metrics(&text, "pollstack_");
+    let redis = Redis::start(&[]);
+    let edge = redis.as_ref().map(|redis| start(&["--engine", &format!("redis://{}/jobs", redis.address())]));
+    let of_edge = edge.as_ref().map(|(_, face)| get(*face, "/metrics").text().to_owned());
+    families.extend(of_edge.iter().flat_map(|text| documented_metrics(text, "pollstack_engine_")));
     let dashboard: serde_json::Value = serde_json::from_str(include_str!("../packaging/grafana.json")).unwrap();
     let panels = dashboard["panels"].as_array().unwrap();
     let targets = panels.iter().flat_map(|panel| panel["targets"].as_array().unwrap());
@@ -130,7 +130,8 @@ fn the_dashboard_and_the_document_name_the_metrics() {
     assert!(queries.len() > 8);
     for name in queries.iter().flat_map(|query| query.split(|c: char| !c.is_alphanumeric() && c != '_')) {
         let family = name.trim_end_matches("_bucket");
-        assert!(!name.starts_with("pollstack_") || families.contains(&family), "{name} is a metric");
+        let is_known = families.contains(&family) || redis.is_none() && name.starts_with("pollstack_engine_");
+        assert!(!name.starts_with("pollstack_") || is_known, "{name} is a metric");
     }
 }
 
@@ -218,16 +219,19 @@ fn a_stop_answers_who_waits() {
     assert!(server.wait().success());
 }
 
-/// Lost otherwise: clients, each time that the server is started again: the socket stays, and they wait in its backlog.
+/// Lost otherwise: clients and items, each time that the server is started again: the socket stays, clients wait in its
+/// backlog, and the items in the file.
 #[test]
-fn a_restart_refuses_no_client() {
+fn a_restart_costs_no_client_and_no_item() {
+    const POPS: usize = 250;
     let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = socket.local_addr().unwrap();
     let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("stack");
     let manager = std::os::unix::net::UnixDatagram::bind(folder.path().join("notify")).unwrap();
     manager.set_read_timeout(Some(test_support::TEST_TIMEOUT)).unwrap();
     let start = || {
-        let program = pollstack!(&["--capacity", "1000000", "--grace", "30s"]);
+        let program = pollstack!(&["--capacity", "1000000", "--grace", "30s", "--data", file.to_str().unwrap()]);
         let mut command = test_support::handed(&program, &socket);
         command.env("NOTIFY_SOCKET", folder.path().join("notify"));
         let server = Server::spawn(command, 1);
@@ -253,7 +257,7 @@ fn a_restart_refuses_no_client() {
         for _ in 0..5 {
             // The flood goes on: there is always something to take off.
             let client = pollstack::client::Client::new(address).timeout(test_support::TEST_TIMEOUT);
-            (0..50).for_each(|_| assert_eq!(client.pop().unwrap(), b"item"));
+            (0..POPS / 5).for_each(|_| assert_eq!(client.pop().unwrap(), b"item"));
             server.signal("TERM");
             assert!(server.wait().success());
             server = start();
@@ -261,7 +265,10 @@ fn a_restart_refuses_no_client() {
         over.store(true, std::sync::atomic::Ordering::Relaxed);
         floods.into_iter().map(|flood| flood.join().unwrap()).sum()
     });
-    assert!(pushed > 100, "{pushed}");
+    server.signal("TERM");
+    assert!(server.wait().success());
+    let left = test_support::run(pollstack!(&["export", file.to_str().unwrap()])).stdout;
+    assert_eq!(left.iter().filter(|byte| **byte == b'\n').count(), pushed - POPS);
 }
 
 // ---- the commands of a client ---------------------------------------------------------------------

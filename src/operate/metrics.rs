@@ -82,7 +82,7 @@ impl Text {
     }
 
     /// Adds a histogram of times.
-    pub(super) fn histogram(&mut self, name: &str, help: &str, times: &Histogram) {
+    pub fn histogram(&mut self, name: &str, help: &str, times: &Histogram) {
         self.family(name, "histogram", help);
         let bounds = Histogram::BOUNDS.iter().map(|bound| bound.as_secs_f64().to_string());
         let mut sum = 0;

@@ -157,7 +157,7 @@ impl EngagedHandler for Pubsub {
             let (hub, readers) = (&self.hub, &self.readers);
             remote.retain(|name| hub.has(name.as_str()) || readers.values().any(|reader| reader.name == *name));
         }
-        for news in remote.hear(link, &mut self.hub, event) {
+        for news in remote.hear(http.now(), link, &mut self.hub, event) {
             match news {
                 News::Published(name, author, id) => self.published(http, &name, author, id),
                 News::Unknown(author) => {
@@ -179,9 +179,9 @@ impl EngagedHandler for Pubsub {
         self.work(http);
     }
 
-    fn settle(&mut self, _: &mut Responder<'_>, link: &mut Link) -> bool {
+    fn settle(&mut self, http: &mut Responder<'_>, link: &mut Link) -> bool {
         if let Some(remote) = &mut self.remote {
-            remote.settle(link, &mut self.hub);
+            remote.settle(http.now(), link, &mut self.hub);
         }
         if self.engine.as_ref() != Some(link.state()) {
             self.engine = Some(link.state().clone());

@@ -8,8 +8,11 @@
 use super::hub::Hub;
 use super::name::Name;
 use pollstack::engine::{Link, LinkEvent, Reply};
+use pollstack::operate::Text;
+use pollstack::stack::Histogram;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::str::FromStr;
+use std::time::Instant;
 
 /// The script in the engine.
 pub const SCRIPT: &str = include_str!("channel.lua");
@@ -32,8 +35,8 @@ pub(crate) struct Remote<P> {
     /// How many messages of a channel are kept.
     history: usize,
     channels: BTreeMap<Name, Channel>,
-    /// Commands without an answer, in order.
-    sent: VecDeque<Sent<P>>,
+    /// Commands without an answer, in order, and when they were sent.
+    sent: VecDeque<(Instant, Sent<P>)>,
     /// Channels that are still to be listened to.
     wanted: VecDeque<Name>,
     /// Messages that are still to be sent.
@@ -41,6 +44,17 @@ pub(crate) struct Remote<P> {
     /// Channels of which the log has told, on this connection, that they are broken.
     told: BTreeSet<Name>,
     is_up: bool,
+    counts: Counts,
+}
+
+/// The outcome of the commands so far.
+#[derive(Clone, Copy, Debug, Default)]
+struct Counts {
+    answered: u64,
+    /// Messages that may be published, or not.
+    unknown: u64,
+    /// From a command to its answer.
+    times: Histogram,
 }
 
 /// A channel that is listened to, or is to be.
@@ -98,7 +112,7 @@ pub(crate) enum News<P> {
 impl<P> Remote<P> {
     pub(crate) fn new(history: usize) -> Remote<P> {
         let (channels, sent, wanted, messages, told) = Default::default();
-        Remote { history, channels, sent, wanted, messages, told, is_up: false }
+        Remote { history, channels, sent, wanted, messages, told, is_up: false, counts: Counts::default() }
     }
 
     /// Returns whether a channel can be read.
@@ -138,28 +152,28 @@ impl<P> Remote<P> {
 
     /// Returns whether a message is on its way.
     pub(crate) fn is_publishing(&self) -> bool {
-        !self.messages.is_empty() || self.sent.iter().any(|sent| matches!(sent, Sent::Publish(..)))
+        !self.messages.is_empty() || self.sent.iter().any(|(_, sent)| matches!(sent, Sent::Publish(..)))
     }
 
     pub(crate) fn publish(&mut self, name: &Name, text: &str, who: P) {
         self.messages.push_back((name.clone(), text.to_owned(), who));
     }
 
-    fn send(&mut self, link: &mut Link, name: Name, text: &str, who: P) {
+    fn send(&mut self, now: Instant, link: &mut Link, name: Name, text: &str, who: P) {
         let channel = key(link, &name, "");
         link.run(&keys(link, &name), &["publish", text, &self.history.to_string(), &channel]);
-        self.sent.push_back(Sent::Publish(name, who));
+        self.sent.push_back((now, Sent::Publish(name, who)));
     }
 
-    fn read(&mut self, link: &mut Link, name: &Name, from: u64) {
+    fn read(&mut self, now: Instant, link: &mut Link, name: &Name, from: u64) {
         let last = self.set(name, State::Reading).last.filter(|last| last.id.checked_add(1) == Some(from));
         let stamp = last.map(|last| last.stamp.to_string()).unwrap_or_default();
         link.ask(&keys(link, name), &["read", &from.to_string(), &PAGE.to_string(), &stamp]);
-        self.sent.push_back(Sent::Read(name.clone(), from));
+        self.sent.push_back((now, Sent::Read(name.clone(), from)));
     }
 
     /// Sends messages; listens to the channels that are wanted, and no more to those that the hub has forgotten.
-    pub(crate) fn settle<S: Copy>(&mut self, link: &mut Link, hub: &mut Hub<S>) {
+    pub(crate) fn settle<S: Copy>(&mut self, now: Instant, link: &mut Link, hub: &mut Hub<S>) {
         for name in hub.take_forgotten() {
             let name: Result<Name, _> = name.parse();
             if let Some(name) = name.ok().filter(|name| self.is_live(name) && !hub.has(name.as_str())) {
@@ -167,17 +181,23 @@ impl<P> Remote<P> {
             }
         }
         while let Some((name, text, who)) = if self.is_up { self.messages.pop_front() } else { None } {
-            self.send(link, name, &text, who);
+            self.send(now, link, name, &text, who);
         }
         while self.is_up && self.sent.len() < UNANSWERED {
             let Some(name) = self.wanted.pop_front() else { return };
             link.send_unanswered(&["SSUBSCRIBE", &key(link, &name, "")]);
-            self.read(link, &name, hub.next(name.as_str()).unwrap_or(0));
+            self.read(now, link, &name, hub.next(name.as_str()).unwrap_or(0));
         }
     }
 
     /// Takes what the engine says.
-    pub(crate) fn hear<S: Copy>(&mut self, link: &mut Link, hub: &mut Hub<S>, event: LinkEvent) -> Vec<News<P>> {
+    pub(crate) fn hear<S: Copy>(
+        &mut self,
+        now: Instant,
+        link: &mut Link,
+        hub: &mut Hub<S>,
+        event: LinkEvent,
+    ) -> Vec<News<P>> {
         match event {
             LinkEvent::Ready => {
                 self.is_up = true;
@@ -188,25 +208,50 @@ impl<P> Remote<P> {
             }
             LinkEvent::Down => {
                 self.is_up = false;
-                let publisher = |sent| if let Sent::Publish(_, who) = sent { Some(News::Unknown(who)) } else { None };
-                self.sent.drain(..).filter_map(publisher).collect()
+                let publisher =
+                    |(_, sent)| if let Sent::Publish(_, who) = sent { Some(News::Unknown(who)) } else { None };
+                let news: Vec<_> = self.sent.drain(..).filter_map(publisher).collect();
+                self.counts.unknown += news.len() as u64;
+                news
             }
-            LinkEvent::Message(channel, message) => self.message(link, hub, &channel, &message).into_iter().collect(),
-            LinkEvent::Answer(Reply::Error(error)) => self.rejected(link, &error).into_iter().collect(),
-            LinkEvent::Answer(reply) => match self.sent.pop_front() {
+            LinkEvent::Message(channel, message) => {
+                self.message(now, link, hub, &channel, &message).into_iter().collect()
+            }
+            LinkEvent::Answer(Reply::Error(error)) => self.rejected(now, link, &error).into_iter().collect(),
+            LinkEvent::Answer(reply) => match self.answered(now) {
                 Some(Sent::Publish(name, who)) => match reply.number() {
                     Some(id) => vec![News::Published(name, who, id)],
-                    None => vec![News::Unknown(who), News::Wrong],
+                    None => {
+                        self.counts.unknown += 1;
+                        vec![News::Unknown(who), News::Wrong]
+                    }
                 },
-                Some(Sent::Read(name, from)) => vec![self.page(link, hub, name, from, &reply)],
+                Some(Sent::Read(name, from)) => vec![self.page(now, link, hub, name, from, &reply)],
                 None => vec![News::Wrong],
             },
         }
     }
 
+    /// Returns the command that is answered now.
+    fn answered(&mut self, now: Instant) -> Option<Sent<P>> {
+        let (then, sent) = self.sent.pop_front()?;
+        self.counts.answered += 1;
+        self.counts.times.add(now.saturating_duration_since(then));
+        Some(sent)
+    }
+
+    /// Adds its counts.
+    pub(crate) fn metrics(&self, text: &mut Text) {
+        let Counts { answered, unknown, times } = &self.counts;
+        text.one("engine_requests_total", "counter", "Commands that the engine has answered.", answered);
+        let lost = "Messages that may be published or not, as the engine went away.";
+        text.one("engine_unknown_total", "counter", lost, unknown);
+        text.histogram("engine_seconds", "From a command to its answer.", times);
+    }
+
     /// A channel is broken: another program's value is in its place.
-    fn rejected(&mut self, link: &mut Link, error: &str) -> Option<News<P>> {
-        let (name, news) = match self.sent.pop_front()? {
+    fn rejected(&mut self, now: Instant, link: &mut Link, error: &str) -> Option<News<P>> {
+        let (name, news) = match self.answered(now)? {
             Sent::Publish(name, who) => (name, News::Rejected(who)),
             Sent::Read(name, _) => {
                 self.abandon(link, &name);
@@ -232,6 +277,7 @@ impl<P> Remote<P> {
 
     fn message<S: Copy>(
         &mut self,
+        now: Instant,
         link: &mut Link,
         hub: &mut Hub<S>,
         channel: &[u8],
@@ -246,7 +292,7 @@ impl<P> Remote<P> {
         }
         if entry.id != next {
             // There is a hole, or the engine has lost messages and gives their ids again.
-            self.read(link, &name, next);
+            self.read(now, link, &name, next);
             return None;
         }
         self.append(hub, &name, entry, text);
@@ -261,11 +307,19 @@ impl<P> Remote<P> {
     }
 
     /// Takes messages of a channel that is being read, and asks for more if there are.
-    fn page<S: Copy>(&mut self, link: &mut Link, hub: &mut Hub<S>, name: Name, from: u64, reply: &Reply) -> News<P> {
+    fn page<S: Copy>(
+        &mut self,
+        now: Instant,
+        link: &mut Link,
+        hub: &mut Hub<S>,
+        name: Name,
+        from: u64,
+        reply: &Reply,
+    ) -> News<P> {
         let Some(Page { first, end, messages }) = page(reply) else { return News::Wrong };
         // The hub has forgotten what was read before; or the engine has lost what is here.
         if from > 0 && hub.next(name.as_str()).is_none_or(|next| end < next) {
-            self.read(link, &name, 0);
+            self.read(now, link, &name, 0);
             return News::More;
         }
         let begins = messages.first().map_or(end, |(entry, _)| entry.id);
@@ -278,7 +332,7 @@ impl<P> Remote<P> {
         }
         match hub.next(name.as_str()) {
             Some(next) if next < end => {
-                self.read(link, &name, next);
+                self.read(now, link, &name, next);
                 News::More
             }
             _ => {

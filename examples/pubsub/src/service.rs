@@ -534,6 +534,9 @@ impl Metrics for Pubsub {
         if let Some(engine) = &self.engine {
             engine.metrics(text);
         }
+        if let Some(remote) = &self.remote {
+            remote.metrics(text);
+        }
         text.one("waiting_publishers", "gauge", "Publishers that wait for subscribers.", self.waiting.len());
     }
 }

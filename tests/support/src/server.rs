@@ -50,6 +50,8 @@ pub fn command(program: impl AsRef<OsStr>, args: &[&str]) -> Command {
         "EVICT_AFTER",
         "BACKLOG",
         "GRACE",
+        "UNIX_MODE",
+        "UNIX_OWNER",
         "HTTP",
         "HTTP_HOST",
         "HTTP_MAX_CLIENTS",
@@ -177,11 +179,29 @@ fn ask_for_metrics(server: &Server, host: &str) -> crate::replies::Response {
     crate::replies::one(&client.answer(), "GET")
 }
 
-/// Returns the value of a metric of `server`, which was started with `--metrics 127.0.0.1:0`.
+/// Returns the metrics of `server`, which was started with `--metrics 127.0.0.1:0`.
+pub fn metrics(server: &Server) -> String {
+    ask_for_metrics(server, "localhost").text().to_owned()
+}
+
+/// Returns the value of one of them.
 pub fn metric(server: &Server, name: &str) -> u64 {
-    let reply = ask_for_metrics(server, "localhost");
-    let value = reply.text().lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok());
-    value.unwrap_or_else(|| panic!("{name} is missing: {}", reply.text()))
+    let text = metrics(server);
+    let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok());
+    value.unwrap_or_else(|| panic!("{name} is missing: {text}"))
+}
+
+/// Returns the names of the metrics in `text` that begin so. The document for operators tells of each.
+pub fn documented_metrics<'a>(text: &'a str, prefix: &str) -> Vec<&'a str> {
+    let document = include_str!("../../../doc/operations.md");
+    let names = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());
+    let names: Vec<&str> = names.filter(|name| name.starts_with(prefix)).collect();
+    for name in &names {
+        let told = [format!("`{name}`"), format!("`{name}{{")];
+        assert!(told.iter().any(|told| document.contains(told)), "doc/operations.md tells of {name}");
+    }
+    assert!(!names.is_empty(), "{prefix}: {text}");
+    names
 }
 
 /// Runs a server that is expected to exit by itself.

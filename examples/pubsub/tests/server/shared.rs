@@ -1,9 +1,10 @@
 //! Nodes that share their channels in a real engine: every subscriber has every message, in order, once, whichever node
-//! it reads at, while nodes and the engine die. They run where there is a `redis-server`; with `ENGINE=required` they
+//! it reads at, while nodes and the engine die. They run where there is a `redis-server`; with `TOOLS=required` they
 //! fail where there is none.
 
 use super::*;
 use test_support::engine::Redis;
+use test_support::metric;
 
 fn node(redis: &Redis, args: &[&str]) -> Server {
     let url = format!("redis://{}/rooms", redis.address());
@@ -60,6 +61,28 @@ fn nodes_share_their_channels() {
     assert_eq!(stats(&two)["of"], "this node");
     let last: Value = serde_json::from_slice(&get(&one, "/channels/c").body).unwrap();
     assert_eq!(last, json!({ "subscribers": 0, "last": first + 3 }));
+}
+
+/// Lost otherwise: the operator's view of the engine, as a node has it.
+#[test]
+fn a_node_tells_of_its_engine() {
+    let Some(mut redis) = Redis::start(&[]) else { return };
+    let url = format!("redis://{}/rooms", redis.address());
+    let args = ["--listen", "127.0.0.1:0", "--metrics", "127.0.0.1:0", "--engine", &url];
+    let node = Server::spawn(command(env!("CARGO_BIN_EXE_pubsub"), &args), 2);
+    wait_until("a message is published", || {
+        let reply = ask(&node, "POST", "/channels/c", &[("Content-Type", "text/plain")], b"a");
+        (reply.status == 200).then_some(())
+    });
+    let answered = metric(&node, "pubsub_engine_requests_total");
+    assert!(answered > 0);
+    assert_eq!(metric(&node, "pubsub_engine_seconds_count"), answered);
+    assert_eq!(metric(&node, "pubsub_engine_up"), 1);
+    redis.kill();
+    wait_until("the engine is missed", || (metric(&node, "pubsub_engine_up") == 0).then_some(()));
+    assert!(metric(&node, "pubsub_engine_failures_total") > 0);
+    assert_eq!(metric(&node, "pubsub_engine_unknown_total"), 0, "no message was on its way");
+    test_support::documented_metrics(&test_support::metrics(&node), "pubsub_engine_");
 }
 
 /// Lost otherwise: messages, or their being read once, of a client whose node dies: it goes on at another.
