@@ -53,6 +53,21 @@ fn the_deadline_moves_with_every_byte() {
     }
 }
 
+/// Lost otherwise: uploads, after the host was suspended. The clients had sent in time; that there are
+/// more of them than one wait brings events does not make the rest silent.
+#[test]
+fn clients_that_sent_in_time_are_not_silent_after_a_suspension() {
+    let (world, mut server) = serve(1500);
+    let clients: Vec<Client> = (0..1500).map(|_| world.send(&[CONFIRM, CONFIRM_AGAIN].concat())).collect();
+    world.settle(&mut server);
+    clients.iter().for_each(|client| client.send(b"x"));
+    world.advance(TIMEOUT);
+    world.turn(&mut server);
+    clients.iter().for_each(Client::end);
+    world.settle(&mut server);
+    assert_eq!(results(&mut server), "1\n".repeat(1500));
+}
+
 /// A place for results that is full.
 #[derive(Default)]
 struct Full {

@@ -146,24 +146,25 @@ fn with_parallel_so_many_are_served_at_a_time() {
 /// `exact` has the nanoseconds.
 #[test]
 fn silence_is_an_error_and_a_slow_client_is_not() {
-    let server = start(&["--parallel", "2", "--timeout", "2s"]);
-    let (_silent, mut slow) = (confirmed(&server), confirmed(&server));
+    let server = start(&["--parallel", "2", "--timeout", "3s"]);
     let start = Instant::now();
-    let lines = std::thread::scope(|scope| {
-        scope.spawn(|| {
-            for _ in 0..4 {
-                slow.send(b".");
-                std::thread::sleep(Duration::from_millis(800)); // the silence under test
-            }
-            slow.fin();
-        });
-        let error = (server.line(), start.elapsed());
-        [error, (server.line(), start.elapsed())]
+    // The slow one begins first: a deadline that its bytes do not move is over first.
+    let (mut slow, _silent) = (confirmed(&server), confirmed(&server));
+    let (error, silence, sent) = std::thread::scope(|scope| {
+        let error = scope.spawn(|| (server.line(), start.elapsed()));
+        let mut sent = 0;
+        while !error.is_finished() {
+            slow.send(b".");
+            sent += 1;
+            std::thread::sleep(Duration::from_millis(500)); // the silence under test
+        }
+        let (error, silence) = error.join().unwrap();
+        (error, silence, sent)
     });
-    let [(error, silence), (count, time)] = lines;
-    assert_eq!((error.as_str(), count.as_str()), ("ERROR", "4"));
-    assert!(silence >= Duration::from_secs(2), "an error after {silence:?}");
-    assert!(time >= Duration::from_secs(3), "{time:?}");
+    assert_eq!(error, "ERROR");
+    assert!(silence >= Duration::from_secs(3), "an error after {silence:?}");
+    slow.fin();
+    assert_eq!(server.line(), sent.to_string());
 }
 
 /// Lost otherwise: scripts that look for the word at the start of the line.
@@ -217,23 +218,6 @@ fn it_listens_on_all_interfaces_and_where_it_is_told() {
     stream.write_all(&[CONFIRM, CONFIRM_AGAIN, b"unix"].concat()).unwrap();
     stream.shutdown(std::net::Shutdown::Write).unwrap();
     assert_eq!(server.line(), "4");
-}
-
-/// Lost otherwise: uploads, after the host was suspended. The clients had sent in time; that there are
-/// more of them than one wait brings events does not make the rest silent.
-#[test]
-fn clients_that_sent_in_time_are_not_silent_after_a_suspension() {
-    rlimit::increase_nofile_limit(8000).unwrap();
-    let server = start(&["--parallel", "1500", "--timeout", "3s"]);
-    let mut clients: Vec<Client> = (0..1500).map(|_| confirmed(&server)).collect();
-    server.suspend();
-    clients.iter_mut().for_each(|client| client.send(b"x"));
-    std::thread::sleep(std::time::Duration::from_secs(4)); // longer than any may be silent
-    server.signal("CONT");
-    clients.iter().for_each(Client::fin);
-    for _ in 0..1500 {
-        assert_eq!(server.line(), "1");
-    }
 }
 
 /// Lost otherwise: a way to see what a server would do, and its man page.
