@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use test_support::{Client, Server, TEST_TIMEOUT, run, start, wait_until};
 
 const STORED: [u8; 1] = [0];
@@ -94,21 +94,23 @@ struct Seen {
     popped: Vec<String>,
 }
 
-fn crowd(server: Server, clients: usize, round: u64, life: Duration) -> Seen {
+/// Ends after so long, or later: when so many pushes have been answered.
+fn crowd(server: Server, clients: usize, round: u64, life: Duration, pushes: u64) -> Seen {
     let address = server.address();
-    let number = AtomicU64::new(0);
+    let (number, stored) = (AtomicU64::new(0), AtomicU64::new(0));
     std::thread::scope(|scope| {
         let work = |n: usize| {
-            let (mut seen, number) = (Seen::default(), &number);
+            let (mut seen, number, stored) = (Seen::default(), &number, &stored);
             let client = StackClient::new(address).timeout(TEST_TIMEOUT);
             loop {
                 if n % 4 != 0 {
                     let item = format!("{round}-{n}-{}", number.fetch_add(1, Ordering::Relaxed));
                     seen.sent.insert(item.clone());
-                    match client.push(item.as_bytes()) {
-                        Ok(()) => drop(seen.stored.insert(item)),
-                        Err(_) => return seen,
+                    if client.push(item.as_bytes()).is_err() {
+                        return seen;
                     }
+                    seen.stored.insert(item);
+                    stored.fetch_add(1, Ordering::Relaxed);
                 } else {
                     match client.pop() {
                         Ok(item) => seen.popped.push(String::from_utf8(item).unwrap()),
@@ -119,6 +121,7 @@ fn crowd(server: Server, clients: usize, round: u64, life: Duration) -> Seen {
         };
         let threads: Vec<_> = (0..clients).map(|n| scope.spawn(move || work(n))).collect();
         std::thread::sleep(life); // the instant of the crash is any
+        wait_until("pushes are answered", || (stored.load(Ordering::Relaxed) >= pushes).then_some(()));
         kill(server);
         threads.into_iter().fold(Seen::default(), |mut all, thread| {
             let seen = thread.join().unwrap();
@@ -139,7 +142,9 @@ fn killed_at_any_instant_it_has_what_it_has_acknowledged() {
     for round in 0..rounds {
         let before = items_or_none(&path);
         let server = start_on(&path, &["--capacity", "1000", "--max-clients", "1000"]);
-        let seen = crowd(server, 64, round, Duration::from_millis(20 + round * 37 % 300));
+        // Every other life may end before its first push is answered.
+        let pushes = if round % 2 == 0 { 0 } else { 40 };
+        let seen = crowd(server, 64, round, Duration::from_millis(20 + round * 37 % 300), pushes);
         let after = items(&path);
         let there: HashSet<&String> = after.iter().collect();
         assert_eq!(there.len(), after.len(), "an item is there twice");
@@ -165,7 +170,6 @@ fn killed_at_any_instant_it_has_what_it_has_acknowledged() {
         (pushed, again, total) = (pushed + seen.stored.len(), again + back, total + after.len());
     }
     println!("{rounds} kills, {pushed} acknowledged pushes, {again} pops there again, {total} items found");
-    assert!(pushed > 100, "{pushed}");
 }
 
 fn items_or_none(path: &Path) -> Vec<String> {
@@ -254,15 +258,17 @@ fn a_full_disk_holds_pushes_back_until_there_is_room() {
     let mut stored = 0;
     let mut waiting = Vec::new();
     while waiting.is_empty() {
-        let mut clients: Vec<Client> = (0..200).map(|_| server.push(&[b'x'; 127])).collect();
-        for client in &mut clients {
-            let until = Instant::now() + Duration::from_secs(2);
-            while client.is_waiting() && Instant::now() < until && !health().contains("503") {}
-            if !client.is_waiting() {
-                stored += usize::from(client.answer() == STORED);
+        let clients: Vec<Client> = (0..200).map(|_| server.push(&[b'x'; 127])).collect();
+        for mut client in clients {
+            let is_known = |client: &mut Client| !client.is_waiting() || health().contains("503");
+            wait_until("a push is stored, or cannot be", || is_known(&mut client).then_some(()));
+            if client.is_waiting() {
+                waiting.push(client);
+            } else {
+                assert_eq!(client.answer(), STORED);
+                stored += 1;
             }
         }
-        waiting.extend(clients.into_iter().filter_map(|mut client| client.is_waiting().then_some(client)));
     }
     wait_until("it says so", || health().contains("the data cannot be written").then_some(()));
     assert_eq!(server.popped(), [b'x'; 127], "pops go on");
