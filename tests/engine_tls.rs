@@ -67,11 +67,12 @@ fn edges_share_a_stack_over_tls() {
     wait_until("the edge knows", || (get(&one, "/healthz").status == 503).then_some(()));
     // A handshake that stalls: the link sleeps, and is made anew in the end.
     let silent = TcpListener::bind(redis.tls_address()).unwrap();
-    let stalled = silent.accept().unwrap();
+    let stalled = [silent.accept().unwrap(), silent.accept().unwrap()]; // of both edges
     one.wait_until_asleep();
     let before = one.sleeps();
     thread::sleep(Duration::from_secs(2)); // the silence is under test
-    assert!(one.sleeps() <= before + 2, "it sleeps during the handshake");
+    // A slow machine has it try again meanwhile; one that spins wakes thousands of times.
+    assert!(one.sleeps() <= before + 10, "it sleeps during the handshake");
     wait_until("the edge gives up", || get(&one, "/healthz").text().contains("no answer within 5s").then_some(()));
     drop((silent, stalled));
     redis.restart();

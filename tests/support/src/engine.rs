@@ -136,7 +136,7 @@ impl Drop for Redis {
 
 /// Returns an address that no other server takes while this one is being started again: the loopback network has
 /// millions.
-fn own_address() -> SocketAddr {
+pub fn own_address() -> SocketAddr {
     static NEXT: AtomicU8 = AtomicU8::new(1);
     let [.., high, low] = std::process::id().to_be_bytes();
     SocketAddr::from(([127, 1 + high % 250, low, NEXT.fetch_add(1, Ordering::Relaxed)], 24379))
@@ -145,7 +145,7 @@ fn own_address() -> SocketAddr {
 /// Returns two free ports of 127.0.0.1, which the system gives no client, nor a listener that asks for any.
 fn own_ports() -> [SocketAddr; 2] {
     static NEXT: AtomicU16 = AtomicU16::new(0);
-    let first = std::process::id() as u16 % 8000;
+    let first = std::process::id() as u16 % 500 * 16;
     std::iter::repeat_with(|| NEXT.fetch_add(1, Ordering::Relaxed))
         .map(|n| 10_000 + first.wrapping_add(n) % 8000 * 2)
         .map(|port| [port, port + 1].map(|port| SocketAddr::from(([127, 0, 0, 1], port))))
