@@ -72,6 +72,7 @@ fn requests_on_a_kept_connection_allocate_nothing() {
     use std::io::{Read, Write};
     use std::net::TcpStream;
     use std::rc::Rc;
+    use std::time::Instant;
 
     const REQUESTS: usize = 4_000;
 
@@ -106,10 +107,11 @@ fn requests_on_a_kept_connection_allocate_nothing() {
         }
     });
     serve_while(&mut server, &mut poll, &mut events, |server| server.service().handler().1 < REQUESTS);
+    let start = Instant::now();
     let counted = allocation_counter::measure(|| {
         serve_while(&mut server, &mut poll, &mut events, |server| server.service().handler().1 < 2 * REQUESTS);
     });
+    let most = 40 + 2 * start.elapsed().as_secs(); // the date is worked out anew every second
     client.join().unwrap();
-    // The date is worked out anew every second.
-    assert!(counted.count_total <= 40, "{} allocations for {REQUESTS} requests", counted.count_total);
+    assert!(counted.count_total <= most, "{} allocations for {REQUESTS} requests", counted.count_total);
 }

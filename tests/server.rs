@@ -381,7 +381,7 @@ fn without_descriptors_it_rests_and_goes_on_when_some_are_back() {
     std::thread::sleep(Duration::from_secs(1)); // it should use no processor time in it
     let (used, naps) = (server.cpu() - cpu, server.sleeps() - sleeps);
     assert!(used < start.elapsed() / 10, "used {used:?} of processor time while it can do nothing");
-    assert!(naps < 100, "woke {naps} times");
+    assert!(naps < 100 * start.elapsed().as_secs(), "woke {naps} times");
     assert!(waiting.iter_mut().all(Client::is_waiting), "no client is rejected");
 
     drop(holders); // descriptors come back, and the server is not told
@@ -402,10 +402,13 @@ fn an_idle_server_sleeps() {
     let clients: Vec<Client> = (0..20).map(|n| if n % 2 == 0 { server.pop() } else { server.send(&[9, 9]) }).collect();
     server.barrier();
     wait_until("only they are there", || (server.descriptors() == descriptors + 20).then_some(()));
-    server.wait_until_asleep();
-    let (cpu, sleeps) = (server.cpu(), server.sleeps());
-    std::thread::sleep(Duration::from_secs(1)); // nothing happens, so there is nothing to wait for
-    assert_eq!((server.cpu(), server.sleeps()), (cpu, sleeps), "it woke although nothing happened");
+    // The last packets of the clients, or a page of its own, may come late.
+    wait_until("it sleeps for a second", || {
+        server.wait_until_asleep();
+        let before = (server.cpu(), server.sleeps());
+        std::thread::sleep(Duration::from_secs(1)); // nothing happens, so there is nothing to wait for
+        ((server.cpu(), server.sleeps()) == before).then_some(())
+    });
     drop(clients);
 }
 

@@ -341,7 +341,7 @@ fn a_hundred_parked_pops_that_leave_are_forgotten() {
 /// its request already, which makes a careless close a reset.
 #[test]
 fn two_hundred_rejected_clients_read_busy_and_the_end() {
-    let server = start!(&[]);
+    let server = start!(&["--evict-after", "1h"]);
     let mut holders: Vec<Client> = (0..100).map(|_| server.connect()).collect();
     let mut rejected: Vec<Client> = (0..200).map(|n| server.push(&[n])).collect();
     rejected.iter_mut().for_each(|client| assert_eq!(client.answer(), BUSY));
@@ -358,7 +358,7 @@ fn two_hundred_rejected_clients_read_busy_and_the_end() {
 /// Lost otherwise: the same, for those who send only after they have been rejected.
 #[test]
 fn rejected_clients_may_send_late() {
-    let server = start!(&["--max-clients", "1"]);
+    let server = start!(&["--max-clients", "1", "--evict-after", "1h"]);
     let _holder = server.connect();
     let mut rejected: Vec<Client> = (0..200).map(|_| server.connect()).collect();
     server.barrier();
@@ -370,7 +370,7 @@ fn rejected_clients_may_send_late() {
 /// Lost otherwise: the same, for those whose request comes in pieces.
 #[test]
 fn rejected_clients_may_send_slowly() {
-    let server = start!(&["--max-clients", "1"]);
+    let server = start!(&["--max-clients", "1", "--evict-after", "1h"]);
     let _holder = server.connect();
     server.barrier();
     for _ in 0..500 {
@@ -383,7 +383,7 @@ fn rejected_clients_may_send_slowly() {
 /// Lost otherwise: the server, to a thousand clients that say nothing.
 #[test]
 fn of_a_thousand_silent_clients_a_hundred_are_held_and_the_rest_read_busy() {
-    let server = start!(&[]);
+    let server = start!(&["--evict-after", "1h"]);
     let mut clients: Vec<Client> = (0..1000).map(|_| server.connect()).collect();
     server.barrier();
     let held = clients.iter_mut().take(100).all(Client::is_waiting);
