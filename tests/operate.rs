@@ -292,7 +292,7 @@ fn commands_push_and_pop_and_say_why_not() {
     std::fs::write(file.path(), "one\ntwo\n").unwrap();
     assert_eq!(run(&["push", "--file", file.path().to_str().unwrap()]).status.code(), Some(0));
     assert_eq!(told(&run(&["pop", "--count", "2"])), (Some(0), "two\none\n".to_owned()));
-    assert_eq!(told(&run(&["pop", "--count", "0", "--timeout", "100ms"])), (Some(0), "hello\n".to_owned()));
+    assert_eq!(told(&run(&["pop", "--count", "0", "--timeout", "2s"])), (Some(0), "hello\n".to_owned()));
     assert_eq!(run(&["pop", "--timeout", "100ms"]).status.code(), Some(4), "no answer in time");
     let too_long = run(&["push", &"x".repeat(128)]);
     assert_eq!(too_long.status.code(), Some(1));
