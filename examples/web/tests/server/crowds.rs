@@ -2,7 +2,8 @@
 
 use super::*;
 use socket2::{Domain, Socket, Type};
-use std::io::{ErrorKind, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::sync::mpsc::channel;
 use std::time::Instant;
 
 /// A client that holds next to nothing of what it does not read.
@@ -147,15 +148,15 @@ fn a_log_that_nothing_reads_holds_up_no_client() {
         assert_eq!(site.get(&long).status, 200);
     }
     let Site { mut server, .. } = site;
-    let mut stderr = server.stderr();
-    let text = std::thread::spawn(move || {
-        let mut text = String::new();
-        std::io::Read::read_to_string(&mut stderr, &mut text).map(|_| text)
+    let mut lines = BufReader::new(server.stderr()).lines().map_while(Result::ok);
+    let (sender, counted) = channel();
+    std::thread::spawn(move || {
+        let _ = sender.send(lines.any(|line| line.ends_with("lines were dropped here: nothing read them)")));
+        lines.for_each(drop);
     });
+    assert_eq!(counted.recv_timeout(TEST_TIMEOUT), Ok(true), "they are counted");
     server.signal("TERM");
     assert!(server.wait().success());
-    let text = text.join().unwrap().unwrap();
-    assert!(text.contains("lines were dropped here: nothing read them)\n"), "they are counted");
 }
 
 /// Lost otherwise: the other clients' descriptors, to a few that ask for the same file under many names,
@@ -204,29 +205,34 @@ fn who_is_silent_is_harvested() {
 /// Lost otherwise: long downloads, and slow clients, to a short timeout.
 #[test]
 fn who_is_being_served_is_not_idle() {
-    let site = with_large("host default www\nparameter timeout 2\n", 1 << 30);
+    let site = with_large("host default www\nparameter timeout 3\n", 1 << 30);
     let mut slow = narrow(&site.server);
     slow.send(b"GET /large.bin HTTP/1.1\r\nHost: a\r\n\r\n");
     let mut trickle = site.server.connect();
     let request = b"GET /small.txt HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
-    let mut parts = request.chunks(8);
-    let start = Instant::now();
-    let mut buffer = vec![0; 1 << 18];
-    while start.elapsed() < Duration::from_secs(3) {
-        slow.read_exact(&mut buffer).expect("it goes on");
-        if let Some(part) = parts.next() {
-            trickle.send(part);
+    std::thread::scope(|scope| {
+        let sent = scope.spawn(|| {
+            for part in request.chunks(8) {
+                trickle.send(part);
+                std::thread::sleep(Duration::from_millis(500)); // the slowness under test
+            }
+        });
+        let mut buffer = vec![0; 1 << 18];
+        while !sent.is_finished() {
+            slow.read_exact(&mut buffer).expect("it goes on");
+            std::thread::sleep(Duration::from_millis(400)); // the same
         }
-        std::thread::sleep(Duration::from_millis(400)); // the slowness under test
-    }
-    parts.for_each(|part| trickle.send(part));
+    });
     assert_eq!(one(&trickle.answer(), "GET").text(), "small");
 }
 
 /// Lost otherwise: downloads, to a restart.
 #[test]
 fn a_stop_lets_downloads_come_to_their_end() {
-    let mut site = with_large("host default www\n", 20 << 20);
+    let folder = layout("host default www\n", &[("small.txt", b"small")]);
+    fs::File::create(folder.path().join("www/large.bin")).unwrap().set_len(20 << 20).unwrap();
+    let server = Server::spawn(in_folder(&folder, &["--grace", "60s"]), 1);
+    let mut site = Site { folder, server };
     let mut download = site.server.send(b"GET /large.bin HTTP/1.1\r\nHost: a\r\n\r\n");
     let mut idle = site.server.send(b"GET /small.txt HTTP/1.1\r\nHost: a\r\n\r\n");
     let mut some = [0; 100];
@@ -288,7 +294,7 @@ fn a_stray_line_end_does_not_cut_a_reply() {
 /// is not idle while the kernel holds what it has not read.
 #[test]
 fn a_slow_reader_of_a_kept_connection_is_not_idle() {
-    let site = with_large("host default www\nparameter timeout 1\n", 600_000);
+    let site = with_large("host default www\nparameter timeout 2\n", 600_000);
     let mut client = narrow(&site.server);
     for _ in 0..2 {
         client.send(b"GET /large.bin HTTP/1.1\r\nHost: a\r\n\r\n");

@@ -17,7 +17,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use test_support::replies::{Response, one, replies};
-use test_support::{Client, Server, SettableClock, command, run, wait_until};
+use test_support::{Client, Server, SettableClock, TEST_TIMEOUT, command, run, wait_until};
 
 /// When the files that a site begins with were changed last.
 const MODIFIED: u64 = 784_111_777;
