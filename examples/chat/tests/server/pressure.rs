@@ -56,7 +56,7 @@ fn read_from_all(mut user: User) {
 #[test]
 fn twenty_thousand_messages_to_one_who_does_not_read() {
     const FLOOD: usize = 20_000;
-    let server = start(&["--timeout", "3s"]);
+    let server = start(&["--timeout", "5s"]);
     let (mut ann, bob) = (User::log_in(&server, "ann"), User::log_in(&server, "bob"));
     let (mut carl, mut dora) = (User::log_in(&server, "carl"), User::log_in(&server, "dora"));
     let mut writer = ann.client().stream().try_clone().unwrap();
@@ -78,7 +78,7 @@ fn twenty_thousand_messages_to_one_who_does_not_read() {
         slowest = slowest.max(before.elapsed());
         assert!(start.elapsed() < TEST_TIMEOUT, "the one who does not read is disconnected");
     }
-    assert!(slowest.as_secs() < 2, "the others waited {slowest:?}, which is not for the 3 s of the timeout");
+    assert!(slowest.as_secs() < 4, "the others waited {slowest:?}, which is not for the 5 s of the timeout");
     flood.join().unwrap();
     let delivered = answers.join().unwrap();
     assert!((1..FLOOD).contains(&delivered), "{delivered} were taken by the kernels' buffers");

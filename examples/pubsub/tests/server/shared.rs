@@ -228,11 +228,11 @@ fn a_node_holds_the_engine_back() {
 #[test]
 fn a_node_that_stops_sleeps() {
     let Some(redis) = Redis::start(&["--appendfsync", "no"]) else { return };
-    let mut one = node(&redis, &["--grace", "2s"]);
+    let mut one = node(&redis, &["--grace", "60s"]);
     publish(&one, "a");
     redis.ask(&["CLIENT", "KILL", "TYPE", "normal"]);
     retried(&one, "b"); // the link has failed, and is there again
-    let _slow = one.send(b"POST /channels/c HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\nhalf");
+    let slow = one.send(b"POST /channels/c HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\nhalf");
     get(&one, "/stats");
     one.signal("TERM");
     wait_until("it listens no more", || std::net::TcpStream::connect(one.address()).is_err().then_some(()));
@@ -240,6 +240,7 @@ fn a_node_that_stops_sleeps() {
     let before = one.sleeps();
     std::thread::sleep(std::time::Duration::from_secs(1)); // the silence is under test
     assert!(one.sleeps() <= before + 2, "it sleeps");
+    drop(slow);
     assert!(one.wait().success());
 }
 
