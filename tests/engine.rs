@@ -307,21 +307,8 @@ fn the_recommended_configurations_work() {
     one.stored(b"a");
     assert_eq!(parked.item(), b"a");
 
-    let address = test_support::engine::own_address();
-    let config = include_str!("../packaging/haproxy.cfg").replace("0.0.0.0:8080", &address.to_string());
-    let config = config.replace("10.0.0.1:8080", &one.address().to_string());
-    let config = config.replace("10.0.0.2:8080", &two.address().to_string());
-    let file = folder.path().join("haproxy.cfg");
-    std::fs::write(&file, config).unwrap();
-    let mut haproxy = Command::new("haproxy");
-    haproxy.arg("-db").arg("-q").arg("-f").arg(file);
-    let Some(_haproxy) = test_support::engine::spawn("haproxy", haproxy) else { return };
-    let connect = || std::net::TcpStream::connect(address).ok();
-    let ask = |request: &[u8]| {
-        let mut client = Client::new(wait_until("haproxy listens", connect));
-        client.send(request);
-        client.answer()
-    };
+    let Some(haproxy) = test_support::engine::haproxy(&[one.address(), two.address()]) else { return };
+    let ask = |request: &[u8]| haproxy.send(request).answer();
     assert_eq!(ask(&test_support::push(b"b")), [0]);
     drop(one);
     for _ in 0..4 {

@@ -1,7 +1,7 @@
 //! A redis-server, for tests of what is in an engine. They are left out where none is installed, and say so, unless
 //! `TOOLS=required` is in the environment.
 
-use crate::{TEST_TIMEOUT, leave_out, no_fork, tls_file};
+use crate::{Server, TEST_TIMEOUT, leave_out, no_fork, tls_file, wait_until};
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
@@ -107,20 +107,20 @@ impl Redis {
     }
 }
 
-/// A program beside the engine; killed when dropped.
-pub struct Program(Child);
-
-/// Starts another program that such a test needs.
-pub fn spawn(name: &str, mut command: Command) -> Option<Program> {
-    let _guard = no_fork();
-    required(name, command.stdin(Stdio::null()).spawn()).map(Program)
-}
-
-impl Drop for Program {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
+/// Starts haproxy as `packaging/haproxy.cfg` says, in front of these servers.
+pub fn haproxy(servers: &[SocketAddr]) -> Option<Server> {
+    required("haproxy", Command::new("haproxy").arg("-v").stdout(Stdio::null()).status())?;
+    let (address, folder) = (own_address().to_string(), tempfile::tempdir().unwrap());
+    let config = include_str!("../../../packaging/haproxy.cfg").replace("0.0.0.0:8080", &address);
+    let config = config.lines().filter(|line| !line.contains(" server ")).map(|line| format!("{line}\n"));
+    let servers = servers.iter().enumerate().map(|(n, server)| format!("    server n{n} {server}\n"));
+    let file = folder.path().join("haproxy.cfg");
+    std::fs::write(&file, config.chain(servers).collect::<String>()).unwrap();
+    let mut command = Command::new("sh");
+    command.args(["-c", "echo \"listening on $0\"; exec haproxy -db -q -f \"$1\"", &address]).arg(&file);
+    let haproxy = Server::spawn(command, 1);
+    wait_until("haproxy listens", || TcpStream::connect(haproxy.address()).ok());
+    Some(haproxy)
 }
 
 /// Leaves the test out if a program is not there, or fails.

@@ -2,10 +2,9 @@
 
 use crate::room::{enter, expect, publish, say};
 use serde_json::Value;
-use std::net::{SocketAddr, TcpStream};
-use std::process::Command;
+use std::net::SocketAddr;
 use test_support::browser::{Browser, ENTER, ask};
-use test_support::engine::{Redis, own_address, spawn};
+use test_support::engine::{Redis, haproxy};
 use test_support::{Server, command, wait_until};
 
 fn node(redis: &Redis) -> Server {
@@ -25,19 +24,10 @@ fn a_room_survives_its_server() {
     let Some(browser) = Browser::start() else { return };
     let Some(redis) = Redis::start(&[]) else { return };
     let mut nodes: Vec<Server> = (0..3).map(|_| node(&redis)).collect();
-    let address = own_address();
-    let config = include_str!("../../../../packaging/haproxy.cfg").replace("0.0.0.0:8080", &address.to_string());
-    let servers = nodes.iter().map(|node| format!("    server n{} {}\n", node.pid(), node.address()));
-    let config = config.lines().filter(|line| !line.contains(" server ")).map(|line| format!("{line}\n"));
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("haproxy.cfg");
-    std::fs::write(&file, config.chain(servers).collect::<String>()).unwrap();
-    let mut haproxy = Command::new("haproxy");
-    haproxy.arg("-db").arg("-q").arg("-f").arg(file);
-    let Some(_haproxy) = spawn("haproxy", haproxy) else { return };
-    wait_until("haproxy listens", || TcpStream::connect(address).ok());
+    let addresses: Vec<SocketAddr> = nodes.iter().map(Server::address).collect();
+    let Some(haproxy) = haproxy(&addresses) else { return };
 
-    let page = enter(&browser, address, "room");
+    let page = enter(&browser, haproxy.address(), "room");
     say(&page, "one");
     expect(&page, &["one"]);
     let mut said = vec!["one".to_owned()];

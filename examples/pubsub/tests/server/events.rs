@@ -91,26 +91,34 @@ impl Stream {
 
     /// Reads the head, and the beginning that every stream has.
     pub(crate) fn open(&mut self) {
+        assert!(self.opens(), "the stream goes on");
+    }
+
+    /// The same; returns whether it goes on.
+    pub(crate) fn opens(&mut self) -> bool {
         let end = loop {
             if let Some(end) = memchr::memmem::find(&self.bytes, b"\r\n\r\n") {
                 break end;
             }
-            self.more();
+            if !self.more() {
+                return false;
+            }
         };
         self.head = String::from_utf8(self.bytes.drain(..end + 4).collect()).unwrap();
         assert!(self.head.starts_with("HTTP/1.1 200 "), "{}", self.head);
         self.parse();
-        while self.parser.last_id == 0 {
-            self.more();
+        while self.parser.last_id == 0 && self.more() {
             self.parse();
         }
+        self.parser.last_id > 0
     }
 
-    fn more(&mut self) {
+    /// Reads more, if there is more.
+    fn more(&mut self) -> bool {
         let mut buffer = [0; 65536];
-        let n = self.client.read(&mut buffer).expect("the stream goes on");
-        assert!(n > 0, "the stream goes on");
+        let n = self.client.read(&mut buffer).unwrap_or(0);
         self.bytes.extend(&buffer[..n]);
+        n > 0
     }
 
     fn parse(&mut self) {
@@ -121,11 +129,17 @@ impl Stream {
 
     /// The next event; `None` at the end of the stream.
     pub(crate) fn next(&mut self) -> Option<Event> {
+        let event = self.next_or_cut();
+        assert!(event.is_some() || self.ended, "the stream goes on");
+        event
+    }
+
+    /// The next event; `None` at the end of the stream, or if its server has died.
+    pub(crate) fn next_or_cut(&mut self) -> Option<Event> {
         while self.parser.events.len() == self.given {
-            if self.ended {
+            if self.ended || !self.more() {
                 return None;
             }
-            self.more();
             self.parse();
         }
         self.given += 1;

@@ -14,12 +14,16 @@ const HANDSHAKE: [(&str, &str); 4] = [
 
 /// A client library's connection to the channel `c`.
 pub(crate) fn connect(server: &Server, query: &str) -> WebSocket<TcpStream> {
+    try_connect(server, query).expect("a handshake")
+}
+
+/// The same, to a server that may die meanwhile.
+pub(crate) fn try_connect(server: &Server, query: &str) -> Option<WebSocket<TcpStream>> {
     let stream = TcpStream::connect(server.address()).unwrap();
     stream.set_read_timeout(Some(test_support::TEST_TIMEOUT)).unwrap();
-    let (socket, response) =
-        tungstenite::client(format!("ws://localhost/channels/c/ws{query}"), stream).expect("a handshake");
+    let (socket, response) = tungstenite::client(format!("ws://localhost/channels/c/ws{query}"), stream).ok()?;
     assert_eq!(response.status(), 101);
-    socket
+    Some(socket)
 }
 
 /// The next text.
