@@ -3,17 +3,13 @@
 use crate::room::{expect, publish, say, serve};
 use std::fs;
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::thread;
-use std::time::Duration;
 use test_support::browser::Browser;
 use test_support::browser::tool;
-use test_support::no_fork;
-
-/// Ports to try: a free one may be taken before nginx has it.
-const TRIES: usize = 10;
+use test_support::engine::own_address;
+use test_support::{no_fork, wait_until};
 
 /// An nginx, killed when it is dropped.
 struct Proxy {
@@ -24,13 +20,7 @@ struct Proxy {
 
 impl Proxy {
     fn start(nginx: &Path, server: SocketAddr, location: &str) -> Proxy {
-        (0..TRIES).find_map(|_| Proxy::try_start(nginx, server, location)).expect("nginx starts")
-    }
-
-    /// `None` if another program has the port.
-    fn try_start(nginx: &Path, server: SocketAddr, location: &str) -> Option<Proxy> {
-        let folder = tempfile::tempdir().unwrap();
-        let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
+        let (folder, address) = (tempfile::tempdir().unwrap(), own_address());
         fs::write(folder.path().join("nginx.conf"), configuration(folder.path(), address, server, location)).unwrap();
         let mut command = Command::new(nginx);
         command.arg("-p").arg(folder.path()).args(["-c", "nginx.conf", "-e", "error.log"]);
@@ -40,15 +30,11 @@ impl Proxy {
             command.spawn().unwrap()
         };
         let mut proxy = Proxy { child, address, _folder: folder };
-        loop {
-            if proxy.child.try_wait().unwrap().is_some() {
-                return None;
-            }
-            if TcpStream::connect(address).is_ok() {
-                return Some(proxy);
-            }
-            thread::sleep(Duration::from_millis(2));
-        }
+        wait_until("nginx listens", || {
+            assert_eq!(proxy.child.try_wait().unwrap(), None, "nginx starts");
+            TcpStream::connect(address).ok()
+        });
+        proxy
     }
 }
 

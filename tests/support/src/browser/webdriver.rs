@@ -31,7 +31,7 @@ const ARGUMENTS: [&str; 13] = [
     "--disable-component-update",
     "--disable-sync",
     "--no-first-run",
-    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.*",
     "--window-size=1000,800",
 ];
 
