@@ -2,7 +2,8 @@
 //! or read-only. They run where there is a `redis-server`; with `TOOLS=required` they fail where there is none.
 
 use std::collections::BTreeMap;
-use std::io::Read;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
@@ -46,7 +47,7 @@ fn wait_for_parked(redis: &Redis, pushes: usize, pops: usize) {
 
 /// Asks the face of a server.
 fn get(server: &Server, path: &str) -> replies::Response {
-    let stream = std::net::TcpStream::connect(server.address_behind("http on ")).unwrap();
+    let stream = TcpStream::connect(server.address_behind("http on ")).unwrap();
     let mut client = Client::new(stream);
     client.send(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").as_bytes());
     replies::one(&client.answer(), "GET")
@@ -218,7 +219,7 @@ fn an_engine_that_does_not_fit_is_rejected_in_a_sentence() {
     let url = format!("redis://{}/jobs", redis.address());
     let file = file.to_str().unwrap();
     let _one = start!(&["--engine", &url, "--engine-password-file", file]);
-    let nothing = format!("redis://{}/jobs", std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap());
+    let nothing = format!("redis://{}/jobs", TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap());
     for (args, password, words) in [
         (&["--engine", &url, "--capacity", "5"][..], "hush", "its stack holds 100 items, and --capacity is 5"),
         (&["--engine", &url], "loud", "WRONGPASS"),
@@ -235,6 +236,60 @@ fn an_engine_that_does_not_fit_is_rejected_in_a_sentence() {
         assert_eq!(text.lines().count(), 1, "{args:?}: {text}");
         assert!(text.contains(words), "{args:?}: {text}");
         assert!(!text.replace("redis://hush:hush@", "").contains("hush"), "{text}");
+    }
+}
+
+/// Answers the commands of one client after the other: the n-th client's with the n-th list, all others' with the last.
+/// The last answer of a list goes on without end, unless it is empty.
+fn fake_engine(answers: Vec<Vec<&'static str>>) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        for n in 0.. {
+            let Ok((mut client, _)) = listener.accept() else { return };
+            let Some((last, first)) = answers[n.min(answers.len() - 1)].split_last() else { return };
+            let mut commands = BufReader::new(client.try_clone().unwrap());
+            let number = |commands: &mut BufReader<TcpStream>| {
+                let mut line = String::new();
+                commands.read_line(&mut line).unwrap();
+                line[1..].trim().parse::<usize>().unwrap()
+            };
+            for answer in first {
+                for _ in 0..number(&mut commands) {
+                    let mut word = vec![0; number(&mut commands) + 2];
+                    commands.read_exact(&mut word).unwrap();
+                }
+                client.write_all(answer.as_bytes()).unwrap();
+            }
+            while !last.is_empty() && client.write_all(last.repeat(4096).as_bytes()).is_ok() {}
+        }
+    });
+    address
+}
+
+/// Lost otherwise: the edge, which the peer at the other end of its link could abort, or fill.
+#[test]
+fn an_engine_that_answers_nonsense_does_no_harm() {
+    const NESTED: &str = "*1\r\n";
+    let url = |answers| format!("redis://{}/jobs", fake_engine(answers));
+    for (answers, reason) in [
+        (vec![NESTED], "it nests deeper than 8"),
+        (vec!["+endless"], "its answer is longer than 1048576 bytes"),
+        (vec!["_\r\n", "$x\r\n"], "it does not speak RESP: \"x\" is no length"),
+    ] {
+        let output = rejected(&["--engine", &url(vec![answers])], "");
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.code() == Some(1) && error.contains(reason), "{reason}: {output:?}");
+    }
+    let good = vec!["_\r\n", "$1\r\na\r\n", "*5\r\n:-1\r\n:0\r\n:0\r\n:0\r\n:0\r\n", ""];
+    for (answer, reason) in
+        [(NESTED, "it nests deeper than 8"), ("+endless", "its answer is longer than the input buffer")]
+    {
+        // The first client is the check at the start.
+        let url = url(vec![good.clone(), vec![answer]]);
+        let args = ["--listen", "127.0.0.1:0", "--http", "127.0.0.1:0", "--engine", &url];
+        let edge = Server::spawn(test_support::pollstack!(&args), 2);
+        wait_until(reason, || get(&edge, "/healthz").text().contains(reason).then_some(()));
     }
 }
 
@@ -415,7 +470,7 @@ fn answered_pushes_survive_edges_and_engine() {
 fn work(n: usize, next: &AtomicU64, over: &AtomicBool, ports: &[String; 2]) -> History {
     let mut history = History::default();
     while !over.load(Ordering::Relaxed) {
-        let Ok(stream) = std::net::TcpStream::connect(&ports[n / 2 % 2]) else {
+        let Ok(stream) = TcpStream::connect(&ports[n / 2 % 2]) else {
             thread::sleep(Duration::from_millis(20)); // the edge is being started
             continue;
         };
@@ -425,7 +480,7 @@ fn work(n: usize, next: &AtomicU64, over: &AtomicBool, ports: &[String; 2]) -> H
         let payload = item.to_string();
         let request = if n % 2 == 0 { test_support::push(payload.as_bytes()) } else { vec![0x80] };
         let mut answer = Vec::new();
-        let sent = std::io::Write::write_all(&mut client, &request);
+        let sent = client.write_all(&request);
         let read = sent.and_then(|()| client.read_to_end(&mut answer));
         if read.is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock) {
             // Its request is cancelled, or answered just now.

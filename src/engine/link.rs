@@ -1,6 +1,6 @@
 //! The connection to an engine: made, greeted, watched, and made again when it fails.
 
-use super::resp::{Reply, command, evalsha, moved, reply};
+use super::resp::{Reader, Reply, command, evalsha, moved};
 use super::target::Target;
 use crate::context::Context;
 use crate::id::{ConnId, ListenerId};
@@ -43,6 +43,7 @@ pub struct Link {
     digest: Vec<u8>,
     /// Commands that are still to be sent.
     output: Vec<u8>,
+    reader: Reader,
     /// The answers to come, in order.
     expected: VecDeque<Expected>,
     /// The deadline is that of an answer.
@@ -110,6 +111,7 @@ impl Link {
             is_held: false,
             digest: Vec::new(),
             output: Vec::new(),
+            reader: Reader::default(),
             expected: VecDeque::new(),
             is_waiting: false,
             replicas: 0,
@@ -217,6 +219,7 @@ impl Link {
         (self.is_ready, self.is_held, self.is_waiting) = (false, false, false);
         self.output = [command(&self.target.hello()), command(&["SCRIPT", "LOAD", self.script])].concat();
         self.expected = [Expected::Hello, Expected::Digest].into();
+        self.reader = Reader::default();
     }
 
     /// Looks the addresses up anew, on a thread: this may take seconds. The next tries go on with those that there are.
@@ -275,7 +278,7 @@ impl Link {
         if self.conn != Some(id) {
             return (input.len(), None); // an answer on a connection that was given up is to nothing
         }
-        match reply(input) {
+        match self.reader.read(input) {
             Ok(Some((reply, len))) => (len, self.hear(cx, reply)),
             Ok(None) => (0, None),
             Err(error) => (input.len(), self.fail(cx, error)),

@@ -267,6 +267,7 @@ impl<S: Engaged> Service for Linked<S> {
 fn reason(reason: &CloseReason) -> String {
     match reason {
         CloseReason::Failed(error) if error.kind() != ErrorKind::UnexpectedEof => explain(error),
+        CloseReason::InputFull => "its answer is longer than the input buffer".to_owned(),
         _ => "it has closed the connection".to_owned(),
     }
 }

@@ -1,7 +1,7 @@
 //! A connection to an engine that waits for each answer: for a server that is about to start, for tools and tests.
 
 use super::duplex::Duplex;
-use super::resp::{Reply, command, evalsha, moved, reply};
+use super::resp::{Reader, Reply, command, evalsha, moved};
 use super::script::{self, SCRIPT};
 use super::security;
 use super::target::Target;
@@ -14,12 +14,16 @@ use std::time::Duration;
 /// How long it waits for each answer.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
+/// The most bytes that an answer may have: fifty times those of a full batch.
+const LONGEST: usize = 1024 * 1024;
+
 /// A connection with a script.
 #[derive(Debug)]
 pub struct Session {
     target: Target,
     stream: Box<dyn Duplex>,
     input: Vec<u8>,
+    reader: Reader,
     digest: Vec<u8>,
 }
 
@@ -37,8 +41,8 @@ impl Session {
             None => Box::new(stream),
             Some(client) => security::encrypt(client, address, stream).map_err(|error| unencrypted(&error))?,
         };
-        let (input, digest) = Default::default();
-        let mut session = Session { target: target.clone(), stream, input, digest };
+        let (input, reader, digest) = Default::default();
+        let mut session = Session { target: target.clone(), stream, input, reader, digest };
         session.ask(&target.hello())?;
         match session.ask(&["SCRIPT", "LOAD", script])? {
             Reply::Text(digest) => Ok(Session { digest, ..session }),
@@ -71,12 +75,15 @@ impl Session {
     fn say(&mut self, request: &[u8]) -> Result<Reply, String> {
         let written = self.stream.write_all(request);
         loop {
-            if let Some((answer, len)) = reply(&self.input)? {
+            if let Some((answer, len)) = self.reader.read(&self.input)? {
                 self.input.drain(..len);
                 return match answer {
                     Reply::Error(text) => Err(text),
                     answer => Ok(answer),
                 };
+            }
+            if self.input.len() > LONGEST {
+                return Err(format!("its answer is longer than {LONGEST} bytes"));
             }
             let mut buffer = [0; 4096];
             // The answer to a request that was not taken may lie before the reset.
