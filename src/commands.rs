@@ -144,7 +144,7 @@ fn top(face: &FaceOptions, count: Option<u64>) -> Result<(), Box<dyn Error>> {
         }
         let about = get(face, "/stack")?;
         let text = match is_terminal {
-            true => format!("\x1b[H\x1b[2J{}\n{}", lines(&about), clients(&get(face, "/clients")?)),
+            true => format!("\x1b[H\x1b[2J{}\n{}", lines(&about), clients(&get(face, "/clients?limit=20")?)),
             false => format!("{about}\n"),
         };
         io::stdout().write_all(text.as_bytes())?;
@@ -154,17 +154,14 @@ fn top(face: &FaceOptions, count: Option<u64>) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Returns the clients, the oldest first, as many as a screen shows.
-fn clients(all: &Value) -> String {
-    let mut all: Vec<&Value> = all.as_array().into_iter().flatten().collect();
-    let age = |client: &Value| client["age_seconds"].as_f64().unwrap_or(0.0);
-    all.sort_by(|one, other| age(other).total_cmp(&age(one)));
-    let row = |client: &&Value| {
+/// Returns a line for each client, the oldest first.
+fn clients(about: &Value) -> String {
+    let row = |client: &Value| {
         let text = |name| client[name].as_str().unwrap_or_default().to_owned();
-        let (id, age) = (client["id"].to_string(), age(client));
+        let (id, age) = (client["id"].to_string(), client["age_seconds"].as_f64().unwrap_or(0.0));
         format!("{id:<8} {:<28} {:<6} {:<10} {age:>10.1} s\n", text("peer"), text("listener"), text("state"))
     };
-    all.iter().take(20).map(row).collect()
+    about["oldest"].as_array().into_iter().flatten().map(row).collect()
 }
 
 /// Asks the face of a server.

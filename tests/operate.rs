@@ -146,12 +146,12 @@ fn it_answers_when_the_stack_is_full() {
     assert_eq!((&about["clients"]["now"], &about["clients"]["most"]), (&2.into(), &2.into()));
     let clients: serde_json::Value = serde_json::from_slice(&get(face, "/clients").body).unwrap();
     let states: Vec<&str> =
-        clients.as_array().unwrap().iter().map(|client| client["state"].as_str().unwrap()).collect();
+        clients["oldest"].as_array().unwrap().iter().map(|client| client["state"].as_str().unwrap()).collect();
     assert_eq!(states, ["popping", "reading"]);
     let over_http = ask(face, "POST /pop", b"");
     wait_for_parked(face, 0, 2);
     let all: serde_json::Value = serde_json::from_slice(&get(face, "/clients").body).unwrap();
-    let guest = all.as_array().unwrap().iter().find(|client| client["listener"] == "http").unwrap();
+    let guest = all["oldest"].as_array().unwrap().iter().find(|client| client["listener"] == "http").unwrap();
     assert_eq!(
         (&guest["state"], &guest["peer"]),
         (&"popping".into(), &over_http.stream().local_addr().unwrap().to_string().into())
@@ -160,8 +160,8 @@ fn it_answers_when_the_stack_is_full() {
     assert!(text.contains("pollstack_listener_connections{listener=\"stack\"} 2\n"), "{text}");
     assert_eq!(answer(ask(face, &format!("DELETE /clients/{}", guest["id"]), b""), "DELETE").status, 204);
     wait_for_parked(face, 0, 1);
-    let number = clients[0]["id"].as_u64().unwrap();
-    assert_eq!(clients[0]["peer"], held[0].stream().local_addr().unwrap().to_string());
+    let number = clients["oldest"][0]["id"].as_u64().unwrap();
+    assert_eq!(clients["oldest"][0]["peer"], held[0].stream().local_addr().unwrap().to_string());
     assert_eq!(answer(ask(face, &format!("DELETE /clients/{number}"), b""), "DELETE").status, 204);
     assert_eq!(held[0].answer(), b"");
     assert_eq!(answer(ask(face, &format!("DELETE /clients/{number}"), b""), "DELETE").status, 404);
@@ -184,6 +184,9 @@ fn requests_are_checked() {
         ("GET /pop", b"", 405),
         ("POST /stack", b"", 405),
         ("GET /clients/1", b"", 405),
+        ("GET /clients?limit=1000", b"", 200),
+        ("GET /clients?limit=1001", b"", 400),
+        ("GET /clients?limit=0", b"", 400),
         ("DELETE /clients/x", b"", 400),
         ("GET /nothing", b"", 404),
         ("HEAD /metrics", b"", 200),
@@ -349,6 +352,52 @@ fn simulated() -> (World, EventLoop<Operated, Sim>) {
 
 fn request(world: &World, line: &str, body: &str) -> SimClient {
     world.send(format!("{line} HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n{body}", body.len()).as_bytes())
+}
+
+/// Lost otherwise: the live page, where there are many clients: its events have to fit.
+#[test]
+fn the_oldest_of_many_clients_are_told_of() {
+    let (world, mut server) = simulated();
+    server.listen(ListenerConfig::new("127.0.0.1:81".parse().unwrap()).max_conns(2000)).unwrap();
+    let held: Vec<SimClient> = (0..2000)
+        .map(|_| {
+            let client = world.connect_to(1);
+            client.send(&[5, b'h']);
+            world.advance(Duration::from_millis(1));
+            world.settle(&mut server);
+            client
+        })
+        .collect();
+    let mut read = |client: &SimClient, end: &str| {
+        let mut got = Vec::new();
+        while !String::from_utf8_lossy(&got).ends_with(end) {
+            world.advance(Duration::from_secs(1)); // an event a second
+            world.turn(&mut server);
+            world.settle(&mut server);
+            got.extend(client.read());
+            assert!(world.elapsed() < Duration::from_secs(60), "{} bytes", got.len());
+        }
+        String::from_utf8(got).unwrap()
+    };
+    let about = |json: &str| {
+        let about: serde_json::Value = serde_json::from_str(json).unwrap();
+        let about = if about["clients"].is_object() { about["clients"].clone() } else { about };
+        let ages = about["oldest"].as_array().unwrap().iter().map(|client| client["age_seconds"].as_f64().unwrap());
+        let ages: Vec<f64> = ages.collect();
+        // The first is 1.999 s older than the last of all.
+        assert!(ages.is_sorted_by(|one, next| (one - next - 0.001).abs() < 0.0001), "{ages:?}");
+        (about["total"].as_u64().unwrap(), ages.len(), about["oldest"][0]["id"].clone())
+    };
+    let events = read(&request(&world, "GET /events", ""), "\n\n\r\n");
+    let event = events.split("data: ").nth(1).unwrap().split("\n\n").next().unwrap();
+    let (total, told, oldest) = about(event);
+    assert_eq!((total, told), (2000, 200));
+    for (path, expected) in [("/clients", 200), ("/clients?limit=3", 3), ("/clients?limit=1000", 1000)] {
+        let reply = read(&request(&world, &format!("GET {path}"), ""), "\"total\":2000}");
+        let reply = reply.split_once("\r\n\r\n").unwrap().1;
+        assert_eq!(about(reply), (2000, expected, oldest.clone()), "{path}");
+    }
+    assert!(held.iter().all(|client| !client.has_ended()));
 }
 
 /// Lost otherwise: an item, to a client whose kernel took none of the response; or twice the same, if it did.

@@ -10,13 +10,20 @@ use std::time::Duration;
 /// The longest time that a request may ask to wait.
 const LONGEST: u64 = 24 * 60 * 60;
 
+/// The most clients that are told of at once: a page of the oldest takes less than a millisecond.
+const MOST_CLIENTS: usize = 1000;
+
+/// How many clients are told of if a request does not say how many.
+pub(super) const CLIENTS: usize = 200;
+
 /// A request that is well-formed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Ask {
     Push(Vec<u8>, Option<Duration>),
     Pop(Option<Duration>),
     Stack,
-    Clients,
+    /// So many clients, the oldest.
+    Clients(usize),
     /// Close the connection with this number.
     Disconnect(u64),
     Metrics,
@@ -90,7 +97,7 @@ impl Face {
                 body => Ok(Ask::Push(body.to_vec(), timeout(request)?)),
             },
             "/pop" => Ok(Ask::Pop(timeout(request)?)),
-            "/clients" => Ok(Ask::Clients),
+            "/clients" => Ok(Ask::Clients(limit(request)?)),
             "/metrics" => Ok(Ask::Metrics),
             "/healthz" => Ok(Ask::Health),
             "/events" => Ok(Ask::Events),
@@ -103,10 +110,22 @@ impl Face {
 /// Returns how long a request may wait; `None` for as long as it takes.
 fn timeout(request: &Request<'_>) -> Result<Option<Duration>, (Status, &'static str, &'static str)> {
     const WRONG: &str = "A timeout is a number of seconds up to a day.";
-    let mut pairs = request.query().unwrap_or_default().split('&');
-    let Some(value) = pairs.find_map(|pair| pair.strip_prefix("timeout=")) else { return Ok(None) };
+    let Some(value) = parameter(request, "timeout=") else { return Ok(None) };
     let seconds = value.parse::<u64>().ok().filter(|seconds| *seconds <= LONGEST);
     seconds.map(|seconds| Some(Duration::from_secs(seconds))).ok_or((Status::BAD_REQUEST, WRONG, ""))
+}
+
+/// Returns how many clients a request asks for.
+fn limit(request: &Request<'_>) -> Result<usize, (Status, &'static str, &'static str)> {
+    const WRONG: &str = "A limit is a number of clients from 1 to 1000.";
+    let Some(value) = parameter(request, "limit=") else { return Ok(CLIENTS) };
+    let limit = value.parse().ok().filter(|limit| (1..=MOST_CLIENTS).contains(limit));
+    limit.ok_or((Status::BAD_REQUEST, WRONG, ""))
+}
+
+/// Returns the value of a parameter of the query; `name` ends with the equals sign.
+fn parameter<'a>(request: &Request<'a>, name: &str) -> Option<&'a str> {
+    request.query().unwrap_or_default().split('&').find_map(|pair| pair.strip_prefix(name))
 }
 
 impl Handler for Face {

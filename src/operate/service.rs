@@ -1,6 +1,6 @@
 //! Both halves as one service of one loop.
 
-use super::face::{Ask, Face, News};
+use super::face::{Ask, CLIENTS, Face, News};
 use super::metrics::{self, EngineState, Text};
 use crate::context::Context;
 use crate::http::{Clock, Conn, ExchangeId, Guard, Http, Responder, Status};
@@ -194,8 +194,8 @@ impl Operated {
                 let text = self.summary(cx).to_string();
                 self.reply(cx, id, "application/json", &text);
             }
-            Ask::Clients => {
-                let text = self.clients(cx).to_string();
+            Ask::Clients(most) => {
+                let text = self.clients(cx, most).to_string();
                 self.reply(cx, id, "application/json", &text);
             }
             Ask::Metrics => {
@@ -320,7 +320,7 @@ impl Operated {
         let stats = cx.stats();
         let now = json!({
             "stack": self.summary(cx),
-            "clients": self.clients(cx),
+            "clients": self.clients(cx, CLIENTS),
             "pushes": counts.pushes,
             "pops": counts.pops,
             "rejected": stats.rejected,
@@ -353,17 +353,27 @@ impl Operated {
         })
     }
 
-    fn clients(&self, cx: &Context<'_>) -> Value {
-        let about = self.stack.clients().filter_map(|client| {
-            let id = self.conn_of(&client)?;
+    /// Returns how many clients there are, and tells of the oldest: of `most`, so that the time it takes is bounded, and
+    /// the room.
+    fn clients(&self, cx: &Context<'_>, most: usize) -> Value {
+        let mut all: Vec<(Instant, ConnId, ClientState)> =
+            self.stack.clients().filter_map(|client| Some((client.since, self.conn_of(&client)?, client))).collect();
+        let total = all.len();
+        let age = |(since, id, _): &(Instant, ConnId, ClientState)| (*since, id.number());
+        if total > most {
+            all.select_nth_unstable_by_key(most, age);
+            all.truncate(most);
+        }
+        all.sort_unstable_by_key(age);
+        let about = all.into_iter().map(|(_, id, client)| {
             let peer = cx.peer(id).map_or_else(|| "gone".to_owned(), |peer: Peer| peer.to_string());
             let age = rounded(cx.now() - client.since);
             let listener = if matches!(client.id, ClientId::Conn(_)) { "stack" } else { "http" };
-            Some(json!({
+            json!({
                 "id": id.number(), "peer": peer, "listener": listener, "state": client.state, "age_seconds": age,
-            }))
+            })
         });
-        about.collect()
+        json!({ "total": total, "oldest": about.collect::<Value>() })
     }
 
     /// Returns the clients of the stack's own protocol.
