@@ -71,7 +71,7 @@ fn pop(count: u64, client: &Client) -> Result<(), Box<dyn Error>> {
     let mut stdout = io::stdout().lock();
     while count == 0 || progress.done < count {
         match client.pop() {
-            Err(error) if count == 0 && error.is_timeout() => break,
+            Err(error) if count == 0 && matches!(error, ClientError::Cancelled) => break,
             item => stdout.write_all(&[&item?[..], b"\n"].concat())?,
         }
         stdout.flush()?;
