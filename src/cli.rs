@@ -6,7 +6,6 @@ use pollstack::engine::Target;
 use pollstack::http::Host;
 use pollstack::net::Address;
 use pollstack::options::{AddressList, UnixFile, duration, positive, timeout};
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -197,10 +196,10 @@ pub(crate) struct FileOptions {
 /// How a client reaches the HTTP of a server, and how long it waits.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct FaceOptions {
-    /// Where the server's --http is
+    /// Where the server's --http is: IP:PORT, [IPV6]:PORT or unix:PATH
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8081")]
-    pub(crate) connect: SocketAddr,
-    /// How long to wait for an answer
+    pub(crate) connect: Address,
+    /// How long each question may take
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = timeout)]
     pub(crate) timeout: Duration,
 }
@@ -211,7 +210,7 @@ pub(crate) struct ClientOptions {
     /// Where the server is: IP:PORT, [IPV6]:PORT or unix:PATH
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080")]
     pub(crate) connect: Address,
-    /// How long to wait for each answer; 0s waits as long as it takes
+    /// How long to wait for a connection and each answer; 0s waits as long as it takes
     #[arg(long, value_name = "TIME", default_value = "0s", value_parser = duration)]
     pub(crate) timeout: Duration,
     /// How often to try again if the server is busy or cannot be reached

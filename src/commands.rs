@@ -2,12 +2,12 @@
 
 use crate::cli::{ClientOptions, Command, FaceOptions};
 use crate::data;
-use pollstack::client::{Client, ClientError};
+use pollstack::client::{Client, ClientError, connect};
 use serde_json::Value;
+use socket2::Socket;
 use std::error::Error;
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, IsTerminal, Read, Write};
-use std::net::TcpStream;
+use std::io::{self, BufRead, BufReader, ErrorKind, IsTerminal, Read, Write};
 use std::process::ExitCode;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -15,6 +15,9 @@ use std::time::{Duration, Instant};
 const BUSY: u8 = 3;
 const TIMEOUT: u8 = 4;
 const CLOSED: u8 = 5;
+
+/// The most bytes that the face of a server answers.
+const LONGEST: usize = 1024 * 1024;
 
 /// How often a long run says how far it has come.
 const PROGRESS: Duration = Duration::from_secs(1);
@@ -44,7 +47,7 @@ pub(crate) fn run(command: &Command) -> ExitCode {
 }
 
 fn is_broken_pipe(error: &(dyn Error + 'static)) -> bool {
-    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == ErrorKind::BrokenPipe)
 }
 
 fn new_client(options: &ClientOptions) -> Client {
@@ -71,7 +74,7 @@ fn pop(count: u64, client: &Client) -> Result<(), Box<dyn Error>> {
     let mut stdout = io::stdout().lock();
     while count == 0 || progress.done < count {
         match client.pop() {
-            Err(error) if count == 0 && matches!(error, ClientError::Cancelled) => break,
+            Err(ClientError::Cancelled) if count == 0 => break,
             item => stdout.write_all(&[&item?[..], b"\n"].concat())?,
         }
         stdout.flush()?;
@@ -166,14 +169,35 @@ fn clients(about: &Value) -> String {
 
 /// Asks the face of a server.
 fn get(face: &FaceOptions, path: &str) -> Result<Value, Box<dyn Error>> {
-    let address = face.connect;
+    let (address, end) = (&face.connect, Instant::now().checked_add(face.timeout));
     let unreachable = |error| format!("cannot reach {address}: {error}; is the server started with --http?");
-    let mut stream = TcpStream::connect(address).map_err(unreachable)?;
-    stream.set_read_timeout(Some(face.timeout))?;
+    let mut stream = connect(address, Some(face.timeout)).map_err(unreachable)?;
     write!(stream, "GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n")?;
-    let mut reply = String::new();
-    stream.read_to_string(&mut reply)?;
+    let late = || format!("{address} does not answer within {:?}; raise --timeout", face.timeout);
+    let reply = String::from_utf8(read_by(&mut stream, end)?.ok_or_else(late)?)?;
     let body = reply.split_once("\r\n\r\n").filter(|(head, _)| head.starts_with("HTTP/1.1 200 "));
     let (_, body) = body.ok_or_else(|| format!("{address} answers {}", reply.lines().next().unwrap_or("nothing")))?;
     Ok(serde_json::from_str(body)?)
+}
+
+/// Reads to the end of a stream; `None` if that does not come by `end`.
+fn read_by(stream: &mut Socket, end: Option<Instant>) -> io::Result<Option<Vec<u8>>> {
+    let mut bytes = Vec::new();
+    loop {
+        let left = end.map(|end| end.saturating_duration_since(Instant::now()));
+        if left.is_some_and(|left| left.is_zero()) {
+            return Ok(None);
+        }
+        stream.set_read_timeout(left)?;
+        let mut part = [0; 4096];
+        match stream.read(&mut part) {
+            Ok(0) => return Ok(Some(bytes)),
+            Ok(n) if bytes.len() + n > LONGEST => return Err(io::Error::other("the answer is longer than any")),
+            Ok(n) => bytes.extend_from_slice(&part[..n]),
+            Err(error) => match error.kind() {
+                ErrorKind::Interrupted | ErrorKind::WouldBlock | ErrorKind::TimedOut if left.is_some() => {}
+                _ => return Err(error),
+            },
+        }
+    }
 }

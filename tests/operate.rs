@@ -324,6 +324,23 @@ fn commands_tell_what_the_server_does() {
     let (status, text) = told(&client(&["top", "--count", "1", "--connect", &face]));
     let about: serde_json::Value = serde_json::from_str(&text).unwrap();
     assert_eq!((status, &about["depth"]), (Some(0), &1.into()));
+    let folder = tempfile::tempdir().unwrap();
+    let path = format!("unix:{}", folder.path().join("http.sock").display());
+    let _on_a_path = Server::spawn(pollstack!(&["--listen", "127.0.0.1:0", "--http", &path]), 2);
+    let (status, text) = told(&client(&["stat", "--connect", &path]));
+    assert!(status == Some(0) && text.starts_with("items            0 of 100\n"), "{text}");
+    // The time is that of the whole answer, not of each byte.
+    let slow = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = slow.local_addr().unwrap().to_string();
+    std::thread::spawn(move || {
+        let mut face = slow.accept().unwrap().0;
+        let end = std::time::Instant::now() + test_support::TEST_TIMEOUT;
+        while std::time::Instant::now() < end && std::io::Write::write_all(&mut face, b"x").is_ok() {
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    });
+    let output = client(&["stat", "--timeout", "200ms", "--connect", &address]);
+    assert!(String::from_utf8_lossy(&output.stderr).contains("does not answer within 200ms"), "{output:?}");
     let without = client(&["stat", "--timeout", "200ms", "--connect", &server.address().to_string()]);
     assert_eq!(without.status.code(), Some(1), "that is the other protocol");
 }
