@@ -32,7 +32,8 @@ fn serve(options: &Options) -> Result<(), Box<dyn Error>> {
     let mut sockets = Activated::from_env().map_err(|error| format!("LISTEN_FDS: {error}"))?;
     let face = sockets.listener(|name| name == "http");
     let stack = sockets.listener(|_| true);
-    let stack = stack.map_or_else(|| server::listen_on(options.listen.iter().flat_map(|list| &list.0)), Ok)?;
+    let stack =
+        stack.map_or_else(|| server::listen_on("--listen", options.listen.iter().flat_map(|list| &list.0)), Ok)?;
     let overload = Overload::EvictOldest { after: options.evict_after, otherwise: wire::BUSY.into() };
     let stack = stack
         .file(options.unix_file.rights())
@@ -151,7 +152,8 @@ fn operated(options: &Options, face: ListenerId) -> Operated {
 }
 
 fn face_config(options: &Options, id: ListenerId, handed: Option<ListenerConfig>) -> Result<ListenerConfig, String> {
-    let config = handed.map_or_else(|| server::listen_on(options.http.iter().flat_map(|list| &list.0)), Ok)?;
+    let config =
+        handed.map_or_else(|| server::listen_on("--http", options.http.iter().flat_map(|list| &list.0)), Ok)?;
     let config = config.id(id).file(options.unix_file.rights());
     Ok(config.max_conns(options.http_max_clients).overload(Overload::Reject(BUSY.into())))
 }

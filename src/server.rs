@@ -21,32 +21,35 @@ use std::process::ExitCode;
 use std::sync::LazyLock;
 use std::time::Duration;
 
-/// Returns a listener of all these addresses.
+/// Returns a listener of all these addresses, which `option` has given.
 ///
 /// # Errors
-/// A text that names an address that is there twice.
-pub fn listen_on<'a>(addresses: impl IntoIterator<Item = &'a Address>) -> Result<ListenerConfig, String> {
+/// A text that names the option, and an address that is there twice.
+pub fn listen_on<'a>(option: &str, addresses: impl IntoIterator<Item = &'a Address>) -> Result<ListenerConfig, String> {
     let mut config = ListenerConfig::unbound();
     let mut seen: Vec<&Address> = Vec::new();
     for address in addresses {
         let takes_any_port = matches!(address, Address::Tcp(at) if at.port() == 0);
         if seen.contains(&address) && !takes_any_port {
-            return Err(format!("--listen {address}: this address is given twice"));
+            return Err(format!("{option} {address}: this address is given twice; leave one out"));
         }
         seen.push(address);
         config = config.address(address.clone());
     }
-    if seen.is_empty() { Err("--listen: no address is given".to_owned()) } else { Ok(config) }
+    if seen.is_empty() { Err(format!("{option}: no address is given; write IP:PORT or unix:PATH")) } else { Ok(config) }
 }
 
-/// Returns a listener of the sockets that a service manager has handed over, or of all these addresses if there
-/// are none.
+/// Returns a listener of the sockets that a service manager has handed over, or of all these addresses of `option` if
+/// there are none.
 ///
 /// # Errors
 /// A text: a socket that is none to listen on, or an address that is there twice.
-pub fn activated_or<'a>(addresses: impl IntoIterator<Item = &'a Address>) -> Result<ListenerConfig, String> {
+pub fn activated_or<'a>(
+    option: &str,
+    addresses: impl IntoIterator<Item = &'a Address>,
+) -> Result<ListenerConfig, String> {
     let mut sockets = Activated::from_env().map_err(|error| format!("LISTEN_FDS: {error}"))?;
-    sockets.listener(|_| true).map_or_else(|| listen_on(addresses), Ok)
+    sockets.listener(|_| true).map_or_else(|| listen_on(option, addresses), Ok)
 }
 
 /// Listens for `GET /metrics` on `addresses`, if there are any, with the id of [`Observed::listener`](crate::operate::Observed::listener), and returns the
@@ -63,7 +66,7 @@ pub fn listen_for_metrics<S: Service, N: OnMio>(
     if addresses.is_empty() {
         return Ok(Vec::new());
     }
-    let config = listen_on(addresses)?.id(id).max_conns(SCRAPERS).overload(Overload::Reject(BUSY.into()));
+    let config = listen_on("--metrics", addresses)?.id(id).max_conns(SCRAPERS).overload(Overload::Reject(BUSY.into()));
     let listener = event_loop.listen(config)?;
     Ok(event_loop.addresses(listener)?.iter().map(|address| format!("metrics on {address}")).collect())
 }
@@ -206,9 +209,11 @@ mod tests {
     /// Lost otherwise: an hour, to a second server that is not there.
     #[test]
     fn an_address_is_given_once() {
-        let config = |text: &str| listen_on(&text.parse::<AddressList>().unwrap().0).map(drop);
+        let config = |text: &str| listen_on("--http", &text.parse::<AddressList>().unwrap().0).map(drop);
         assert!(config("127.0.0.1:0,127.0.0.1:0,[::1]:1,127.0.0.1:1").is_ok());
-        assert!(config("127.0.0.1:1,unix:/a,127.0.0.1:1").is_err_and(|error| error.contains("127.0.0.1:1")));
-        assert!(listen_on(&[]).is_err());
+        assert!(
+            config("127.0.0.1:1,unix:/a,127.0.0.1:1").is_err_and(|error| error.starts_with("--http 127.0.0.1:1: "))
+        );
+        assert!(listen_on("--metrics", &[]).is_err_and(|error| error.starts_with("--metrics: ")));
     }
 }

@@ -206,6 +206,8 @@ fn variables_are_named_and_empty_ones_are_none() {
     assert!(text.contains("--grace") && !text.contains("from POLLSTACK"), "{text}");
     let twice = run(pollstack!(&["--listen", "127.0.0.1:9", "--listen", "127.0.0.1:9"]));
     assert!(stderr(&twice).contains("127.0.0.1:9: this address is given twice"), "{twice:?}");
+    let http = run(pollstack!(&["--listen", "127.0.0.1:0", "--http", "127.0.0.1:9,127.0.0.1:9"]));
+    assert!(stderr(&http).contains("--http 127.0.0.1:9: this address is given twice"), "{http:?}");
 }
 
 /// Lost otherwise: the server, to a log file that reaches the size limit of the process; or every client, to a log

@@ -113,7 +113,7 @@ fn serve(options: &Options) -> Result<(), Box<dyn Error>> {
     let handle = event_loop.handle()?;
     event_loop.call(|accio, _| accio.service_mut().results.handle = Some(handle));
     let all_interfaces = Address::Tcp((Ipv4Addr::UNSPECIFIED, options.port).into());
-    let listen = server::activated_or([&all_interfaces].into_iter().chain(&options.listen))?;
+    let listen = server::activated_or("--listen", [&all_interfaces].into_iter().chain(&options.listen))?;
     let listener = event_loop.listen(listen.max_conns(clients).overload(Overload::Defer))?;
     let signals = StopSignals::new(&event_loop, &[&terminating()[..], &[SIGQUIT]].concat())?;
     let counts = event_loop.service().listener();

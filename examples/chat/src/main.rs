@@ -74,7 +74,9 @@ fn serve(options: &Options) -> Result<(), Box<dyn Error>> {
         Address::Tcp(address) => SocketAddr::new(address.ip(), options.port).into(),
         Address::Unix(_) => options.address.clone(),
     };
-    let listen = server::activated_or([&address])?.max_conns(conns).overload(Overload::Reject(protocol::BUSY.into()));
+    let listen = server::activated_or("--address", [&address])?
+        .max_conns(conns)
+        .overload(Overload::Reject(protocol::BUSY.into()));
     let listener = event_loop.listen(listen)?;
     let signals = StopSignals::new(&event_loop, &terminating())?;
     let counts = event_loop.service().listener();

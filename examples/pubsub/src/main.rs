@@ -200,7 +200,8 @@ fn run<S: Service>(
     let identity = files.map(|(cert, key)| Identity::load(cert, key)).transpose()?;
     event_loop.net_mut().set_identity(identity.clone());
     let overload = Overload::Reject(busy(!options.allow_origin.is_empty()).into());
-    let listener = event_loop.listen(server::activated_or(&options.listen)?.max_conns(conns).overload(overload))?;
+    let listener =
+        event_loop.listen(server::activated_or("--listen", &options.listen)?.max_conns(conns).overload(overload))?;
     server::print(metrics);
     let Some((identity, (cert, key))) = identity.zip(files) else {
         return Ok(server::run(&mut event_loop, listener, options.grace)?);

@@ -217,11 +217,12 @@ impl Addresses {
     }
 
     fn listeners(&self) -> Result<Listeners, String> {
-        let config = |addresses: &[Address]| match addresses {
+        let config = |option, addresses: &[Address]| match addresses {
             [] => Ok(ListenerConfig::unbound()),
-            addresses => server::listen_on(addresses),
+            addresses => server::listen_on(option, addresses),
         };
-        Ok(Listeners { plain: config(&self.plain)?, secure: config(&self.secure)? })
+        let (plain, secure) = (config("--listen", &self.plain)?, config("--tls-listen", &self.secure)?);
+        Ok(Listeners { plain, secure })
     }
 
     /// Returns the port of https.
