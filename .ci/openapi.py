@@ -22,7 +22,7 @@ def supply(address, over):
 def main():
     over = threading.Event()
     with subprocess.Popen(SERVER, stdout=subprocess.PIPE, text=True) as server:
-        face, stack = (server.stdout.readline().split()[-1] for _ in range(2))
+        stack, face = (server.stdout.readline().split()[-1] for _ in range(2))
         host, port = stack.rsplit(":", 1)
         supplier = threading.Thread(target=supply, args=((host, int(port)), over))
         supplier.start()

@@ -233,6 +233,7 @@ Environment:
 
 The first lines on standard output say where the server listens, one address a line:
   listening on 127.0.0.1:8080
+Those of --http follow, as `http on 127.0.0.1:8081`. All addresses are bound by the first line.
 
 Try it:
   printf '\\005hello' | nc 127.0.0.1 8080 | xxd    push (answer 00)

@@ -11,7 +11,6 @@ use pollstack::engine::{self, Linked, Target};
 use pollstack::http::{BUSY, Guard};
 use pollstack::net::{Address, Handle, OnMio};
 use pollstack::operate::{Operated, Places};
-use pollstack::signals::{StopSignals, terminating};
 use pollstack::stack::{StackService, wire};
 use pollstack::{EventLoop, Limits, ListenerConfig, ListenerId, Overload, Service, descriptors, options, server};
 use std::error::Error;
@@ -55,7 +54,7 @@ fn serve_stack(options: &Options, stack: ListenerConfig) -> Result<(), Box<dyn E
     let listener = event_loop.listen(stack)?;
     let handle = event_loop.handle()?;
     event_loop.call(|service, _| data.keep(service, handle));
-    server::run(&mut event_loop, listener, options.grace)?;
+    server::run(&mut event_loop, listener, Vec::new(), options.grace)?;
     log::info!("stopped; {:?}, {} items", event_loop.stats(), event_loop.service().items());
     event_loop.call(|service, _| close(options, service))
 }
@@ -158,18 +157,14 @@ fn face_config(options: &Options, id: ListenerId, handed: Option<ListenerConfig>
     Ok(config.max_conns(options.http_max_clients).overload(Overload::Reject(BUSY.into())))
 }
 
-/// Says where the server listens, and runs it until a signal.
+/// Says where the server listens, the stack first, and runs it until a signal.
 fn run<S: Service, N: OnMio>(
     event_loop: &mut EventLoop<S, N>,
     options: &Options,
     listener: ListenerId,
     face: Option<ListenerId>,
 ) -> Result<(), Box<dyn Error>> {
-    let signals = StopSignals::new(event_loop, &terminating())?;
-    let addresses = event_loop.addresses(listener)?;
-    if let Some(face) = face {
-        server::print(event_loop.addresses(face)?.iter().map(|address| format!("http on {address}")));
-    }
-    server::announce(&addresses);
-    Ok(signals.run(event_loop, options.grace)?)
+    let faces = face.map(|face| event_loop.addresses(face)).transpose()?.unwrap_or_default();
+    let http = faces.iter().map(|address| format!("http on {address}"));
+    Ok(server::run(event_loop, listener, http.collect(), options.grace)?)
 }

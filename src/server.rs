@@ -157,35 +157,34 @@ pub fn exit(name: &str, result: Result<(), Box<dyn Error>>) -> ExitCode {
     if result.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// Prints `lines` to standard output, soon. A reader that is slow or has gone changes nothing.
+/// Prints `lines` to standard output, soon and in one piece. A reader that is slow or has gone changes nothing.
 pub fn print(lines: impl IntoIterator<Item = String>) {
     write(&STDOUT, lines);
 }
 
-/// Prints `lines` to standard error, soon.
+/// Prints `lines` to standard error, soon and in one piece.
 pub fn report(lines: impl IntoIterator<Item = String>) {
     write(&STDERR, lines);
 }
 
 fn write(writer: &Writer, lines: impl IntoIterator<Item = String>) {
-    for line in lines {
-        writer.write_or_drop(format!("{line}\n").as_bytes());
-    }
+    let text: String = lines.into_iter().map(|line| line + "\n").collect();
+    writer.write_or_drop(text.as_bytes());
 }
 
-/// Prints where a server listens, a line for each address: `listening on 127.0.0.1:8080`. Scripts
-/// wait for these lines, and a service manager is told.
-pub fn announce(addresses: &[Address]) {
-    print(addresses.iter().map(listening));
+/// Prints where a server listens, and tells a service manager, once all its addresses are bound. Scripts wait for the
+/// lines [`listening`]; others, as that of [metrics](listen_for_metrics), come behind them.
+pub fn announce(lines: impl IntoIterator<Item = String>) {
+    print(lines);
     activation::tell_ready();
 }
 
-/// Returns the line that says where a server listens.
+/// Returns the line that says where a server listens: `listening on 127.0.0.1:8080`.
 pub fn listening(address: &Address) -> String {
     format!("listening on {address}")
 }
 
-/// Announces the addresses of `listener` and runs the loop until a signal that
+/// Announces the addresses of `listener`, and `more` lines, and runs the loop until a signal that
 /// [ends a server](crate::signals::terminating). Then it stops as
 /// [`StopSignals::run`](crate::signals::StopSignals::run) does, within `grace`.
 ///
@@ -194,10 +193,11 @@ pub fn listening(address: &Address) -> String {
 pub fn run<S: Service, N: OnMio>(
     server: &mut EventLoop<S, N>,
     listener: ListenerId,
+    more: Vec<String>,
     grace: Duration,
 ) -> io::Result<()> {
     let signals = crate::signals::StopSignals::new(server, &crate::signals::terminating())?;
-    announce(&server.addresses(listener)?);
+    announce(server.addresses(listener)?.iter().map(listening).chain(more));
     signals.run(server, grace)
 }
 

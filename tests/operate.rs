@@ -18,6 +18,7 @@ fn start(args: &[&str]) -> (Server, SocketAddr) {
     let mut all = vec!["--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"];
     all.extend(args);
     let server = Server::spawn(pollstack!(&all), 2);
+    assert!(server.ready[0].starts_with("listening on "), "scripts wait for the first line: {:?}", server.ready);
     let face = server.address_behind("http on ");
     (server, face)
 }

@@ -17,7 +17,7 @@ use clap::Parser;
 use pollstack::net::Address;
 use pollstack::operate::Observed;
 use pollstack::options::{self, duration, positive, timeout};
-use pollstack::server::{self, announce};
+use pollstack::server;
 use pollstack::signals::{StopSignals, terminating};
 use pollstack::{EventLoop, Overload, descriptors};
 use std::error::Error;
@@ -81,8 +81,9 @@ fn serve(options: &Options) -> Result<(), Box<dyn Error>> {
     let signals = StopSignals::new(&event_loop, &terminating())?;
     let counts = event_loop.service().listener();
     let metrics = server::listen_for_metrics(&mut event_loop, counts, &options.metrics)?;
-    server::print(["Server is on".to_owned()].into_iter().chain(metrics));
-    announce(&event_loop.addresses(listener)?);
+    let addresses = event_loop.addresses(listener)?;
+    let listening = addresses.iter().map(server::listening);
+    server::announce(["Server is on".to_owned()].into_iter().chain(listening).chain(metrics));
     Ok(signals.run(&mut event_loop, options.grace)?)
 }
 

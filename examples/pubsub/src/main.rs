@@ -202,12 +202,11 @@ fn run<S: Service>(
     let overload = Overload::Reject(busy(!options.allow_origin.is_empty()).into());
     let listener =
         event_loop.listen(server::activated_or("--listen", &options.listen)?.max_conns(conns).overload(overload))?;
-    server::print(metrics);
     let Some((identity, (cert, key))) = identity.zip(files) else {
-        return Ok(server::run(&mut event_loop, listener, options.grace)?);
+        return Ok(server::run(&mut event_loop, listener, metrics, options.grace)?);
     };
     let signals = StopSignals::new(&event_loop, &[SIGINT, SIGTERM])?.others(&[SIGHUP])?;
-    server::announce(&event_loop.addresses(listener)?);
+    server::announce(event_loop.addresses(listener)?.iter().map(server::listening).chain(metrics));
     let reload = |_: &mut _, _| match identity.reload(cert, key) {
         Ok(()) => log::info!("the certificate has been read again"),
         Err(error) => log::error!("{error}; the old certificate stays"),

@@ -18,7 +18,7 @@ use pollstack::http::{BUSY, Clock, Http};
 use pollstack::net::{Address, Handle, Mio};
 use pollstack::operate::{Observed, Workers};
 use pollstack::options::{self, duration};
-use pollstack::server::{self, announce};
+use pollstack::server;
 use pollstack::signals::{SIGHUP, SIGINT, SIGTERM, StopSignals};
 use pollstack::tls::{Identity, Tls};
 use pollstack::{EventLoop, Limits, ListenerConfig, Overload, descriptors};
@@ -317,9 +317,9 @@ fn lead(
     let signals = StopSignals::new(first, &[SIGINT, SIGTERM])?.others(&[SIGHUP])?.stopping(others.clone());
     first.net_mut().set_identity(None);
     let counts = first.service().listener();
-    server::print(server::listen_for_metrics(first, counts, &options.metrics)?);
-    announce(&addresses.plain);
-    announce(&addresses.secure);
+    let metrics = server::listen_for_metrics(first, counts, &options.metrics)?;
+    let listening = addresses.plain.iter().chain(&addresses.secure).map(server::listening);
+    server::announce(listening.chain(metrics));
     let on_signal = |event_loop: &mut Server, _| {
         if let Some(certificate) = &shared.certificate {
             certificate.reload();

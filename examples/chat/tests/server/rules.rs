@@ -360,5 +360,6 @@ fn the_command_line_explains_itself() {
 fn it_tells_its_metrics() {
     let args = ["--port", "0", "--metrics", "127.0.0.1:0"];
     let server = Server::spawn(command(env!("CARGO_BIN_EXE_chat"), &args), 3);
+    assert!(server.ready[1].starts_with("listening on "), "the first line is that: {:?}", server.ready);
     test_support::check_metrics(&server, "chat", "chat_users 0");
 }

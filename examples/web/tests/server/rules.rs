@@ -353,5 +353,6 @@ fn the_command_line_explains_itself() {
 fn it_tells_its_metrics() {
     let folder = layout("host default www\n", &[]);
     let server = Server::spawn(in_folder(&folder, &["--metrics", "127.0.0.1:0"]), 2);
+    assert!(server.ready[0].starts_with("listening on "), "the first line is that: {:?}", server.ready);
     test_support::check_metrics(&server, "web", "web_responses_total{status=\"2xx\"} 0");
 }
