@@ -126,6 +126,17 @@ impl ListenerConfig {
         self
     }
 
+    /// Returns whether one of its addresses is [of loopback](Address::is_loopback), those of ready-made sockets
+    /// included.
+    pub fn is_on_loopback(&self) -> bool {
+        let is_loopback = |socket: &Socket| match socket {
+            Socket::Tcp(socket) => socket.local_addr().is_ok_and(|address| Address::Tcp(address).is_loopback()),
+            #[cfg(unix)]
+            Socket::Unix(_) => false,
+        };
+        self.addresses.iter().any(Address::is_loopback) || self.ready.iter().any(|socket| is_loopback(socket))
+    }
+
     /// Sets how many connections may wait in the kernel, per address.
     pub fn backlog(mut self, backlog: u32) -> Self {
         self.socket.backlog = backlog;

@@ -9,7 +9,7 @@ use pollstack::activation::Activated;
 use pollstack::durable::{DataFile, Durable, Kept};
 use pollstack::engine::{self, Linked, Target};
 use pollstack::http::{BUSY, Guard};
-use pollstack::net::{Address, Handle, OnMio};
+use pollstack::net::{Handle, OnMio};
 use pollstack::operate::{Operated, Places};
 use pollstack::stack::{StackService, wire};
 use pollstack::{EventLoop, Limits, ListenerConfig, ListenerId, Overload, Service, descriptors, options, server};
@@ -89,9 +89,10 @@ fn close(options: &Options, stack: &mut StackService) -> Result<(), Box<dyn Erro
 fn serve_both(options: &Options, stack: ListenerConfig, handed: Option<ListenerConfig>) -> Result<(), Box<dyn Error>> {
     let data = Data::open(options)?;
     let (face, limits) = (ListenerId::new(), reserve(options, 0)?);
-    let mut event_loop = EventLoop::with_limits(operated(options, face), limits)?;
+    let http = face_config(options, face, handed)?;
+    let mut event_loop = EventLoop::with_limits(operated(options, face, Some(&http)), limits)?;
     let listener = event_loop.listen(stack)?;
-    event_loop.listen(face_config(options, face, handed)?)?;
+    event_loop.listen(http)?;
     let handle = event_loop.handle()?;
     event_loop.call(|service, _| data.keep(service.stack_mut(), handle));
     run(&mut event_loop, options, listener, Some(face))?;
@@ -115,15 +116,15 @@ fn serve_edge(
     let net = engine.network()?;
     let links = Linked::<Operated>::CONNS;
     let (face, limits) = (ListenerId::new(), reserve(options, links)?);
-    let edge = engine::edge(operated(options, face), engine, addresses, options.wait_replicas);
+    let has_face = handed.is_some() || !options.http.is_empty();
+    let http = has_face.then(|| face_config(options, face, handed)).transpose()?;
+    let operated = operated(options, face, http.as_ref());
+    let edge = engine::edge(operated, engine, addresses, options.wait_replicas);
     let mut event_loop = EventLoop::with_net(net, edge, limits);
     let outgoing = event_loop.service().listener();
     event_loop.listen(ListenerConfig::unbound().id(outgoing).max_conns(links))?;
     let listener = event_loop.listen(stack)?;
-    let face = (handed.is_some() || !options.http.is_empty()).then_some(face);
-    if let Some(face) = face {
-        event_loop.listen(face_config(options, face, handed)?)?;
-    }
+    let face = http.map(|http| event_loop.listen(http)).transpose()?;
     event_loop.call(|edge, cx| edge.start(cx));
     run(&mut event_loop, options, listener, face)?;
     log::info!("stopped; {:?}", event_loop.stats());
@@ -141,12 +142,10 @@ fn reserve(options: &Options, others: usize) -> Result<Limits, String> {
     })
 }
 
-/// Returns an empty stack, with HTTP on the listener `face`.
-fn operated(options: &Options, face: ListenerId) -> Operated {
+/// Returns an empty stack, with HTTP on the listener `face`, which has the configuration `http`.
+fn operated(options: &Options, face: ListenerId, http: Option<&ListenerConfig>) -> Operated {
     let places = Places { stack: options.max_clients, face: options.http_max_clients };
-    let mut addresses = options.http.iter().flat_map(|list| &list.0);
-    let loopback = addresses.any(|address| matches!(address, Address::Tcp(at) if at.ip().is_loopback()));
-    let guard = Guard::new(&[], &options.http_host, loopback);
+    let guard = Guard::new(&[], &options.http_host, http.is_some_and(ListenerConfig::is_on_loopback));
     Operated::new(StackService::new(options.capacity), face, guard, places, Instant::now())
 }
 

@@ -306,6 +306,14 @@ pub enum Address {
     Unix(PathBuf),
 }
 
+impl Address {
+    /// Returns whether it is a TCP address of loopback. Programs of this machine reach it, and so do browsers with pages
+    /// of other sites.
+    pub fn is_loopback(&self) -> bool {
+        matches!(self, Address::Tcp(address) if address.ip().to_canonical().is_loopback())
+    }
+}
+
 impl FromStr for Address {
     type Err = ParseAddressError;
 

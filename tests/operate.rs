@@ -207,6 +207,20 @@ fn requests_are_checked() {
     assert_eq!(stack(face)["depth"], 2);
 }
 
+/// Lost otherwise: the stack, to pages of other sites, if a service manager has opened the socket on loopback.
+#[test]
+fn the_host_is_checked_on_a_socket_that_was_handed_over() {
+    let foreign = "Host: evil.example\r\nOrigin: http://evil.example\r\n";
+    for (address, status) in [("127.0.0.1:0", 403), ("0.0.0.0:0", 204)] {
+        let socket = std::net::TcpListener::bind(address).unwrap();
+        let mut command = test_support::handed(&pollstack!(&["--listen", "127.0.0.1:0"]), &socket);
+        command.env("LISTEN_FDNAMES", "http");
+        let server = Server::spawn(command, 2);
+        let face = server.address_behind("http on ");
+        assert_eq!(answer(ask_with(face, "POST /push", foreign, b"x"), "POST").status, status, "{address}");
+    }
+}
+
 /// Lost otherwise: the reason, to a client that waits when the server stops.
 #[test]
 fn a_stop_answers_who_waits() {

@@ -151,8 +151,9 @@ fn serve(options: &Options) -> Result<(), Box<dyn Error>> {
     let conns = config.hub.subscribers.saturating_add(limits::OTHERS);
     let reserved = descriptors::reserve(conns, server::SCRAPERS + LINKS)
         .map_err(|error| format!("--max-subscribers {}: {error}", options.max_subscribers))?;
-    let loopback = options.listen.iter().any(|address| matches!(address, Address::Tcp(at) if at.ip().is_loopback()));
-    let guard = Guard::new(&options.allow_origin, &options.allow_host, loopback);
+    let overload = Overload::Reject(busy(!options.allow_origin.is_empty()).into());
+    let listen = server::activated_or("--listen", &options.listen)?.max_conns(conns).overload(overload);
+    let guard = Guard::new(&options.allow_origin, &options.allow_host, listen.is_on_loopback());
     let (now, time) = (Instant::now(), SystemTime::now());
     let base = time.duration_since(UNIX_EPOCH).map_or(1, |age| u64::try_from(age.as_micros()).unwrap_or(1).max(1));
     let mut pubsub = Pubsub::new(config, guard, now, base)?;
@@ -167,7 +168,7 @@ fn serve(options: &Options) -> Result<(), Box<dyn Error>> {
     let pubsub = Observed::new("pubsub", pubsub, now);
     let (counts, limits) = (pubsub.listener(), reserved.output(config.unsent));
     let Some(engine) = &options.engine else {
-        return run(EventLoop::with_net(Tls::new(Mio::new()?), pubsub, limits), options, counts, conns);
+        return run(EventLoop::with_net(Tls::new(Mio::new()?), pubsub, limits), options, counts, listen);
     };
     let named = |error: String| format!("--engine {engine}: {error}");
     let own = options.engine_cert.as_deref().zip(options.engine_key.as_deref());
@@ -182,7 +183,7 @@ fn serve(options: &Options) -> Result<(), Box<dyn Error>> {
     let mut event_loop = EventLoop::with_net(net, linked, limits.input(input));
     event_loop.listen(ListenerConfig::unbound().id(outgoing).max_conns(LINKS))?;
     event_loop.call(|linked, cx| linked.start(cx));
-    run(event_loop, options, counts, conns)
+    run(event_loop, options, counts, listen)
 }
 
 /// Connections to an engine.
@@ -193,15 +194,13 @@ fn run<S: Service>(
     mut event_loop: EventLoop<S, Tls<Mio>>,
     options: &Options,
     counts: ListenerId,
-    conns: usize,
+    listen: ListenerConfig,
 ) -> Result<(), Box<dyn Error>> {
     let metrics = server::listen_for_metrics(&mut event_loop, counts, &options.metrics)?;
     let files = options.tls_cert.as_ref().zip(options.tls_key.as_ref());
     let identity = files.map(|(cert, key)| Identity::load(cert, key)).transpose()?;
     event_loop.net_mut().set_identity(identity.clone());
-    let overload = Overload::Reject(busy(!options.allow_origin.is_empty()).into());
-    let listener =
-        event_loop.listen(server::activated_or("--listen", &options.listen)?.max_conns(conns).overload(overload))?;
+    let listener = event_loop.listen(listen)?;
     let Some((identity, (cert, key))) = identity.zip(files) else {
         return Ok(server::run(&mut event_loop, listener, metrics, options.grace)?);
     };
