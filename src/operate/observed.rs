@@ -5,7 +5,7 @@ use super::workers::Workers;
 use crate::context::Context;
 use crate::http::{Clock, Conn, ExchangeId, Guard, Handler, Http, Request, Responder, Status};
 use crate::id::{ConnId, ListenerId};
-use crate::net::{Handle, Peer};
+use crate::net::{Address, Handle, Peer};
 use crate::service::{Closed, EofAction, Service};
 use std::time::Instant;
 
@@ -58,9 +58,11 @@ struct Scrape {
 }
 
 impl<S: Service + Metrics> Observed<S> {
-    /// Observes a service, whose metrics begin with `name`. The listener is still to be opened, if it is wanted.
-    pub fn new(name: &'static str, service: S, start: Instant) -> Observed<S> {
-        let scrape = Scrape { guard: Guard::new(&[], &[], true), asked: Vec::new() };
+    /// Observes a service, whose metrics begin with `name`. The listener is still to be opened, on `addresses`, if
+    /// there are any. On loopback, requests have to name a host of loopback.
+    pub fn new(name: &'static str, service: S, addresses: &[Address], start: Instant) -> Observed<S> {
+        let loopback = addresses.iter().any(Address::is_loopback);
+        let scrape = Scrape { guard: Guard::new(&[], &[], loopback), asked: Vec::new() };
         let http = Http::new(scrape, Clock::system());
         let (workers, waiting) = (None, Vec::new());
         Observed { service, http, name, listener: ListenerId::new(), conns: [0; 2], start, workers, waiting }

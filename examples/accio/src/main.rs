@@ -108,7 +108,7 @@ fn serve(options: &Options) -> Result<(), Box<dyn Error>> {
     let limits = descriptors::reserve(clients, files.saturating_add(options.listen.len() + server::SCRAPERS))
         .map_err(|error| format!("--parallel {clients}: {error}"))?;
     let accio = Accio::new(options.timeout, folder, options.digest, Stdout { handle: None, failing: false });
-    let observed = Observed::new("accio", accio, Instant::now());
+    let observed = Observed::new("accio", accio, &options.metrics, Instant::now());
     let mut event_loop = EventLoop::with_limits(observed, limits.turn(TURN_BYTES))?;
     let handle = event_loop.handle()?;
     event_loop.call(|accio, _| accio.service_mut().results.handle = Some(handle));

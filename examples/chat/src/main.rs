@@ -69,7 +69,8 @@ fn serve(options: &Options) -> Result<(), Box<dyn Error>> {
     let limits = descriptors::reserve(conns, server::SCRAPERS)
         .map_err(|error| format!("--max-users {}: {error}", options.max_users))?;
     let limits = chat.limits(limits);
-    let mut event_loop = EventLoop::with_limits(Observed::new("chat", chat, Instant::now()), limits)?;
+    let chat = Observed::new("chat", chat, &options.metrics, Instant::now());
+    let mut event_loop = EventLoop::with_limits(chat, limits)?;
     let address = match &options.address {
         Address::Tcp(address) => SocketAddr::new(address.ip(), options.port).into(),
         Address::Unix(_) => options.address.clone(),

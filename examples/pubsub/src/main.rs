@@ -165,7 +165,7 @@ fn serve(options: &Options) -> Result<(), Box<dyn Error>> {
         Some(most) => pubsub.max_per_address(most.get()),
         None => pubsub,
     };
-    let pubsub = Observed::new("pubsub", pubsub, now);
+    let pubsub = Observed::new("pubsub", pubsub, &options.metrics, now);
     let (counts, limits) = (pubsub.listener(), reserved.output(config.unsent));
     let Some(engine) = &options.engine else {
         return run(EventLoop::with_net(Tls::new(Mio::new()?), pubsub, limits), options, counts, listen);

@@ -275,7 +275,7 @@ fn worker(
         Some(most) => http.max_per_address(most.get()),
         None => http,
     };
-    let http = Observed::new("web", http, Instant::now());
+    let http = Observed::new("web", http, &options.metrics, Instant::now());
     let mut event_loop = EventLoop::with_net(Tls::new(Mio::new()?), http, limits);
     if options.workers > 1 {
         let handle = event_loop.handle()?;

@@ -173,6 +173,12 @@ pub fn check_metrics(server: &Server, name: &str, line: &str) {
     assert_eq!(ask_for_metrics(server, "evil.example").status, 403);
 }
 
+/// Checks that `server`, which was started with `--metrics 0.0.0.0:0`, tells its metrics to a scraper of another machine,
+/// which names it by its address.
+pub fn check_metrics_elsewhere(server: &Server) {
+    assert_eq!(ask_for_metrics(server, "10.0.0.5:9100").status, 200);
+}
+
 fn ask_for_metrics(server: &Server, host: &str) -> crate::replies::Response {
     let mut client = Client::new(TcpStream::connect(server.address_behind("metrics on ")).expect("it listens"));
     client.send(format!("GET /metrics HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n").as_bytes());

@@ -232,4 +232,7 @@ fn it_tells_its_metrics() {
     let args = ["0", "--metrics", "127.0.0.1:0"];
     let server = Server::spawn_on_stderr(command(env!("CARGO_BIN_EXE_accio"), &args), 2);
     test_support::check_metrics(&server, "accio", "accio_files_total{result=\"error\"} 0");
+    let args = ["0", "--metrics", "0.0.0.0:0"];
+    let elsewhere = Server::spawn_on_stderr(command(env!("CARGO_BIN_EXE_accio"), &args), 2);
+    test_support::check_metrics_elsewhere(&elsewhere);
 }

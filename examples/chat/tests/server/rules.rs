@@ -362,4 +362,6 @@ fn it_tells_its_metrics() {
     let server = Server::spawn(command(env!("CARGO_BIN_EXE_chat"), &args), 3);
     assert!(server.ready[1].starts_with("listening on "), "the first line is that: {:?}", server.ready);
     test_support::check_metrics(&server, "chat", "chat_users 0");
+    let args = ["--port", "0", "--metrics", "0.0.0.0:0"];
+    test_support::check_metrics_elsewhere(&Server::spawn(command(env!("CARGO_BIN_EXE_chat"), &args), 3));
 }

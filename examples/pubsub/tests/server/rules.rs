@@ -263,4 +263,6 @@ fn it_tells_its_metrics() {
     let server = Server::spawn(command(env!("CARGO_BIN_EXE_pubsub"), &args), 2);
     assert!(server.ready[0].starts_with("listening on "), "the first line is that: {:?}", server.ready);
     test_support::check_metrics(&server, "pubsub", "pubsub_published_total 0");
+    let args = ["--listen", "127.0.0.1:0", "--metrics", "0.0.0.0:0"];
+    test_support::check_metrics_elsewhere(&Server::spawn(command(env!("CARGO_BIN_EXE_pubsub"), &args), 2));
 }

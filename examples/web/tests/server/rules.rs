@@ -355,4 +355,6 @@ fn it_tells_its_metrics() {
     let server = Server::spawn(in_folder(&folder, &["--metrics", "127.0.0.1:0"]), 2);
     assert!(server.ready[0].starts_with("listening on "), "the first line is that: {:?}", server.ready);
     test_support::check_metrics(&server, "web", "web_responses_total{status=\"2xx\"} 0");
+    let elsewhere = Server::spawn(in_folder(&folder, &["--metrics", "0.0.0.0:0"]), 2);
+    test_support::check_metrics_elsewhere(&elsewhere);
 }
