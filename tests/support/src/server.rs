@@ -174,7 +174,7 @@ pub fn check_metrics(server: &Server, name: &str, line: &str) {
 }
 
 /// Checks that `server`, which was started with `--metrics 0.0.0.0:0`, tells its metrics to a scraper of another machine,
-/// which names it by its address.
+/// which names it by its address and comes by way of a tunnel.
 pub fn check_metrics_elsewhere(server: &Server) {
     assert_eq!(ask_for_metrics(server, "10.0.0.5:9100").status, 200);
 }
