@@ -293,6 +293,23 @@ fn an_engine_that_answers_nonsense_does_no_harm() {
     }
 }
 
+/// Lost otherwise: the start of an edge, to a peer that answers a byte at a time for ever.
+#[test]
+fn a_start_does_not_wait_for_ever() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("redis://{}/jobs", listener.local_addr().unwrap());
+    thread::spawn(move || {
+        let mut client = listener.accept().unwrap().0;
+        let mut rest = b"+".repeat(600).into_iter();
+        while rest.next().is_some_and(|byte| client.write_all(&[byte]).is_ok()) {
+            thread::sleep(Duration::from_millis(50)); // thirty seconds in all, and never silent for long
+        }
+    });
+    let output = rejected(&["--engine", &url], "");
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(error.contains("the rest of an answer: it does not answer within 5s"), "{error}");
+}
+
 /// Lost otherwise: an edge whose requests outlive it for the length of a lease.
 #[test]
 fn a_stopped_edge_leaves_the_engine() {

@@ -9,9 +9,9 @@ use crate::net::Address;
 use crate::stack::{Asks, Told};
 use std::io::{self, ErrorKind};
 use std::net::TcpStream;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-/// How long it waits for each answer.
+/// How long it waits for each answer, and for each piece of it.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The most bytes that an answer may have: fifty times those of a full batch.
@@ -73,7 +73,7 @@ impl Session {
     }
 
     fn say(&mut self, request: &[u8]) -> Result<Reply, String> {
-        let written = self.stream.write_all(request);
+        let (written, start) = (self.stream.write_all(request), Instant::now());
         loop {
             if let Some((answer, len)) = self.reader.read(&self.input)? {
                 self.input.drain(..len);
@@ -84,6 +84,9 @@ impl Session {
             }
             if self.input.len() > LONGEST {
                 return Err(format!("its answer is longer than {LONGEST} bytes"));
+            }
+            if start.elapsed() > TIMEOUT {
+                return Err(trouble("the rest of an answer", &ErrorKind::TimedOut.into()));
             }
             let mut buffer = [0; 4096];
             // The answer to a request that was not taken may lie before the reset.
