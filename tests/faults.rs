@@ -28,10 +28,7 @@ impl Injection {
         let mut command = Command::new("strace");
         command.args(["-f", "-o", "/dev/null", "-p", &server.pid().to_string()]);
         command.args(faults.iter().map(|fault| format!("--inject={fault}")));
-        let child = {
-            let _guard = test_support::no_fork();
-            command.stderr(Stdio::null()).spawn().ok()?
-        };
+        let child = test_support::spawn(command.stderr(Stdio::null())).ok()?;
         let status = format!("/proc/{}/status", server.pid());
         let traced = || fs::read_to_string(&status).unwrap().contains("TracerPid:\t0\n");
         wait_until("strace is attached", || (!traced()).then_some(()));

@@ -1,7 +1,7 @@
 //! A redis-server, for tests of what is in an engine. They are left out where none is installed, and say so, unless
 //! `TOOLS=required` is in the environment.
 
-use crate::{Server, TEST_TIMEOUT, leave_out, no_fork, tls_file, wait_until};
+use crate::{Server, TEST_TIMEOUT, leave_out, tls_file, wait_until};
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
@@ -154,12 +154,11 @@ fn own_ports() -> [SocketAddr; 2] {
 }
 
 fn start(address: SocketAddr, args: &[String], folder: &TempDir) -> io::Result<Child> {
-    let _guard = no_fork();
     let mut redis = Command::new("redis-server");
     redis.args(["--bind", &address.ip().to_string(), "--port", &address.port().to_string()]);
     redis.args(["--protected-mode", "no", "--save", "", "--appendonly", "yes"]);
     redis.args(["--appendfsync", "always", "--dir"]).arg(folder.path()).args(args);
-    redis.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()
+    crate::spawn(redis.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()))
 }
 
 fn ask(address: SocketAddr, words: &[&str]) -> io::Result<String> {

@@ -25,6 +25,17 @@ pub fn no_fork() -> MutexGuard<'static, ()> {
     NO_FORK.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Starts a process that has no copy of a descriptor any more when this returns. Its start is over for the system when
+/// the new program is in place, which is before the copies are closed; the process gets its new name behind that.
+pub fn spawn(command: &mut Command) -> std::io::Result<Child> {
+    let _guard = no_fork();
+    let child = command.spawn()?;
+    let name = |of: &str| std::fs::read_to_string(format!("/proc/{of}/comm")).ok();
+    let (own, pid) = (name("thread-self"), child.id().to_string());
+    wait_until("the program begins", || (own.is_none() || name(&pid) != own).then_some(()));
+    Ok(child)
+}
+
 /// A running server; killed when dropped.
 pub struct Server {
     child: Child,
@@ -212,10 +223,7 @@ pub fn documented_metrics<'a>(text: &'a str, prefix: &str) -> Vec<&'a str> {
 
 /// Runs a server that is expected to exit by itself.
 pub fn run(mut command: Command) -> Output {
-    let child = {
-        let _guard = no_fork();
-        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
-    };
+    let child = spawn(command.stdout(Stdio::piped()).stderr(Stdio::piped())).unwrap();
     child.wait_with_output().unwrap()
 }
 
@@ -234,10 +242,7 @@ impl Server {
 
     /// As [`spawn`](Self::spawn); `None` if it ends, or says nothing, instead.
     pub fn try_spawn(mut command: Command, lines: usize) -> Option<Server> {
-        let mut child = {
-            let _guard = no_fork();
-            command.stdout(Stdio::piped()).spawn().expect("the server starts")
-        };
+        let mut child = spawn(command.stdout(Stdio::piped())).expect("the server starts");
         let lines_of = BufReader::new(child.stdout.take().unwrap()).lines();
         let (sender, stdout) = channel();
         thread::spawn(move || lines_of.map_while(Result::ok).try_for_each(|line| sender.send(line)));

@@ -9,7 +9,7 @@ use std::process::{Child, Command, Stdio};
 use test_support::browser::Browser;
 use test_support::browser::tool;
 use test_support::engine::own_address;
-use test_support::{no_fork, wait_until};
+use test_support::{spawn, wait_until};
 
 /// An nginx, killed when it is dropped.
 struct Proxy {
@@ -25,10 +25,7 @@ impl Proxy {
         let mut command = Command::new(nginx);
         command.arg("-p").arg(folder.path()).args(["-c", "nginx.conf", "-e", "error.log"]);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        let child = {
-            let _guard = no_fork();
-            command.spawn().unwrap()
-        };
+        let child = spawn(&mut command).unwrap();
         let mut proxy = Proxy { child, address, _folder: folder };
         wait_until("nginx listens", || {
             assert_eq!(proxy.child.try_wait().unwrap(), None, "nginx starts");
