@@ -26,13 +26,19 @@ pub fn no_fork() -> MutexGuard<'static, ()> {
 }
 
 /// Starts a process that has no copy of a descriptor any more when this returns. Its start is over for the system when
-/// the new program is in place, which is before the copies are closed; the process gets its new name behind that.
+/// the new program is in place, which is before the copies are closed; the process gets its new name and arguments behind
+/// that. A benchmark that starts itself has other arguments.
 pub fn spawn(command: &mut Command) -> std::io::Result<Child> {
     let _guard = no_fork();
     let child = command.spawn()?;
-    let name = |of: &str| std::fs::read_to_string(format!("/proc/{of}/comm")).ok();
-    let (own, pid) = (name("thread-self"), child.id().to_string());
-    wait_until("the program begins", || (own.is_none() || name(&pid) != own).then_some(()));
+    let read = |of: &str, what: &str| std::fs::read(format!("/proc/{of}/{what}")).unwrap_or_default();
+    let own = [read("thread-self", "comm"), read("self", "cmdline")];
+    let pid = child.id().to_string();
+    let has_begun = || {
+        let [name, arguments] = [read(&pid, "comm"), read(&pid, "cmdline")];
+        name != own[0] || !arguments.is_empty() && arguments != own[1]
+    };
+    wait_until("the program begins", || (own[0].is_empty() || has_begun()).then_some(()));
     Ok(child)
 }
 
