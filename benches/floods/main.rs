@@ -1,7 +1,7 @@
 //! Connection floods: how fast, at what cost, how near the baseline, and how the peers do the same.
 //!
 //! ```text
-//! cargo bench --bench floods                      everything, at most a quarter of an hour
+//! cargo bench --bench floods                      everything, under ten minutes
 //! cargo bench --bench floods -- --quick           the most telling scenarios, under a minute
 //! cargo bench --bench floods -- echo idle         those whose names say so
 //! cargo bench --bench floods -- --list            the scenarios

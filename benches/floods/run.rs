@@ -164,7 +164,10 @@ fn requests(load: Load, config: RunConfig) -> usize {
 
 /// Those with a compiler or a cache of their own need a few thousand requests.
 fn warm_up(load: Load, config: RunConfig) -> usize {
-    if matches!(load, Load::Flood { .. } | Load::Crowd { .. }) { 3_000 } else { requests(load, config).div_ceil(4) }
+    match load {
+        Load::Flood { .. } | Load::Crowd { .. } => 2 * config.requests,
+        _ => requests(load, config).div_ceil(4),
+    }
 }
 
 /// Those that take many times as long have fewer requests.

@@ -1,8 +1,8 @@
 //! Servers of HTTP on the loop beside those that people would use instead, always in the same run.
 //!
 //! ```text
-//! cargo bench --bench http                        everything, a quarter of an hour
-//! cargo bench --bench http -- --quick             fewer turns, a few minutes
+//! cargo bench --bench http                        everything, under ten minutes
+//! cargo bench --bench http -- --quick             a little of each part, a minute
 //! cargo bench --bench http -- files               only those whose names say so
 //! cargo bench --bench http -- --list              the parts
 //! cargo bench --bench http -- --profile files     where the time of our server goes
@@ -39,7 +39,7 @@ use std::{fs, io};
 struct Options {
     /// Only the parts whose names contain one of these.
     names: Vec<String>,
-    /// Fewer and shorter turns: a few minutes.
+    /// Fewer and shorter turns: a minute.
     #[arg(long)]
     quick: bool,
     /// Name the parts.
