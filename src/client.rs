@@ -198,30 +198,35 @@ fn ask(mut server: Socket, request: &[u8], end: Option<Instant>) -> Result<Vec<u
         _ => {}
     }
     let mut answer = Vec::new();
-    if read_by(&mut server, end, &mut answer)? {
+    // One byte more than the longest answer shows that this is not one.
+    let most = 2 + wire::MAX_ITEM;
+    if read_by(&mut server, end, most, &mut answer)? {
         return Ok(answer);
     }
     server.shutdown(Shutdown::Write)?;
-    match read_by(&mut server, Instant::now().checked_add(CANCELLATION), &mut answer)? {
+    match read_by(&mut server, Instant::now().checked_add(CANCELLATION), most, &mut answer)? {
         true if answer.is_empty() => Err(ClientError::Cancelled),
         true => Ok(answer),
         false => Err(io::Error::from(ErrorKind::TimedOut).into()),
     }
 }
 
-/// Reads an answer by `end`. Returns whether it is all there, and not late.
-fn read_by(server: &mut Socket, end: Option<Instant>, answer: &mut Vec<u8>) -> io::Result<bool> {
-    // One byte more than the longest answer shows that this is not one.
-    while answer.len() < 2 + wire::MAX_ITEM {
+/// Reads to the end of a stream, or until there are `most` bytes. Returns whether that came by `end`, if there is one.
+///
+/// # Errors
+/// The system's.
+pub fn read_by(server: &mut Socket, end: Option<Instant>, most: usize, bytes: &mut Vec<u8>) -> io::Result<bool> {
+    let mut part = [0; 4096];
+    while bytes.len() < most {
         let left = end.map(|end| end.saturating_duration_since(Instant::now()));
         if left.is_some_and(|left| left.is_zero()) {
             return Ok(false);
         }
         server.set_read_timeout(left)?;
-        let mut part = [0; 2 + wire::MAX_ITEM];
-        match server.read(&mut part) {
+        let room = part.len().min(most - bytes.len());
+        match server.read(&mut part[..room]) {
             Ok(0) => break,
-            Ok(n) => answer.extend_from_slice(&part[..n]),
+            Ok(n) => bytes.extend_from_slice(&part[..n]),
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) if is_late(&error) && left.is_some() => return Ok(false),
             Err(error) => return Err(error),

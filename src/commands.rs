@@ -2,9 +2,8 @@
 
 use crate::cli::{ClientOptions, Command, FaceOptions};
 use crate::data;
-use pollstack::client::{Client, ClientError, connect};
+use pollstack::client::{Client, ClientError, connect, read_by};
 use serde_json::Value;
-use socket2::Socket;
 use std::error::Error;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, ErrorKind, IsTerminal, Read, Write};
@@ -16,7 +15,7 @@ const BUSY: u8 = 3;
 const TIMEOUT: u8 = 4;
 const CLOSED: u8 = 5;
 
-/// The most bytes that the face of a server answers.
+/// More bytes than the face of a server answers.
 const LONGEST: usize = 1024 * 1024;
 
 /// How often a long run says how far it has come.
@@ -173,31 +172,15 @@ fn get(face: &FaceOptions, path: &str) -> Result<Value, Box<dyn Error>> {
     let unreachable = |error| format!("cannot reach {address}: {error}; is the server started with --http?");
     let mut stream = connect(address, Some(face.timeout)).map_err(unreachable)?;
     write!(stream, "GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n")?;
-    let late = || format!("{address} does not answer within {:?}; raise --timeout", face.timeout);
-    let reply = String::from_utf8(read_by(&mut stream, end)?.ok_or_else(late)?)?;
+    let mut reply = Vec::new();
+    if !read_by(&mut stream, end, LONGEST, &mut reply)? {
+        return Err(format!("{address} does not answer within {:?}; raise --timeout", face.timeout).into());
+    }
+    if reply.len() == LONGEST {
+        return Err(format!("{address}: the answer is longer than any").into());
+    }
+    let reply = String::from_utf8(reply)?;
     let body = reply.split_once("\r\n\r\n").filter(|(head, _)| head.starts_with("HTTP/1.1 200 "));
     let (_, body) = body.ok_or_else(|| format!("{address} answers {}", reply.lines().next().unwrap_or("nothing")))?;
     Ok(serde_json::from_str(body)?)
-}
-
-/// Reads to the end of a stream; `None` if that does not come by `end`.
-fn read_by(stream: &mut Socket, end: Option<Instant>) -> io::Result<Option<Vec<u8>>> {
-    let mut bytes = Vec::new();
-    loop {
-        let left = end.map(|end| end.saturating_duration_since(Instant::now()));
-        if left.is_some_and(|left| left.is_zero()) {
-            return Ok(None);
-        }
-        stream.set_read_timeout(left)?;
-        let mut part = [0; 4096];
-        match stream.read(&mut part) {
-            Ok(0) => return Ok(Some(bytes)),
-            Ok(n) if bytes.len() + n > LONGEST => return Err(io::Error::other("the answer is longer than any")),
-            Ok(n) => bytes.extend_from_slice(&part[..n]),
-            Err(error) => match error.kind() {
-                ErrorKind::Interrupted | ErrorKind::WouldBlock | ErrorKind::TimedOut if left.is_some() => {}
-                _ => return Err(error),
-            },
-        }
-    }
 }
