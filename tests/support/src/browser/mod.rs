@@ -7,5 +7,5 @@ mod tools;
 mod webdriver;
 
 pub use http::ask;
-pub use tools::{leave_out, tool};
+pub use tools::tool;
 pub use webdriver::{Browser, ENTER, Page, SHIFT, SPACE, TAB};

@@ -1,9 +1,8 @@
 //! The programs that these tests need, and the message where one is missing.
 
+use crate::tools::leave_out_unless_required;
 use std::env;
-use std::io::{self, Write};
 use std::path::PathBuf;
-use std::thread;
 
 /// Folders of programs that are often not in the path.
 const MORE_FOLDERS: [&str; 2] = ["/usr/sbin", "/usr/local/sbin"];
@@ -25,11 +24,7 @@ pub fn tool(names: &[&str]) -> Option<PathBuf> {
     found
 }
 
-/// Says that the test which runs is left out. Not with a macro, whose words are only shown if the
-/// test fails.
-pub fn leave_out(why: &str) {
-    let thread = thread::current();
-    let test = thread.name().unwrap_or("a test");
-    assert!(env::var_os("BROWSER").is_none_or(|value| value != "required"), "{test} is required, but {why}");
-    let _ = writeln!(io::stderr(), "left out: {test}: {why}");
+/// Says that the test which runs is left out, and why.
+pub(super) fn leave_out(why: &str) {
+    leave_out_unless_required("BROWSER", why);
 }
